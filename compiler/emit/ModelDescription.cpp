@@ -1,0 +1,593 @@
+//===- ModelDescription.cpp - what the runtime is told about a model -*- C++ -*-===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license
+// information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//===----------------------------------------------------------------------===//
+
+#include "ModelDescription.h"
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringMap.h"
+#include "llvm/ADT/Twine.h"
+#include "llvm/Support/ErrorHandling.h"
+#include "llvm/Support/MathExtras.h"
+#include <cstddef>
+#include <cstring>
+#include <map>
+
+using namespace llvm;
+
+namespace dlc {
+
+//===----------------------------------------------------------------------===//
+// Sizes
+//===----------------------------------------------------------------------===//
+
+Size::Size(mlir::AffineExpr expression) {
+  assert(expression && expression.isSymbolicOrConstant() && "sizes depend on symbols only");
+  append(expression);
+}
+
+Size Size::dim(unsigned index) {
+  Size size;
+  size.code = {DL_SIZE_DIM, static_cast<int64_t>(index)};
+  return size;
+}
+
+void Size::append(mlir::AffineExpr expression) {
+  if (auto constant = dyn_cast<mlir::AffineConstantExpr>(expression)) {
+    code.append({DL_SIZE_CONST, constant.getValue()});
+    return;
+  }
+  if (auto symbol = dyn_cast<mlir::AffineSymbolExpr>(expression)) {
+    code.append({DL_SIZE_DIM, static_cast<int64_t>(symbol.getPosition())});
+    return;
+  }
+  auto binary = cast<mlir::AffineBinaryOpExpr>(expression);
+  append(binary.getLHS());
+  append(binary.getRHS());
+  switch (binary.getKind()) {
+  case mlir::AffineExprKind::Add:
+    code.push_back(DL_SIZE_ADD);
+    return;
+  case mlir::AffineExprKind::Mul:
+    code.push_back(DL_SIZE_MUL);
+    return;
+  case mlir::AffineExprKind::FloorDiv:
+    code.push_back(DL_SIZE_FLOORDIV);
+    return;
+  case mlir::AffineExprKind::CeilDiv:
+    code.push_back(DL_SIZE_CEILDIV);
+    return;
+  case mlir::AffineExprKind::Mod:
+    code.push_back(DL_SIZE_MOD);
+    return;
+  default:
+    llvm_unreachable("sizes depend on symbols only");
+  }
+}
+
+Size Size::binary(const Size &other, dl_size_op op) const {
+  Size size = *this;
+  size.code.append(other.code.begin(), other.code.end());
+  size.code.push_back(op);
+  return size;
+}
+
+Size Size::negated() const {
+  Size size = *this;
+  size.code.push_back(DL_SIZE_NOT);
+  return size;
+}
+
+std::optional<int64_t> Size::asConstant() const {
+  if (code.size() == 2 && code[0] == DL_SIZE_CONST)
+    return code[1];
+  return std::nullopt;
+}
+
+std::optional<int64_t> Size::evaluate(ArrayRef<int64_t> dims) const {
+  SmallVector<int64_t> stack;
+  for (size_t i = 0; i < code.size(); ++i) {
+    if (code[i] == DL_SIZE_CONST || code[i] == DL_SIZE_DIM) {
+      int64_t operand = code[i + 1];
+      stack.push_back(code[i] == DL_SIZE_CONST ? operand : dims[operand]);
+      ++i;
+      continue;
+    }
+    if (code[i] == DL_SIZE_NOT) {
+      stack.back() = !stack.back();
+      continue;
+    }
+    int64_t rhs = stack.pop_back_val(), lhs = stack.back(), &result = stack.back();
+    bool divides =
+        code[i] == DL_SIZE_FLOORDIV || code[i] == DL_SIZE_CEILDIV || code[i] == DL_SIZE_MOD;
+    if (divides && (rhs == 0 || (lhs == INT64_MIN && rhs == -1)))
+      return std::nullopt;
+    switch (code[i]) {
+    case DL_SIZE_ADD:
+      if (AddOverflow(lhs, rhs, result))
+        return std::nullopt;
+      break;
+    case DL_SIZE_MUL:
+      if (MulOverflow(lhs, rhs, result))
+        return std::nullopt;
+      break;
+    case DL_SIZE_FLOORDIV:
+      result = divideFloorSigned(lhs, rhs);
+      break;
+    case DL_SIZE_CEILDIV:
+      result = divideCeilSigned(lhs, rhs);
+      break;
+    case DL_SIZE_MOD:
+      result = lhs - rhs * divideFloorSigned(lhs, rhs);
+      break;
+    case DL_SIZE_EQ:
+      result = lhs == rhs;
+      break;
+    case DL_SIZE_NE:
+      result = lhs != rhs;
+      break;
+    case DL_SIZE_LT:
+      result = lhs < rhs;
+      break;
+    case DL_SIZE_LE:
+      result = lhs <= rhs;
+      break;
+    case DL_SIZE_AND:
+      result = lhs && rhs;
+      break;
+    case DL_SIZE_OR:
+      result = lhs || rhs;
+      break;
+    default:
+      llvm_unreachable("unknown opcode in a size");
+    }
+  }
+  return stack.back();
+}
+
+void Size::collectDims(std::vector<bool> &used) const {
+  for (size_t i = 0; i < code.size(); ++i) {
+    if (code[i] == DL_SIZE_DIM) {
+      size_t dim = code[++i];
+      if (dim >= used.size())
+        used.resize(dim + 1);
+      used[dim] = true;
+    } else if (code[i] == DL_SIZE_CONST) {
+      ++i;
+    }
+  }
+}
+
+std::string Size::toC(ArrayRef<std::string> dimNames) const {
+  std::vector<std::string> stack;
+  auto binary = [&](StringRef format) {
+    std::string rhs = std::move(stack.back());
+    stack.pop_back();
+    std::string lhs = std::move(stack.back());
+    std::string text;
+    for (char c : format)
+      text += c == 'a' ? lhs : c == 'b' ? rhs : std::string(1, c);
+    stack.back() = "(" + text + ")";
+  };
+  for (size_t i = 0; i < code.size(); ++i) {
+    switch (code[i]) {
+    case DL_SIZE_CONST: {
+      int64_t value = code[++i];
+      // INT64_MIN has no literal; sizes never reach it.
+      stack.push_back(value < 0 ? "(" + std::to_string(value) + ")" : std::to_string(value));
+      break;
+    }
+    case DL_SIZE_DIM:
+      stack.push_back(dimNames[code[++i]]);
+      break;
+    case DL_SIZE_ADD:
+      binary("a + b");
+      break;
+    case DL_SIZE_MUL:
+      binary("a * b");
+      break;
+    case DL_SIZE_FLOORDIV: // of a negative number C rounds up
+      binary("a / b - (a % b != 0 && (a % b < 0) != (b < 0))");
+      break;
+    case DL_SIZE_CEILDIV:
+      binary("a / b + (a % b != 0 && (a % b < 0) == (b < 0))");
+      break;
+    case DL_SIZE_MOD:
+      binary("(a % b + b) % b");
+      break;
+    case DL_SIZE_EQ:
+      binary("a == b");
+      break;
+    case DL_SIZE_NE:
+      binary("a != b");
+      break;
+    case DL_SIZE_LT:
+      binary("a < b");
+      break;
+    case DL_SIZE_LE:
+      binary("a <= b");
+      break;
+    case DL_SIZE_AND:
+      binary("a && b");
+      break;
+    case DL_SIZE_OR:
+      binary("a || b");
+      break;
+    case DL_SIZE_NOT:
+      stack.back() = "!" + stack.back();
+      break;
+    default:
+      llvm_unreachable("unknown opcode in a size");
+    }
+  }
+  assert(stack.size() == 1 && "a size leaves one value");
+  return stack.back();
+}
+
+//===----------------------------------------------------------------------===//
+// Names
+//===----------------------------------------------------------------------===//
+
+size_t dtypeBytes(dl_dtype dtype) {
+  switch (dtype) {
+  case DL_BOOL:
+  case DL_U8:
+  case DL_I8:
+    return 1;
+  case DL_I16:
+  case DL_F16:
+  case DL_BF16:
+    return 2;
+  case DL_I32:
+  case DL_F32:
+    return 4;
+  case DL_I64:
+  case DL_F64:
+    return 8;
+  case DL_DTYPE_COUNT:
+    break;
+  }
+  llvm_unreachable("unknown dtype");
+}
+
+StringRef dtypeName(dl_dtype dtype) {
+  static constexpr StringLiteral names[] = {"bool", "u8",  "i8",   "i16", "i32",
+                                            "i64",  "f16", "bf16", "f32", "f64"};
+  static_assert(std::size(names) == DL_DTYPE_COUNT);
+  return names[dtype];
+}
+
+void ModelDescription::sortFunctions() {
+  std::vector<FunctionDescription> shown, hidden;
+  for (FunctionDescription &function : functions)
+    (function.isInit() ? hidden : shown).push_back(std::move(function));
+  functions = std::move(shown);
+  append_range(functions, std::move(hidden));
+}
+
+//===----------------------------------------------------------------------===//
+// Bytes
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+/// Grows the blob at its end; structures are written where there is room already, so offsets are
+/// known before contents.
+class BlobWriter {
+public:
+  /// Room for an array, zeroed; its offset, or 0 for an empty one.
+  template <typename T> dl_ref reserve(size_t count, size_t alignment = 8) {
+    if (count == 0)
+      return 0;
+    bytes.resize(alignTo(bytes.size(), alignment));
+    dl_ref offset = check(bytes.size());
+    bytes.resize(bytes.size() + count * sizeof(T));
+    return offset;
+  }
+  template <typename T> void put(dl_ref offset, const T &value) {
+    std::memcpy(bytes.data() + offset, &value, sizeof(T));
+  }
+  dl_ref string(StringRef text) {
+    if (text.empty())
+      return 0;
+    auto [entry, inserted] = strings.try_emplace(text, 0);
+    if (inserted) {
+      entry->second = check(bytes.size());
+      bytes.insert(bytes.end(), text.begin(), text.end());
+      bytes.push_back('\0');
+    }
+    return entry->second;
+  }
+  dl_ref size(const Size &size) {
+    std::vector<int64_t> code(size.getCode().begin(), size.getCode().end());
+    auto [entry, inserted] = sizes.try_emplace(code, 0);
+    if (inserted) {
+      entry->second = reserve<char>(offsetof(dl_size, code) + code.size() * sizeof(int64_t));
+      put(entry->second, static_cast<uint32_t>(code.size()));
+      std::memcpy(bytes.data() + entry->second + offsetof(dl_size, code), code.data(),
+                  code.size() * sizeof(int64_t));
+    }
+    return entry->second;
+  }
+  dl_ref check(size_t offset) {
+    tooLarge |= offset > UINT32_MAX;
+    return static_cast<dl_ref>(offset);
+  }
+
+  std::vector<char> bytes;
+  bool tooLarge = false;
+
+private:
+  StringMap<dl_ref> strings;
+  std::map<std::vector<int64_t>, dl_ref> sizes;
+};
+
+Error broken(const ModelDescription &model, const Twine &what) {
+  return createStringError("internal compiler error: the description of model '" + model.name +
+                           "' " + what.str());
+}
+
+Error verifySize(const ModelDescription &model, const Size &size) {
+  std::vector<bool> used;
+  size.collectDims(used);
+  if (used.size() > model.dims.size())
+    return broken(model, "has a size that depends on dimension " + Twine(used.size() - 1) + " of " +
+                             Twine(model.dims.size()));
+  return Error::success();
+}
+
+/// The runtime reads no name and no text beyond these.
+constexpr size_t maxNameBytes = 1024, maxTextBytes = 64 << 10;
+
+Error verifyText(const Twine &what, StringRef text, size_t most) {
+  if (text.size() > most)
+    return createStringError(what + " is " + Twine(text.size()) + " bytes long; at most " +
+                             Twine(most) + " are supported");
+  return Error::success();
+}
+
+Error verifyTexts(const ModelDescription &model) {
+  if (Error error = verifyText("the name of model '" + model.name + "'", model.name, maxNameBytes))
+    return error;
+  if (Error error =
+          verifyText("the documentation of model '" + model.name + "'", model.doc, maxTextBytes))
+    return error;
+  for (const std::string &dim : model.dims)
+    if (Error error = verifyText("the name of size '" + dim + "'", dim, maxNameBytes))
+      return error;
+  for (const VariableDescription &variable : model.variables) {
+    if (Error error =
+            verifyText("the name of variable '" + variable.name + "'", variable.name, maxNameBytes))
+      return error;
+    if (Error error = verifyText("the documentation of variable '" + variable.name + "'",
+                                 variable.doc, maxTextBytes))
+      return error;
+  }
+  for (const FunctionDescription &function : model.functions) {
+    if (Error error =
+            verifyText("the name of function '" + function.name + "'", function.name, maxNameBytes))
+      return error;
+    if (Error error = verifyText("the documentation of function '" + function.name + "'",
+                                 function.doc, maxTextBytes))
+      return error;
+    for (const auto *values : {&function.arguments, &function.results})
+      for (const ValueDescription &value : *values)
+        if (Error error =
+                verifyText("the name '" + value.name + "' of function '" + function.name + "'",
+                           value.name, maxNameBytes))
+          return error;
+    for (const CheckDescription &check : function.checks)
+      if (Error error = verifyText("a message of function '" + function.name + "'", check.message,
+                                   maxTextBytes))
+        return error;
+    for (const KernelDescription &kernel : function.kernels)
+      for (const std::string &text : {kernel.name, kernel.location})
+        if (Error error = verifyText("the name of a kernel of function '" + function.name + "'",
+                                     text, maxNameBytes))
+          return error;
+  }
+  for (const FaultDescription &fault : model.faults) {
+    if (Error error =
+            verifyText("a message of model '" + model.name + "'", fault.message, maxTextBytes))
+      return error;
+    if (Error error = verifyText("the place of a message", fault.location, maxNameBytes))
+      return error;
+  }
+  return Error::success();
+}
+
+Error verify(const ModelDescription &model) {
+  if (model.name.empty())
+    return broken(model, "has no name");
+  if (Error error = verifyTexts(model))
+    return error;
+  if (model.dims.size() > DL_MAX_DIMS)
+    return createStringError("model '" + model.name + "' has " + Twine(model.dims.size()) +
+                             " sizes left to the call; at most " + Twine(DL_MAX_DIMS) +
+                             " are supported");
+  for (const VariableDescription &variable : model.variables)
+    if (variable.dims.size() > DL_MAX_RANK)
+      return createStringError("variable '" + variable.name + "' has rank " +
+                               Twine(variable.dims.size()) + "; at most " + Twine(DL_MAX_RANK) +
+                               " is supported");
+  for (const FunctionDescription &function : model.functions) {
+    for (const auto *values : {&function.arguments, &function.results})
+      for (const ValueDescription &value : *values) {
+        if (value.dims.size() > DL_MAX_RANK)
+          return createStringError("'" + value.name + "' of function '" + function.name +
+                                   "' has rank " + Twine(value.dims.size()) + "; at most " +
+                                   Twine(DL_MAX_RANK) + " is supported");
+        for (const Size &dim : value.dims)
+          if (Error error = verifySize(model, dim))
+            return error;
+      }
+    for (auto [number, buffer] : enumerate(function.buffers)) {
+      if (Error error = verifySize(model, buffer.bytes))
+        return error;
+      size_t count = buffer.kind == DL_BUFFER_ARGUMENT   ? function.arguments.size()
+                     : buffer.kind == DL_BUFFER_RESULT   ? function.results.size()
+                     : buffer.kind == DL_BUFFER_VARIABLE ? model.variables.size()
+                     : buffer.kind == DL_BUFFER_CONSTANT ? model.constants.size()
+                                                         : SIZE_MAX;
+      if (buffer.index >= count)
+        return broken(model, "has buffer " + Twine(number) + " of function '" + function.name +
+                                 "' for number " + Twine(buffer.index) + " of " + Twine(count));
+      if (buffer.first > buffer.last)
+        return broken(model, "has buffer " + Twine(number) + " of function '" + function.name +
+                                 "' that dies at launch " + Twine(buffer.last) +
+                                 " before it is made at " + Twine(buffer.first));
+    }
+    for (const CheckDescription &check : function.checks)
+      if (Error error = verifySize(model, check.condition))
+        return error;
+  }
+  return Error::success();
+}
+
+dl_ref writeValues(BlobWriter &writer, ArrayRef<ValueDescription> values) {
+  dl_ref array = writer.reserve<dl_value_desc>(values.size());
+  for (auto [i, value] : enumerate(values)) {
+    dl_value_desc desc = {};
+    desc.name = writer.string(value.name);
+    desc.dtype = value.dtype;
+    desc.rank = value.dims.size();
+    desc.has_default = value.hasDefault;
+    desc.default_value = value.defaultValue;
+    desc.dims = writer.reserve<dl_ref>(value.dims.size());
+    for (auto [k, dim] : enumerate(value.dims))
+      writer.put(desc.dims + k * sizeof(dl_ref), writer.size(dim));
+    writer.put(array + i * sizeof(desc), desc);
+  }
+  return array;
+}
+
+} // namespace
+
+Expected<Blob> serialize(const ModelDescription &model) {
+  if (Error error = verify(model))
+    return std::move(error);
+
+  BlobWriter writer;
+  writer.reserve<dl_blob>(1); // at 0
+  dl_blob blob = {};
+  std::memcpy(blob.magic, DL_BLOB_MAGIC, sizeof(blob.magic));
+  blob.abi_version = DL_ABI_VERSION;
+  blob.name = writer.string(model.name);
+  blob.doc = writer.string(model.doc);
+  blob.compiler = writer.string(model.compiler);
+  blob.triple = writer.string(model.triple);
+  blob.cpu = writer.string(model.cpu);
+  blob.features = writer.string(model.features);
+  blob.query = writer.string(model.querySymbol());
+
+  blob.dim_count = model.dims.size();
+  blob.dims = writer.reserve<dl_ref>(model.dims.size());
+  for (auto [i, name] : enumerate(model.dims))
+    writer.put(blob.dims + i * sizeof(dl_ref), writer.string(name));
+
+  blob.variable_count = model.variables.size();
+  blob.variables = writer.reserve<dl_variable_desc>(model.variables.size());
+  for (auto [i, variable] : enumerate(model.variables)) {
+    dl_variable_desc desc = {};
+    desc.name = writer.string(variable.name);
+    desc.doc = writer.string(variable.doc);
+    desc.dtype = variable.dtype;
+    desc.rank = variable.dims.size();
+    desc.kind = variable.kind;
+    int64_t bytes = dtypeBytes(variable.dtype);
+    desc.dims = writer.reserve<int64_t>(variable.dims.size());
+    for (auto [k, dim] : enumerate(variable.dims)) {
+      if (dim < 0 || MulOverflow(bytes, dim, bytes))
+        return createStringError("variable '" + variable.name +
+                                 "' is too large: its bytes exceed 64 bits");
+      writer.put(desc.dims + k * sizeof(int64_t), dim);
+    }
+    desc.bytes = bytes;
+    writer.put(blob.variables + i * sizeof(desc), desc);
+  }
+
+  blob.fault_count = model.faults.size();
+  blob.faults = writer.reserve<dl_fault_desc>(model.faults.size());
+  for (auto [i, fault] : enumerate(model.faults)) {
+    dl_fault_desc desc = {writer.string(fault.message), writer.string(fault.location)};
+    writer.put(blob.faults + i * sizeof(desc), desc);
+  }
+
+  // Constants come last; what refers to them is remembered until their places are known.
+  struct Patch {
+    dl_ref where;
+    uint32_t constant;
+  };
+  std::vector<Patch> patches;
+
+  blob.function_count = model.functions.size();
+  blob.functions = writer.reserve<dl_function_desc>(model.functions.size());
+  for (auto [i, function] : enumerate(model.functions)) {
+    dl_function_desc desc = {};
+    desc.name = writer.string(function.name);
+    desc.doc = writer.string(function.doc);
+    desc.flags = function.flags;
+    desc.argument_count = function.arguments.size();
+    desc.arguments = writeValues(writer, function.arguments);
+    desc.result_count = function.results.size();
+    desc.results = writeValues(writer, function.results);
+
+    desc.buffer_count = function.buffers.size();
+    desc.buffers = writer.reserve<dl_buffer_desc>(function.buffers.size());
+    for (auto [k, buffer] : enumerate(function.buffers)) {
+      dl_buffer_desc bufferDesc = {};
+      bufferDesc.kind = buffer.kind;
+      bufferDesc.index = buffer.index;
+      bufferDesc.bytes = writer.size(buffer.bytes);
+      bufferDesc.first = buffer.first;
+      bufferDesc.last = buffer.last;
+      dl_ref where = desc.buffers + k * sizeof(bufferDesc);
+      if (buffer.kind == DL_BUFFER_CONSTANT)
+        patches.push_back(
+            {where + static_cast<dl_ref>(offsetof(dl_buffer_desc, index)), buffer.index});
+      writer.put(where, bufferDesc);
+    }
+
+    desc.check_count = function.checks.size();
+    desc.checks = writer.reserve<dl_check_desc>(function.checks.size());
+    for (auto [k, check] : enumerate(function.checks)) {
+      dl_check_desc checkDesc = {writer.size(check.condition), writer.string(check.message)};
+      writer.put(desc.checks + k * sizeof(checkDesc), checkDesc);
+    }
+
+    desc.kernel_count = function.kernels.size();
+    desc.kernels = writer.reserve<dl_kernel_desc>(function.kernels.size());
+    for (auto [k, kernel] : enumerate(function.kernels)) {
+      dl_kernel_desc kernelDesc = {writer.string(kernel.name), writer.string(kernel.location)};
+      writer.put(desc.kernels + k * sizeof(kernelDesc), kernelDesc);
+    }
+    desc.launch_count = function.launchCount;
+    desc.scratch_bytes = function.scratchBytes;
+    writer.put(blob.functions + i * sizeof(desc), desc);
+  }
+
+  Blob result;
+  std::vector<dl_ref> places;
+  for (const std::vector<char> &constant : model.constants) {
+    result.alignment = DL_BUFFER_ALIGNMENT;
+    // One byte at least, so that an empty constant has a place of its own.
+    dl_ref place = writer.reserve<char>(std::max<size_t>(1, constant.size()), DL_BUFFER_ALIGNMENT);
+    if (!constant.empty())
+      std::memcpy(writer.bytes.data() + place, constant.data(), constant.size());
+    places.push_back(place);
+  }
+  for (const Patch &patch : patches)
+    writer.put(patch.where, places[patch.constant]);
+
+  writer.bytes.resize(alignTo(writer.bytes.size(), 8));
+  blob.blob_bytes = writer.check(writer.bytes.size());
+  if (writer.tooLarge)
+    return createStringError(
+        "model '" + model.name + "' is too large: its description and constants take " +
+        Twine(writer.bytes.size()) + " bytes, at most " + Twine(UINT32_MAX) + " are supported");
+  writer.put(0, blob);
+  result.bytes = std::move(writer.bytes);
+  return result;
+}
+
+} // namespace dlc

@@ -1,0 +1,789 @@
+//===- ElaborateExpr.cpp - expressions and statements -*- C++ -*-===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//===----------------------------------------------------------------------===//
+
+#include "Elaborator.h"
+
+#include "llvm/Support/SaveAndRestore.h"
+#include <charconv>
+
+using namespace dlc;
+using namespace dlc::language;
+using llvm::ArrayRef;
+using llvm::cast;
+using llvm::dyn_cast;
+using llvm::isa;
+using llvm::SaveAndRestore;
+using llvm::SMRange;
+using llvm::StringRef;
+using llvm::Twine;
+using std::nullopt;
+using std::optional;
+
+/// Evaluation recurses with expressions, blocks and calls; this keeps it inside the stack of any thread.
+static constexpr unsigned depthLimit = 1000;
+/// Lists that a program writes down with `for` are unrolled.
+static constexpr int64_t sequenceLimit = 100000;
+
+static SMRange operatorRange(const ast::Expr *expr) {
+  // The caret at the operator, tildes to the end of the expression.
+  return {expr->place, expr->range.End};
+}
+
+//===----------------------------------------------------------------------===//
+// Expressions
+//===----------------------------------------------------------------------===//
+
+Value Elaborator::evaluate(const ast::Expr *expr) {
+  if (depth >= depthLimit) {
+    error(expr, "calls and expressions lie too deep in each other");
+    return {};
+  }
+  SaveAndRestore counted(depth, depth + 1);
+  return evaluateUnlimited(expr);
+}
+
+Value Elaborator::evaluateUnlimited(const ast::Expr *expr) {
+  using Kind = ast::Expr::Kind;
+  switch (expr->kind) {
+  case Kind::Error:
+    return {};
+  case Kind::Name: {
+    auto *name = cast<ast::NameExpr>(expr);
+    return lookup(name->name, name->range);
+  }
+  case Kind::Int: {
+    StringRef text = cast<ast::IntExpr>(expr)->text;
+    int64_t whole;
+    if (!text.getAsInteger(10, whole))
+      return Number::whole(whole);
+    double real = 0;
+    std::from_chars(text.begin(), text.end(), real);
+    return Number::ofReal(real);
+  }
+  case Kind::Float: {
+    StringRef text = cast<ast::FloatExpr>(expr)->text;
+    double real = 0;
+    auto [end, code] = std::from_chars(text.begin(), text.end(), real);
+    if (code == std::errc::result_out_of_range && (real != 0 || !text.contains("e-"))) {
+      error(expr, "the number " + text + " is too large");
+      return {};
+    }
+    return Number::ofReal(real);
+  }
+  case Kind::String:
+    return StringValue{cast<ast::StringExpr>(expr)->text};
+  case Kind::True:
+    return Value::boolean(true);
+  case Kind::False:
+    return Value::boolean(false);
+  case Kind::None:
+    return Value::none();
+  case Kind::List: {
+    std::vector<Value> elements;
+    for (const ast::Expr *element : cast<ast::ListExpr>(expr)->elements)
+      elements.push_back(evaluate(element));
+    return Value::list(std::move(elements));
+  }
+  case Kind::Comprehension:
+    return evaluateComprehension(cast<ast::ComprehensionExpr>(expr));
+  case Kind::Chain:
+    return evaluateChain(cast<ast::ChainExpr>(expr));
+  case Kind::Compare: {
+    auto *comparison = cast<ast::CompareExpr>(expr);
+    Value lhs = evaluate(comparison->lhs), rhs = evaluate(comparison->rhs);
+    return compare(comparison->op, lhs, rhs, operatorRange(expr));
+  }
+  case Kind::Range:
+    return evaluateRange(cast<ast::RangeExpr>(expr));
+  case Kind::Negate:
+    return negate(evaluate(cast<ast::NegateExpr>(expr)->operand), expr->range);
+  case Kind::Not: {
+    Value value = evaluate(cast<ast::NotExpr>(expr)->operand);
+    if (auto *truth = value.as<BoolValue>())
+      return Value::boolean(!truth->value, truth->settings);
+    if (mlir::Value tensor = value.asTensor(); tensor && dtypeOf(tensor) == DType::Bool)
+      return Value::tensor(build("not", tensor, expr->range));
+    if (!value.isPoison())
+      error(expr, "'not' needs a bool, found " + describe(value));
+    return {};
+  }
+  case Kind::Power: {
+    auto *operation = cast<ast::PowerExpr>(expr);
+    Value base = evaluate(operation->base), exponent = evaluate(operation->exponent);
+    return power(base, exponent, operatorRange(expr));
+  }
+  case Kind::Call:
+    return evaluateCall(cast<ast::CallExpr>(expr));
+  case Kind::Index:
+    return evaluateIndex(cast<ast::IndexExpr>(expr));
+  case Kind::Field:
+    return evaluateField(cast<ast::FieldExpr>(expr));
+  case Kind::If:
+    return evaluateIf(cast<ast::IfExpr>(expr));
+  }
+  llvm_unreachable("every kind of expression has a value");
+}
+
+Value Elaborator::evaluateChain(const ast::ChainExpr *chain) {
+  Tok first = chain->operators.front().kind;
+  if (first == Tok::And || first == Tok::Or)
+    return evaluateLogic(chain);
+  Value value = evaluate(chain->operands.front());
+  for (auto [op, operand] : llvm::zip_equal(chain->operators, chain->operands.drop_front())) {
+    Value rhs = evaluate(operand);
+    value = binary(op.kind, value, rhs, {op.begin(), operand->range.End});
+  }
+  return value;
+}
+
+Value Elaborator::evaluateLogic(const ast::ChainExpr *chain) {
+  bool isAnd = chain->operators.front().kind == Tok::And;
+  Value value = Value::boolean(isAnd);
+  uint64_t settings = 0;
+  for (const ast::Expr *operand : chain->operands) {
+    Value next = evaluate(operand);
+    if (next.isPoison())
+      return {};
+    if (auto *truth = next.as<BoolValue>()) {
+      settings |= truth->settings;
+      // What decides is not computed further: `momentum != 0 and f(momentum)`.
+      if (truth->value != isAnd && value.is<BoolValue>())
+        return Value::boolean(!isAnd, settings);
+      if (truth->value == isAnd)
+        continue;
+    }
+    mlir::Value tensor = next.asTensor();
+    if (!next.is<BoolValue>() && !(tensor && dtypeOf(tensor) == DType::Bool)) {
+      error(operand, Twine("'") + (isAnd ? "and" : "or") + "' needs bools, found " + describe(next));
+      return {};
+    }
+    if (value.is<BoolValue>()) {
+      value = next;
+      continue;
+    }
+    Value operands[] = {value, next};
+    llvm::SmallVector<mlir::Value> unified;
+    if (!unifyShapes(operands, unified, isAnd ? "'and'" : "'or'", operatorRange(chain)))
+      return {};
+    value = Value::tensor(build(isAnd ? "and" : "or", unified, operatorRange(chain)));
+  }
+  if (auto *truth = value.as<BoolValue>())
+    return Value::boolean(truth->value, settings);
+  return value;
+}
+
+optional<bool> Elaborator::evaluateCondition(const ast::Expr *condition, StringRef what) {
+  Value value = evaluate(condition);
+  if (auto *truth = value.as<BoolValue>()) {
+    decide(truth->settings);
+    return truth->value;
+  }
+  if (value.isPoison())
+    return nullopt;
+  mlir::Value tensor = value.asTensor();
+  if (!tensor || dtypeOf(tensor) != DType::Bool || rankOf(tensor) != 0) {
+    Report &report = error(condition, "a condition must be one bool, found " + describe(value));
+    if (tensor && dtypeOf(tensor) == DType::Bool)
+      report.note(condition->range, "'where(condition, a, b)' chooses element by element; 'all' and 'any' make one of many");
+    return nullopt;
+  }
+  unsupported(condition->range, "a run-time '" + what + "'");
+  return nullopt;
+}
+
+Value Elaborator::evaluateIf(const ast::IfExpr *branch) {
+  optional<bool> condition = evaluateCondition(branch->condition, "if");
+  if (!condition) {
+    poisonAssigned(branch->thenBlock);
+    if (branch->elseBlock)
+      poisonAssigned(branch->elseBlock);
+    return {};
+  }
+  if (*condition)
+    return runBlock(branch->thenBlock);
+  if (branch->elseBlock)
+    return runBlock(branch->elseBlock);
+  return branch->elseExpr ? evaluate(branch->elseExpr) : Value::none();
+}
+
+Value Elaborator::evaluateRange(const ast::RangeExpr *range) {
+  optional<Number> first = numberOf(evaluate(range->first), "a range", range->first->range);
+  optional<Number> last = numberOf(evaluate(range->last), "a range", range->last->range);
+  if (!first || !last)
+    return {};
+  for (auto [end, expr] : {std::pair(*first, range->first), std::pair(*last, range->last)}) {
+    decide(end.settings);
+    if (end.isKnown() && !end.asWhole()) {
+      error(expr, "a range needs whole numbers, found " + text(end));
+      return {};
+    }
+  }
+  return RangeValue{*first, *last};
+}
+
+optional<std::vector<Value>> Elaborator::sequenceOf(const Value &value, SMRange where) {
+  if (value.isPoison())
+    return nullopt;
+  if (auto *list = value.elements())
+    return *list;
+  auto *range = value.as<RangeValue>();
+  if (!range) {
+    error(where, "'for' needs a range or a list, found " + describe(value));
+    return nullopt;
+  }
+  optional<int64_t> first = range->first.asWhole(), last = range->last.asWhole();
+  if (!first || !last) {
+    unsupported(where, "a list of a length that is known at run time only");
+    return nullopt;
+  }
+  if (*last > *first && static_cast<uint64_t>(*last) - static_cast<uint64_t>(*first) > sequenceLimit) {
+    error(where, "a list of more than " + Twine(sequenceLimit) + " values");
+    return nullopt;
+  }
+  std::vector<Value> values;
+  for (int64_t i = *first; i < *last; ++i)
+    values.push_back(Number::whole(i));
+  return values;
+}
+
+Value Elaborator::evaluateComprehension(const ast::ComprehensionExpr *each) {
+  optional<std::vector<Value>> sequence = sequenceOf(evaluate(each->sequence), each->sequence->range);
+  if (!sequence)
+    return {};
+  StringRef name = each->variable.text;
+  auto before = frame->locals.find(name);
+  optional<Value> hidden;
+  if (before != frame->locals.end())
+    hidden = before->second;
+  std::vector<Value> values;
+  for (const Value &value : *sequence) {
+    frame->locals[name] = value;
+    values.push_back(evaluate(each->element));
+    if (values.back().isPoison())
+      break; // the others would fail alike
+  }
+  if (hidden)
+    frame->locals[name] = *hidden;
+  else
+    frame->locals.erase(name);
+  return values.empty() || !values.back().isPoison() ? Value::list(std::move(values)) : Value();
+}
+
+Value Elaborator::evaluateField(const ast::FieldExpr *field) {
+  Value base = evaluate(field->base);
+  if (base.isPoison())
+    return {};
+  return fieldOf(base, field->name, field->range);
+}
+
+Value Elaborator::fieldOf(const Value &base, ast::Name name, SMRange where) {
+  llvm::SmallVector<StringRef> names;
+  if (auto *module = base.as<ModuleValue>()) {
+    if (!module->file) {
+      if (isBuiltin(name.text))
+        return BuiltinValue{name.text};
+      error(name.range(), "no builtin is called '" + name.text + "'" + didYouMean(name.text, builtinNames));
+      return {};
+    }
+    if (optional<Value> value = lookupInFile(module->file, name.text, where))
+      return *value;
+    for (auto &entry : module->file->decls)
+      names.push_back(entry.getKey());
+    error(name.range(), "'" + module->file->ast->path + "' declares no name '" + name.text + "'" +
+                            didYouMean(name.text, names));
+    return {};
+  }
+  if (Layer *layer = base.layer()) {
+    if (auto *member = layer->members.find(name.text); member != layer->members.end() && !name.text.empty()) {
+      if (member->second.kind == Member::Kind::Variable)
+        return readVariable(member->second.variable, where);
+      return undefer(member->second.value, where);
+    }
+    if (auto *param = layer->params.find(name.text); param != layer->params.end())
+      return undefer(param->second, where);
+    for (auto &[candidate, member] : layer->members)
+      names.push_back(candidate);
+    error(name.range(), "the layer '" + layer->name() + "' has no member '" + name.text + "'" +
+                            didYouMean(name.text, names))
+        .note(layer->decl->name.range(), "declared here");
+    return {};
+  }
+  if (auto *form = base.as<std::shared_ptr<LayerForm>>()) {
+    Layer *layer = (*form)->form;
+    if (auto *member = layer->members.find(name.text); member != layer->members.end()) {
+      if (member->second.variable) {
+        auto found = (*form)->values.find(member->second.variable);
+        if (found != (*form)->values.end())
+          return Value::tensor(found->second);
+      } else if (Layer *part = member->second.value.layer()) {
+        return std::make_shared<LayerForm>(LayerForm{part, (*form)->values});
+      }
+    }
+    error(name.range(), "there is no derivative '" + name.text + "' here");
+    return {};
+  }
+  if (mlir::Value tensor = base.asTensor(); tensor && (name.text == "shape" || name.text == "T"))
+    error(name.range(), name.text == "T" ? "a tensor is transposed by 'transpose(x)'"
+                                         : "a tensor's shape is 'shape(x)'");
+  else
+    error(name.range(), describe(base) + " has no member '" + name.text + "'");
+  return {};
+}
+
+Value Elaborator::evaluateIndex(const ast::IndexExpr *index) {
+  Value base = evaluate(index->base);
+  if (base.isPoison())
+    return {};
+  auto single = [&]() -> const ast::Expr * {
+    if (index->subscripts.size() == 1 && index->subscripts[0].kind == ast::Subscript::Kind::Element)
+      return index->subscripts[0].element;
+    error(index, describe(base) + " has one index");
+    return nullptr;
+  };
+  auto elementOf = [&](const std::vector<Value> &list) -> optional<size_t> {
+    const ast::Expr *expr = single();
+    if (!expr)
+      return nullopt;
+    optional<int64_t> i = wholeOf(evaluate(expr), "an index", expr->range);
+    if (!i)
+      return nullopt;
+    int64_t size = list.size(), at = *i < 0 ? *i + size : *i;
+    if (at < 0 || at >= size) {
+      error(expr, "index " + Twine(*i) + " is out of range for a list of " + Twine(size));
+      return nullopt;
+    }
+    return at;
+  };
+  if (auto *list = base.elements()) {
+    optional<size_t> i = elementOf(*list);
+    return i ? (*list)[*i] : Value();
+  }
+  if (Layer *layer = base.layer()) {
+    const ast::Expr *expr = single();
+    if (!expr)
+      return {};
+    Value key = evaluate(expr);
+    auto *path = key.as<StringValue>();
+    if (!path) {
+      if (!key.isPoison())
+        error(expr, "a layer's variable is named by a string, found " + describe(key));
+      return {};
+    }
+    llvm::SetVector<Variable *> all;
+    variablesOf(layer, all);
+    std::string whole = layer->path.empty() ? path->text.str() : layer->path + "." + path->text.str();
+    for (Variable *variable : all)
+      if (variable->path == whole)
+        return readVariable(variable, index->range);
+    error(expr, "the layer '" + layer->name() + "' has no variable '" + path->text + "'");
+    return {};
+  }
+  mlir::Value tensor = base.asTensor();
+  if (base.is<std::shared_ptr<ArrayValue>>())
+    tensor = toTensor(base, index->base->range);
+  else if (!tensor)
+    error(index, describe(base) + " has no elements");
+  return tensor ? indexTensor(tensor, index->subscripts, index->range) : Value();
+}
+
+//===----------------------------------------------------------------------===//
+// Statements
+//===----------------------------------------------------------------------===//
+
+Value Elaborator::runBlock(const ast::Block *block) {
+  Value last = Value::none();
+  for (const ast::Stmt *statement : block->statements) {
+    last = Value::none();
+    auto *expressions = dyn_cast<ast::ExpressionsStmt>(statement);
+    if (expressions && expressions->values.size() == 1) {
+      last = evaluate(expressions->values[0]);
+    } else if (expressions) {
+      std::vector<Value> values;
+      for (const ast::Expr *value : expressions->values)
+        values.push_back(evaluate(value));
+      last = Value::list(std::move(values));
+    } else {
+      runStatement(statement);
+    }
+    if (frame->returned || frame->broken)
+      return Value::none();
+  }
+  return last;
+}
+
+void Elaborator::runStatement(const ast::Stmt *statement) {
+  using Kind = ast::Stmt::Kind;
+  switch (statement->kind) {
+  case Kind::Assign:
+    return runAssign(cast<ast::AssignStmt>(statement));
+  case Kind::Augment:
+    return runAugment(cast<ast::AugmentStmt>(statement));
+  case Kind::Local: {
+    auto *local = cast<ast::LocalStmt>(statement);
+    optional<std::pair<DType, Shape>> type = evaluateType(local->type);
+    if (!type || !checkElements(type->second, local->type->range)) {
+      frame->locals[local->name.text] = Value();
+      return;
+    }
+    SaveAndRestore drawType(frame->drawType, optional<DType>(type->first));
+    SaveAndRestore drawShape(frame->drawShape, type->second);
+    Value value = evaluate(local->value);
+    mlir::Value tensor = value.isPoison() ? mlir::Value()
+                                          : fit(value, type->first, type->second,
+                                                ("'" + local->name.text + "'").str(), local->value->range);
+    frame->locals[local->name.text] = tensor ? Value::tensor(tensor) : Value();
+    return;
+  }
+  case Kind::For:
+    return runFor(cast<ast::ForStmt>(statement));
+  case Kind::While: {
+    auto *loop = cast<ast::WhileStmt>(statement);
+    Value condition = evaluate(loop->condition);
+    mlir::Value tensor = condition.asTensor();
+    if (!condition.isPoison() && !condition.is<BoolValue>() &&
+        !(tensor && dtypeOf(tensor) == DType::Bool && rankOf(tensor) == 0))
+      error(loop->condition, "a condition must be one bool, found " + describe(condition));
+    unsupported({loop->range.Start, loop->range.Start}, "'while'");
+    poisonAssigned(loop->body);
+    return;
+  }
+  case Kind::Break:
+    frame->broken = true;
+    return;
+  case Kind::Return:
+    for (const ast::Expr *value : cast<ast::ReturnStmt>(statement)->values)
+      frame->results.push_back(evaluate(value));
+    frame->returned = true;
+    return;
+  case Kind::Assert:
+    return checkStatementAssertion(cast<ast::AssertStmt>(statement)->assertion);
+  case Kind::Expressions:
+    for (const ast::Expr *value : cast<ast::ExpressionsStmt>(statement)->values)
+      evaluate(value);
+    return;
+  }
+}
+
+/// What a block assigns has an unknown value after an error in its head.
+void Elaborator::poisonAssigned(const ast::Block *block) {
+  auto name = [&](const ast::Expr *target) {
+    if (auto *plain = dyn_cast<ast::NameExpr>(target)) {
+      bool declared = frame->owner && (frame->owner->members.contains(plain->name) ||
+                                       frame->owner->params.contains(plain->name));
+      if (!declared || frame->locals.contains(plain->name))
+        frame->locals[plain->name] = Value();
+    }
+  };
+  for (const ast::Stmt *statement : block->statements) {
+    if (auto *assign = dyn_cast<ast::AssignStmt>(statement)) {
+      llvm::for_each(assign->targets, name);
+    } else if (auto *augment = dyn_cast<ast::AugmentStmt>(statement)) {
+      name(augment->target);
+    } else if (auto *local = dyn_cast<ast::LocalStmt>(statement)) {
+      frame->locals[local->name.text] = Value();
+    } else if (isa<ast::ReturnStmt>(statement)) {
+      frame->returned = true;
+      frame->results.assign(1, Value());
+    } else if (auto *loop = dyn_cast<ast::ForStmt>(statement)) {
+      poisonAssigned(loop->body);
+    } else if (auto *loop = dyn_cast<ast::WhileStmt>(statement)) {
+      poisonAssigned(loop->body);
+    } else if (auto *expressions = dyn_cast<ast::ExpressionsStmt>(statement)) {
+      for (const ast::Expr *value : expressions->values) {
+        const ast::Expr *next = value;
+        while (auto *branch = next ? dyn_cast<ast::IfExpr>(next) : nullptr) {
+          poisonAssigned(branch->thenBlock);
+          if (branch->elseBlock)
+            poisonAssigned(branch->elseBlock);
+          next = branch->elseExpr;
+        }
+      }
+    }
+  }
+}
+
+void Elaborator::runFor(const ast::ForStmt *loop) {
+  Value sequence = evaluate(loop->sequence);
+  llvm::StringMap<Value> before = frame->locals;
+  auto endNames = [&] { // the body's own names end with it
+    llvm::SmallVector<StringRef> own;
+    for (auto &entry : frame->locals)
+      if (!before.contains(entry.getKey()))
+        own.push_back(entry.getKey());
+    std::vector<std::string> names(own.begin(), own.end());
+    for (const std::string &name : names)
+      frame->locals.erase(name);
+  };
+  if (sequence.is<RangeValue>()) {
+    // Not unrolled: a loop of the program. Its body is looked at once, so that its own errors show.
+    auto &range = *sequence.as<RangeValue>();
+    frame->locals[loop->variable.text] = range.first.isKnown() ? range.first : Number::whole(0);
+    runBlock(loop->body);
+    frame->broken = false;
+    for (auto &entry : before) {
+      auto now = frame->locals.find(entry.getKey());
+      mlir::Value was = entry.second.asTensor();
+      mlir::Value is = now != frame->locals.end() ? now->second.asTensor() : mlir::Value();
+      if (was && is && was.getType() != is.getType())
+        error(loop->variable.range(), "'" + entry.getKey() + "' changes from " + describeType(was) + " to " +
+                                          describeType(is) + " in the loop; what a loop carries keeps its type and shape");
+    }
+    endNames();
+    unsupported({loop->range.Start, loop->sequence->range.End}, "'for' over a range in a function");
+    return;
+  }
+  optional<std::vector<Value>> values = sequenceOf(sequence, loop->sequence->range);
+  if (!values) {
+    poisonAssigned(loop->body);
+    endNames();
+    return;
+  }
+  for (const Value &value : *values) {
+    unsigned errors = diagnostics.errorCount();
+    frame->locals[loop->variable.text] = value;
+    runBlock(loop->body);
+    endNames();
+    if (frame->returned || frame->broken || diagnostics.errorCount() != errors)
+      break;
+  }
+  frame->broken = false;
+}
+
+void Elaborator::runAssign(const ast::AssignStmt *statement) {
+  std::vector<Value> values;
+  for (const ast::Expr *value : statement->values)
+    values.push_back(evaluate(value));
+  size_t names = statement->targets.size();
+  if (values.size() == 1 && names > 1) {
+    if (values[0].isPoison()) {
+      values.assign(names, Value());
+    } else if (auto *list = values[0].elements()) {
+      values = std::vector<Value>(*list);
+    }
+  }
+  if (values.size() != names) {
+    error(statement->range, Twine(names) + (names == 1 ? " name gets " : " names get ") + Twine(values.size()) +
+                                (values.size() == 1 ? " value" : " values"));
+    values.assign(names, Value());
+  }
+  for (auto [target, value] : llvm::zip_equal(statement->targets, values))
+    assign(target, value, statement->range);
+}
+
+void Elaborator::runAugment(const ast::AugmentStmt *statement) {
+  SMRange where = {statement->op.begin(), statement->range.End};
+  Value value = evaluate(statement->value);
+  if (auto *index = dyn_cast<ast::IndexExpr>(statement->target)) {
+    Value base = evaluate(index->base);
+    if (base.asTensor())
+      return assignElement(index, value, statement->op.kind, where);
+  }
+  Value before = evaluate(statement->target);
+  assign(statement->target, binary(statement->op.kind, before, value, where), statement->range);
+}
+
+static bool holdsVariables(const Value &value) {
+  if (auto *list = value.elements())
+    return llvm::any_of(*list, holdsVariables);
+  Layer *layer = value.layer();
+  return layer && llvm::any_of(layer->members, [](auto &member) {
+           return member.second.variable || holdsVariables(member.second.value);
+         });
+}
+
+void Elaborator::assign(const ast::Expr *target, Value value, SMRange where) {
+  if (auto *name = dyn_cast<ast::NameExpr>(target))
+    return assignName(name->name, std::move(value), name->range);
+  if (auto *field = dyn_cast<ast::FieldExpr>(target)) {
+    Value base = evaluate(field->base);
+    if (base.isPoison())
+      return;
+    Layer *layer = base.layer();
+    auto *member = layer ? layer->members.find(field->name.text) : nullptr;
+    if (layer && member != layer->members.end()) {
+      if (member->second.variable)
+        return store(member->second.variable, value, target->range);
+      if (isLayerLike(member->second.value)) {
+        unsupported(target->range, "assigning a layer");
+        return;
+      }
+    }
+    error(target, "only variables can be assigned; '" + field->name.text + "' of " + describe(base) + " is none");
+    return;
+  }
+  auto *index = dyn_cast<ast::IndexExpr>(target);
+  if (!index)
+    return; // reported by the parser
+  Value base = evaluate(index->base);
+  if (base.isPoison())
+    return;
+  if (base.asTensor())
+    return assignElement(index, std::move(value), nullopt, where);
+  if (Layer *layer = base.layer()) {
+    Value key = evaluate(index->subscripts[0].element ? index->subscripts[0].element : index->base);
+    if (auto *path = key.as<StringValue>()) {
+      llvm::SetVector<Variable *> all;
+      variablesOf(layer, all);
+      std::string whole = layer->path.empty() ? path->text.str() : layer->path + "." + path->text.str();
+      for (Variable *variable : all)
+        if (variable->path == whole)
+          return store(variable, value, target->range);
+      error(target, "the layer '" + layer->name() + "' has no variable '" + path->text + "'");
+      return;
+    }
+  }
+  if (isLayerLike(base))
+    unsupported(target->range, "assigning a layer");
+  else
+    error(target, describe(base) + " cannot be changed");
+}
+
+void Elaborator::assignName(StringRef name, Value value, SMRange where) {
+  if (!frame->locals.contains(name)) {
+    if (OptimizerScope *optimizer = frame->optimizer) {
+      if (auto *state = optimizer->state.find(name); state != optimizer->state.end())
+        return store(state->second, value, where);
+      if (auto *each = optimizer->each.find(name); each != optimizer->each.end())
+        return store(each->second, value, where);
+      if (optimizer->values.contains(name)) {
+        error(where, "'" + name + "' is a setting and cannot be assigned");
+        return;
+      }
+    }
+    if (Layer *owner = frame->owner) {
+      if (auto *found = owner->members.find(name); found != owner->members.end() && !name.empty()) {
+        Member &member = found->second;
+        if (member.variable)
+          return store(member.variable, value, where);
+        if (value.isPoison() || member.value.isPoison())
+          return;
+        bool layers = isLayerLike(member.value);
+        if (layers && (isLayerLike(value) || value.is<std::shared_ptr<LayerForm>>())) {
+          unsupported(where, "assigning a layer");
+          return;
+        }
+        error(where, layers ? "'" + name + "' is a layer and cannot become " + describe(value)
+                            : "'" + name + "' is declared and is no variable: it cannot be assigned")
+            .note(member.where, "declared here");
+        return;
+      }
+      if (owner->params.contains(name)) {
+        Report &report = error(where, "'" + name + "' is a parameter and cannot be assigned");
+        for (const ast::Param &param : owner->decl->params)
+          if (param.name.text == name)
+            report.note(param.name.range(), "declared here");
+        return;
+      }
+    }
+  }
+  if (holdsVariables(value)) {
+    unsupported(where, "a local copy of a layer");
+    value = {};
+  }
+  frame->locals[name] = std::move(value);
+}
+
+void Elaborator::store(Variable *variable, const Value &value, SMRange where) {
+  if (value.isPoison())
+    return;
+  if (isLayerLike(value) || value.is<std::shared_ptr<LayerForm>>()) {
+    error(where, "'" + variable->name.text + "' is a variable and cannot become " + describe(value))
+        .note(variable->name.range(), "declared here");
+    return;
+  }
+  mlir::Value tensor =
+      fit(value, variable->dtype, variable->shape, ("'" + variable->name.text + "'").str(), where);
+  if (!tensor)
+    return;
+  if (variable->kind == Variable::Kind::Trained && !function->varAssigned)
+    function->varAssigned = where;
+  function->current[variable] = tensor;
+  function->assigned.insert(variable);
+}
+
+Value Elaborator::readVariable(Variable *variable, SMRange where) {
+  if (function->isConstant) {
+    error(where, "'" + variable->name.text + "' is a variable: its value is known at run time only, and this is "
+                                             "computed while compiling")
+        .note(variable->name.range(), "declared here");
+    return {};
+  }
+  if (auto now = function->current.find(variable); now != function->current.end())
+    return Value::tensor(now->second);
+  if (function->isInit) {
+    error(where, "'" + variable->name.text + "' has no value yet: an initial value reads variables above it")
+        .note(variable->name.range(), "declared here");
+    return {};
+  }
+  if (auto *read = function->entry.find(variable); read != function->entry.end())
+    return Value::tensor(read->second);
+  if (variable->owner && !variable->placed) {
+    error(where, "the layer of '" + variable->name.text + "' is not part of the model: give it a name there")
+        .note(variable->owner->madeAt, "made here");
+    return {};
+  }
+  // The value at entry, whatever was computed before: where it is read does not matter.
+  mlir::Value read = dl::ReadOp::create(builder(), locationOf(where),
+                                        tensorType(variable->shape, variable->dtype), variable->path);
+  function->entry[variable] = read;
+  return Value::tensor(read);
+}
+
+void Elaborator::assignElement(const ast::IndexExpr *target, Value value, optional<Tok> op, SMRange where) {
+  mlir::Value base = evaluate(target->base).asTensor();
+  if (!base || value.isPoison())
+    return;
+  optional<Region> region = regionOf(base, target->subscripts, where);
+  if (!region)
+    return;
+  DType dtype = dtypeOf(base);
+  auto starts = dl::sizeMap(region->starts, &context);
+  auto strides = region->strides;
+  auto take = [&] {
+    mlir::Value part = dl::SliceOp::create(builder(), locationOf(where), tensorType(region->sizes, dtype),
+                                           base, starts, strides);
+    return reshape(part, region->shape, where);
+  };
+  auto pad = [&](mlir::Value part) -> mlir::Value {
+    part = reshape(part, region->sizes, where);
+    auto type = tensorType(shapeOf(base), dtypeOf(part));
+    return dl::PadOp::create(builder(), locationOf(where), type, part, starts, strides);
+  };
+  if (op && (*op != Tok::Plus && *op != Tok::Minus)) {
+    value = binary(*op, Value::tensor(take()), value, where);
+    op = nullopt;
+    if (value.isPoison())
+      return;
+  }
+  mlir::Value part = fit(value, dtype, region->shape, "the element", where);
+  if (!part)
+    return;
+  mlir::Value result;
+  if (op) {
+    result = build(*op == Tok::Plus ? "add" : "sub", {base, pad(part)}, where);
+  } else {
+    mlir::Value ones = fill(tensorType(region->shape, DType::Bool), Number::whole(1), where);
+    result = build("select", {pad(ones), pad(part), base}, where, {}, base.getType());
+  }
+  assign(target->base, Value::tensor(result), where);
+}
+
+void Elaborator::checkStatementAssertion(const ast::Assertion &assertion) {
+  Value value = evaluate(assertion.condition);
+  if (auto *truth = value.as<BoolValue>()) {
+    if (!truth->value)
+      error(assertion.range, "assertion failed: " + assertion.words);
+    return;
+  }
+  if (value.isPoison())
+    return;
+  mlir::Value tensor = value.asTensor();
+  if (!tensor || dtypeOf(tensor) != DType::Bool || rankOf(tensor) != 0) {
+    error(assertion.condition, "a condition must be one bool, found " + describe(value));
+    return;
+  }
+  if (!checkSizes(assertion.condition, assertion.words))
+    unsupported(assertion.range, "a run-time 'assert' of anything but two sizes");
+}

@@ -1,0 +1,441 @@
+//===- Elaborator.h - a program to one dl.model -*- C++ -*-===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//===----------------------------------------------------------------------===//
+//
+// An abstract interpreter: it walks the tree as a program would run, with numbers, layers and lists as values of its own
+// and tensors as values of the IR that it builds on the way. An error is reported where it stands and becomes a Poison
+// value, through which everything goes silently, so that one run shows several errors.
+//
+// The parts: ElaborateModel.cpp (files, layers, variables, exported functions), ElaborateExpr.cpp (expressions and
+// statements), ElaborateCall.cpp (calls and their shapes), ElaborateTensor.cpp (types, broadcasting, arithmetic),
+// ElaborateBuiltins.cpp, ElaborateTrain.cpp (gradients, optimizers, train steps).
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef DLC_COMPILER_FRONTENDS_LANGUAGE_ELABORATOR_H
+#define DLC_COMPILER_FRONTENDS_LANGUAGE_ELABORATOR_H
+
+#include "Language.h"
+#include "Value.h"
+#include "dialects/dl/Dl.h"
+#include "llvm/ADT/SetVector.h"
+#include "llvm/ADT/StringSet.h"
+
+namespace dlc::language {
+
+/// One source file with the names it declares.
+struct FileScope {
+  const ast::File *ast = nullptr;
+  std::string folder;
+  bool library = false;
+  llvm::StringMap<const ast::Decl *> decls;
+  llvm::StringMap<FileScope *> modules; // imports
+  llvm::StringMap<Value> constants;     // evaluated so far
+  llvm::StringSet<> evaluating;         // constants under evaluation
+};
+
+/// The names of an optimizer while it is applied: settings and constants, and its state.
+struct OptimizerScope {
+  Optimizer *optimizer;
+  llvm::MapVector<llvm::StringRef, Value> values;
+  llvm::MapVector<llvm::StringRef, Variable *> state; // one in all
+  llvm::MapVector<llvm::StringRef, Variable *> each;  // of the variable at hand
+};
+
+/// One call, or the declarations of one layer: the innermost names.
+struct Frame {
+  FileScope *file = nullptr;
+  Layer *owner = nullptr;
+  OptimizerScope *optimizer = nullptr;
+  const ast::FnDecl *fn = nullptr;
+  llvm::StringMap<Value> locals;
+  std::optional<Shape> ellipsis;       // what `...` stands for
+  std::optional<DType> drawType;       // with drawShape: what a draw takes from the declared name
+  Shape drawShape;
+  Frame *caller = nullptr;
+  llvm::SMRange call;                  // in the caller's file
+  mlir::LocationAttr callLocation;     // the same with all callers, once asked for
+  bool returned = false, broken = false; // a `return`, a `break` was met
+  std::vector<Value> results;
+};
+
+/// A dl.func under construction, or code that is thrown away (isScratch).
+struct FunctionState {
+  mlir::OpBuilder builder;
+  mlir::Block *block;
+  std::string name;
+  bool isScratch = false;
+  bool isConstant = false; // evaluates a constant: reads no variable and draws nothing
+  bool isInit = false;     // __init: draws come from the streams of the variables
+  llvm::MapVector<Variable *, mlir::Value> entry;   // dl.read, in the order of reading
+  llvm::DenseMap<Variable *, mlir::Value> current;  // where assigned
+  llvm::SetVector<Variable *> assigned;
+  mlir::Value seed, calls;          // once drawn
+  llvm::StringMap<unsigned> draws;  // number of draws by path
+  const Variable *initOf = nullptr; // __init: the variable whose initial value is computed
+  std::optional<llvm::SMRange> trainingRead, varAssigned; // for rule 25
+  llvm::StringSet<> checks;         // checks that were emitted, by text
+
+  FunctionState(mlir::MLIRContext *context, mlir::Block *block)
+      : builder(context), block(block) {
+    builder.setInsertionPointToEnd(block);
+  }
+};
+
+/// The arguments of a call, evaluated.
+struct CallArguments {
+  llvm::SmallVector<Value> positional;
+  llvm::SmallVector<std::pair<ast::Name, Value>> named;
+  llvm::SMRange range; // the call
+  bool poisoned() const;
+};
+
+class Elaborator {
+public:
+  Elaborator(mlir::MLIRContext &context, llvm::SourceMgr &sources, const LanguageOptions &options,
+             Diagnostics &diagnostics);
+  mlir::OwningOpRef<mlir::ModuleOp> run(const std::string &file);
+
+private:
+  using Report = Diagnostics::Report;
+
+  //===--- errors and places (ElaborateModel.cpp) ---===//
+
+  /// Reports at the user's own line: in the library, where it was called from.
+  Report &error(llvm::SMRange where, const llvm::Twine &message);
+  Report &error(const ast::Expr *expr, const llvm::Twine &message);
+  /// "… is not supported yet".
+  Value unsupported(llvm::SMRange where, const llvm::Twine &what);
+  mlir::Location locationOf(llvm::SMLoc where);
+  mlir::Location locationOf(llvm::SMRange where) { return locationOf(where.Start); }
+  std::string describe(const Value &value) const;
+  std::string describeType(mlir::Value value) const;
+  std::string describeShape(llvm::ArrayRef<mlir::AffineExpr> shape) const;
+  std::string describeType(DType dtype, llvm::ArrayRef<mlir::AffineExpr> shape) const;
+  std::string text(const Number &number) const { return toString(number, dimNames); }
+
+  //===--- files and names (ElaborateModel.cpp) ---===//
+
+  FileScope *load(const std::string &path, llvm::SMRange from);
+  FileScope *loadBuffer(std::unique_ptr<llvm::MemoryBuffer> buffer, const std::string &folder,
+                        bool library);
+  void declareItems(FileScope *file);
+  FileScope *import(FileScope *from, const ast::ImportDecl *decl);
+  Value lookup(llvm::StringRef name, llvm::SMRange where);
+  /// The value of a name of a file; nothing if it has none.
+  std::optional<Value> lookupInFile(FileScope *file, llvm::StringRef name, llvm::SMRange where);
+  Value constantOf(FileScope *file, const ast::ConstDecl *decl);
+  /// Evaluates an expression outside of any function: what needs tensor operations is deferred.
+  Value evaluateConstant(const ast::Expr *expr, FileScope *file, Layer *owner);
+  Value undefer(const Value &value, llvm::SMRange where);
+
+  //===--- layers and variables (ElaborateModel.cpp) ---===//
+
+  const ast::LayerDecl *chooseModel(FileScope *file);
+  Layer *makeModel(const ast::LayerDecl *decl, FileScope *file);
+  Value makeLayer(const LayerMaker &maker, const CallArguments &arguments);
+  void declareMembers(Layer *layer, llvm::ArrayRef<ast::Decl *> members);
+  void declareMember(Layer *layer, ast::Name name, Member member);
+  void declareVariable(Layer *layer, const ast::VariableDecl *decl);
+  void checkAssertion(const ast::Assertion &assertion, Layer *model);
+  void freeze(const Value &value);
+  void place(const Value &value, const std::string &path);
+  void placeParams(const Value &value, llvm::DenseSet<Layer *> &seen);
+  /// The variables of a layer, list or model, each once, in order.
+  void variablesOf(const Value &value, llvm::SetVector<Variable *> &into);
+  bool evaluateVariableType(const ast::Type *type, DType &dtype, Shape &shape, bool isVar, llvm::SMRange where);
+
+  //===--- functions of the model (ElaborateModel.cpp) ---===//
+
+  void exportFunctions();
+  void exportFunction(llvm::StringRef name, const ast::FnDecl *fn, const TrainStep *train,
+                      bool gradients);
+  void buildInit();
+  void buildVariables();
+  void finishFunction(FunctionState &state, dl::FuncOp func, llvm::ArrayRef<mlir::Value> results);
+  void emitSizeChecks();
+  mlir::Value initialValueOf(Variable *variable);
+
+  //===--- expressions and statements (ElaborateExpr.cpp) ---===//
+
+  Value evaluate(const ast::Expr *expr);
+  Value evaluateUnlimited(const ast::Expr *expr);
+  Value evaluateChain(const ast::ChainExpr *chain);
+  Value evaluateLogic(const ast::ChainExpr *chain);
+  Value evaluateIf(const ast::IfExpr *branch);
+  Value evaluateComprehension(const ast::ComprehensionExpr *each);
+  Value evaluateField(const ast::FieldExpr *field);
+  Value fieldOf(const Value &base, ast::Name name, llvm::SMRange where);
+  Value evaluateIndex(const ast::IndexExpr *index);
+  Value evaluateRange(const ast::RangeExpr *range);
+  std::optional<std::vector<Value>> sequenceOf(const Value &value, llvm::SMRange where);
+  /// A condition of `if`: nothing if an error was reported.
+  std::optional<bool> evaluateCondition(const ast::Expr *condition, llvm::StringRef what);
+  Value runBlock(const ast::Block *block);
+  void runStatement(const ast::Stmt *statement);
+  void runAssign(const ast::AssignStmt *statement);
+  void runAugment(const ast::AugmentStmt *statement);
+  void runFor(const ast::ForStmt *loop);
+  void poisonAssigned(const ast::Block *block);
+  void assign(const ast::Expr *target, Value value, llvm::SMRange where);
+  void assignName(llvm::StringRef name, Value value, llvm::SMRange where);
+  void assignElement(const ast::IndexExpr *target, Value value, std::optional<Tok> op, llvm::SMRange where);
+  void store(Variable *variable, const Value &value, llvm::SMRange where);
+  Value readVariable(Variable *variable, llvm::SMRange where);
+  void checkStatementAssertion(const ast::Assertion &assertion);
+  /// Emits a check on entry for a comparison of sizes; false if the condition is none.
+  bool checkSizes(const ast::Expr *condition, llvm::StringRef words);
+  std::optional<std::pair<Number, Number>> sizesCompared(const ast::Expr *condition);
+
+  //===--- calls (ElaborateCall.cpp) ---===//
+
+  Value evaluateCall(const ast::CallExpr *call);
+  std::optional<CallArguments> evaluateArguments(const ast::CallExpr *call, bool keepDraw);
+  Value call(const Value &callee, CallArguments &arguments);
+  Value callFunction(const FunctionValue &function, CallArguments &arguments);
+  Value callLayer(Layer *layer, CallArguments &arguments);
+  Value callConversion(DType dtype, CallArguments &arguments);
+  /// The value as an argument of a declared type, whose free sizes it binds.
+  Value bindArgument(const ast::Arg &arg, const Value &value, llvm::StringRef function, llvm::SMRange at,
+                     Frame &frame);
+  bool bindShape(const ast::Type *type, llvm::ArrayRef<mlir::AffineExpr> shape, llvm::StringRef what,
+                 llvm::SMRange at, Frame &frame);
+  std::optional<DType> evaluateDType(const ast::Type *type);
+  /// A type all of whose sizes are known to the frame.
+  std::optional<std::pair<DType, Shape>> evaluateType(const ast::Type *type);
+  Value checkResults(const ast::FnDecl *fn, Value value, llvm::SMRange where);
+  /// The declared results: a name, and a type where one is written.
+  struct ResultDecl {
+    llvm::StringRef name;
+    const ast::Type *type;
+    llvm::SMRange range;
+  };
+  std::vector<ResultDecl> resultsOf(const ast::FnDecl *fn, FileScope *file, Layer *owner);
+  /// Matches arguments with names; null where one is left out. False after an error.
+  bool bindNames(CallArguments &arguments, const llvm::Twine &what, llvm::ArrayRef<llvm::StringRef> names,
+                 unsigned required, llvm::SmallVectorImpl<Value *> &into);
+
+  //===--- tensors (ElaborateTensor.cpp) ---===//
+
+  mlir::OpBuilder &builder() { return function->builder; }
+  mlir::Type typeOf(DType dtype);
+  static DType dtypeOf(mlir::Value value);
+  mlir::RankedTensorType tensorType(llvm::ArrayRef<mlir::AffineExpr> shape, DType dtype) {
+    return dl::tensorType(shape, typeOf(dtype));
+  }
+  static Shape shapeOf(mlir::Value value) {
+    auto sizes = dl::sizesOf(value);
+    return Shape(sizes.begin(), sizes.end());
+  }
+  static int64_t rankOf(mlir::Value value) {
+    return llvm::cast<mlir::RankedTensorType>(value.getType()).getRank();
+  }
+  mlir::AffineExpr constantSize(int64_t n) { return mlir::getAffineConstantExpr(n, &context); }
+  bool checkElements(llvm::ArrayRef<mlir::AffineExpr> shape, llvm::SMRange where);
+  /// Refuses what needs a function to run in. True inside one.
+  bool needsFunction(llvm::SMRange where);
+  mlir::Value build(llvm::StringRef op, mlir::ValueRange operands, llvm::SMRange where,
+                    llvm::ArrayRef<mlir::NamedAttribute> attributes = {}, mlir::Type result = {});
+  mlir::Value fill(mlir::RankedTensorType type, const Number &number, llvm::SMRange where);
+  mlir::Value broadcast(mlir::Value value, llvm::ArrayRef<mlir::AffineExpr> shape, llvm::SMRange where);
+  std::optional<Shape> broadcastShapes(llvm::ArrayRef<mlir::Value> values, llvm::StringRef what,
+                                       llvm::SMRange where);
+  mlir::Value reshape(mlir::Value value, llvm::ArrayRef<mlir::AffineExpr> shape, llvm::SMRange where);
+  mlir::Value convert(mlir::Value value, DType dtype, llvm::SMRange where);
+  mlir::Value transpose(mlir::Value value, llvm::ArrayRef<int64_t> permutation, llvm::SMRange where);
+  /// A number as a tensor<f64> of the function.
+  mlir::Value runtimeNumber(const Number &number, llvm::SMRange where);
+  /// A number as a tensor of a type; null after an error.
+  mlir::Value materialize(const Number &number, DType dtype, llvm::ArrayRef<mlir::AffineExpr> shape,
+                          llvm::SMRange where, bool exact = true);
+  mlir::Value materializeArray(const ArrayValue &array, llvm::SMRange where);
+  /// Anything that is a tensor or can become one, alone: whole numbers i32, others f32, bools.
+  mlir::Value toTensor(const Value &value, llvm::SMRange where, llvm::StringRef what = "");
+  /// Operands of one element type: tensors must agree, numbers follow them.
+  bool unify(llvm::MutableArrayRef<Value> values, llvm::SmallVectorImpl<mlir::Value> &into, llvm::StringRef what,
+             llvm::SMRange where);
+  /// Operands of one element type and shape, broadcast.
+  bool unifyShapes(llvm::MutableArrayRef<Value> values, llvm::SmallVectorImpl<mlir::Value> &into,
+                   llvm::StringRef what, llvm::SMRange where);
+  /// A value as a tensor of a declared type.
+  mlir::Value fit(const Value &value, DType dtype, llvm::ArrayRef<mlir::AffineExpr> shape,
+                  llvm::StringRef what, llvm::SMRange where);
+  Value binary(Tok op, Value a, Value b, llvm::SMRange where);
+  Value compare(Tok op, Value a, Value b, llvm::SMRange where);
+  Value negate(const Value &value, llvm::SMRange where);
+  Value matmul(mlir::Value a, mlir::Value b, llvm::SMRange where);
+  Value power(Value a, Value b, llvm::SMRange where);
+  /// An elementwise op of the dialect by its name, on values of any kind.
+  Value elementwise(llvm::StringRef name, llvm::MutableArrayRef<Value> operands, llvm::SMRange where);
+  mlir::Value reduce(llvm::StringRef name, mlir::Value value, llvm::ArrayRef<int64_t> axes, bool keep,
+                     llvm::SMRange where);
+  mlir::Value meanOver(mlir::Value value, llvm::ArrayRef<int64_t> axes, bool keep, llvm::SMRange where);
+  Value indexTensor(mlir::Value value, llvm::ArrayRef<ast::Subscript> subscripts, llvm::SMRange where);
+  /// The part of a tensor that subscripts name: starts, strides and sizes per axis, and the shape that is left.
+  struct Region {
+    Shape starts, sizes, shape;
+    llvm::SmallVector<int64_t> strides;
+  };
+  std::optional<Region> regionOf(mlir::Value value, llvm::ArrayRef<ast::Subscript> subscripts,
+                                 llvm::SMRange where);
+
+  // Numbers out of values; errors are reported.
+  std::optional<Number> numberOf(const Value &value, llvm::StringRef what, llvm::SMRange where);
+  std::optional<int64_t> wholeOf(const Value &value, llvm::StringRef what, llvm::SMRange where);
+  mlir::AffineExpr sizeOf(const Value &value, llvm::SMRange where);
+  std::optional<Shape> shapeListOf(const Value &value, llvm::SMRange where);
+  std::optional<bool> boolOf(const Value &value, llvm::StringRef what, llvm::SMRange where);
+  /// The settings that a value of compile time was computed from decide what code there is.
+  void decide(uint64_t settings) { decidedSettings |= settings; }
+
+  //===--- builtins (ElaborateBuiltins.cpp) ---===//
+
+  Value callBuiltin(llvm::StringRef name, CallArguments &arguments);
+  using Builtin = Value (Elaborator::*)(llvm::StringRef name, CallArguments &arguments);
+  static const llvm::StringMap<Builtin> &builtins();
+  bool isBuiltin(llvm::StringRef name);
+  void collectBuiltins();
+  std::optional<llvm::SmallVector<int64_t>> axesOf(const Value *axis, mlir::Value of, llvm::SMRange where);
+  Value callElementwise(llvm::StringRef name, CallArguments &arguments);
+  Value callReduction(llvm::StringRef name, CallArguments &arguments);
+  Value callArgReduction(llvm::StringRef name, CallArguments &arguments);
+  Value callSoftmax(llvm::StringRef name, CallArguments &arguments);
+  Value callLogsumexp(llvm::StringRef name, CallArguments &arguments);
+  Value callClip(llvm::StringRef name, CallArguments &arguments);
+  Value callWhere(llvm::StringRef name, CallArguments &arguments);
+  Value callReshape(llvm::StringRef name, CallArguments &arguments);
+  Value callTranspose(llvm::StringRef name, CallArguments &arguments);
+  Value callConcat(llvm::StringRef name, CallArguments &arguments);
+  Value callStack(llvm::StringRef name, CallArguments &arguments);
+  Value callSplit(llvm::StringRef name, CallArguments &arguments);
+  Value callFilled(llvm::StringRef name, CallArguments &arguments);
+  Value callFilledLike(llvm::StringRef name, CallArguments &arguments);
+  Value callDraw(llvm::StringRef name, CallArguments &arguments);
+  Value callDrawLike(llvm::StringRef name, CallArguments &arguments);
+  Value callArray(llvm::StringRef name, CallArguments &arguments);
+  Value callArange(llvm::StringRef name, CallArguments &arguments);
+  Value callShape(llvm::StringRef name, CallArguments &arguments);
+  Value callSize(llvm::StringRef name, CallArguments &arguments);
+  Value callRank(llvm::StringRef name, CallArguments &arguments);
+  Value callCrossEntropy(llvm::StringRef name, CallArguments &arguments);
+  Value callBinaryCrossEntropy(llvm::StringRef name, CallArguments &arguments);
+  Value callHuber(llvm::StringRef name, CallArguments &arguments);
+  Value callVariance(llvm::StringRef name, CallArguments &arguments);
+  Value callNorm(llvm::StringRef name, CallArguments &arguments);
+  Value callOneHot(llvm::StringRef name, CallArguments &arguments);
+  Value callStopGradient(llvm::StringRef name, CallArguments &arguments);
+  Value callGrad(llvm::StringRef name, CallArguments &arguments);
+  Value callUnsupported(llvm::StringRef name, CallArguments &arguments);
+  Value reduceLoss(mlir::Value loss, const Value *reduction, llvm::StringRef name, llvm::SMRange where);
+  mlir::Value draw(llvm::StringRef op, mlir::RankedTensorType type, llvm::SMRange where, int64_t low = 0,
+                   int64_t high = 0);
+  Value scaledDraw(llvm::StringRef name, const Value *a, const Value *b, DType dtype,
+                   llvm::ArrayRef<mlir::AffineExpr> shape, llvm::SMRange where);
+
+  //===--- training (ElaborateTrain.cpp) ---===//
+
+  /// The floating-point values that `value` is computed from, through operations that gradients pass.
+  llvm::DenseSet<mlir::Value> dependencesOf(mlir::Value value);
+  llvm::SmallVector<mlir::Value> gradient(mlir::Value value, llvm::ArrayRef<mlir::Value> wanted,
+                                          llvm::SMRange where);
+  /// Collects what a gradient is wanted of; an error where `value` does not depend on it.
+  bool collectWanted(const Value &wanted, const llvm::DenseSet<mlir::Value> &reached,
+                     llvm::SetVector<mlir::Value> &into, llvm::SMRange where);
+  /// The gradients in the form of what was wanted.
+  Value gradientForm(const Value &wanted, const llvm::DenseMap<mlir::Value, mlir::Value> &gradients,
+                     llvm::SMRange where);
+  /// The value that a variable has now; null if nothing has read or assigned it.
+  mlir::Value currentValue(Variable *variable);
+  /// The tensors of a gradient, in the order of the variables; false if it is none.
+  bool flattenGradients(const Value &value, llvm::SmallVectorImpl<mlir::Value> &into);
+  Value makeOptimizer(const OptimizerMaker &maker, const ast::CallExpr *call, bool isStep);
+  Value evaluateSetting(const ast::Expr *expr, FileScope *file, Layer *owner);
+  void declareTrain(Layer *layer, const ast::TrainDecl *decl);
+  Value callTrain(TrainStep *step, CallArguments &arguments);
+  Value callOptimizer(Optimizer *optimizer, const ast::CallExpr *call);
+  /// The variables that an expression names: a variable, layer, list or pattern.
+  bool placesOf(const ast::Expr *expr, llvm::SetVector<Variable *> &into);
+  /// Updates variables by their gradients: accumulation, clipping, then the optimizer's own code.
+  void applyOptimizer(Optimizer *optimizer, llvm::ArrayRef<Variable *> variables,
+                      llvm::SmallVector<mlir::Value> gradients, llvm::SMRange where);
+  bool runOptimizer(Optimizer *optimizer, llvm::ArrayRef<Variable *> variables,
+                    llvm::SmallVector<mlir::Value> gradients, llvm::SMRange where);
+  bool clipGradients(Optimizer *optimizer, llvm::MutableArrayRef<mlir::Value> gradients, llvm::SMRange where);
+  struct OptimizerParts;
+  void collectParts(OptimizerScope &scope, llvm::ArrayRef<ast::Decl *> parts, OptimizerParts &into);
+  std::optional<unsigned> findSetting(Optimizer *optimizer, llvm::StringRef name);
+  Value settingValue(Optimizer *optimizer, unsigned number, llvm::SMRange where);
+  Variable *slot(Optimizer *optimizer, const std::string &path, DType dtype, llvm::ArrayRef<mlir::AffineExpr> shape,
+                 const Value &initial, ast::Name name = {});
+  void setVariable(Variable *variable, mlir::Value value) {
+    function->current[variable] = value;
+    function->assigned.insert(variable);
+  }
+
+  //===--- state ---===//
+
+  mlir::MLIRContext &context;
+  llvm::SourceMgr &sources;
+  const LanguageOptions &options;
+  Diagnostics &diagnostics;
+  ast::Arena arena;
+
+  std::vector<std::unique_ptr<FileScope>> files;
+  llvm::StringMap<FileScope *> filesByPath;
+  std::vector<std::unique_ptr<Layer>> layers;
+  std::vector<std::unique_ptr<Variable>> variables;
+  std::vector<std::unique_ptr<Optimizer>> optimizers;
+  std::vector<std::unique_ptr<TrainStep>> trainSteps;
+
+  Layer *model = nullptr;
+  dl::ModelOp modelOp;
+  llvm::SmallVector<llvm::StringRef> dimNames; // of the model's dynamic dimensions
+  std::vector<std::pair<const ast::Assertion *, Layer *>> sizeAssertions; // checked on entry
+  std::vector<Variable *> slots; // state of optimizers, in the order in which it was declared
+  Variable *seedVariable = nullptr, *callsVariable = nullptr;
+
+  std::vector<llvm::StringRef> builtinNames; // sorted
+  Frame *frame = nullptr;
+  FunctionState *function = nullptr;
+  bool declaring = false; // evaluates declarations: layers may be made
+  unsigned depth = 0;     // of expressions
+  unsigned calls = 0;     // of functions and layers
+  uint64_t decidedSettings = 0;
+  bool tracksSettings = false; // numbers remember the settings that they come from
+  struct Mode {
+    bool training;
+    bool chosen; // by a train step, `train fn`, a frozen part or an argument
+    bool forced; // by an argument: a frozen part follows it
+  };
+  llvm::SmallVector<Mode> modes;
+
+  friend struct FrameScope;
+};
+
+/// Makes a frame the innermost one while it lives.
+struct FrameScope {
+  Elaborator &elaborator;
+  Frame *before;
+  FrameScope(Elaborator &elaborator, Frame &frame) : elaborator(elaborator), before(elaborator.frame) {
+    elaborator.frame = &frame;
+  }
+  ~FrameScope() { elaborator.frame = before; }
+};
+
+/// The name among \p names that is nearest to a misspelled one, as ": did you mean 'x'?", or nothing.
+std::string didYouMean(llvm::StringRef name, llvm::ArrayRef<llvm::StringRef> names);
+
+/// The hash that names a stream of random numbers: FNV-1a of the path, 32 bits.
+uint32_t streamOf(llvm::StringRef path);
+
+/// The text of a file of the library (compiler/library), or nothing.
+std::optional<llvm::StringRef> libraryFile(llvm::StringRef name);
+
+/// Checks the names of a whole file, used or not, and what else needs no elaboration: arguments named like members, the
+/// place of `return`.
+void checkNames(const FileScope &file, llvm::ArrayRef<llvm::StringRef> builtins, Diagnostics &diagnostics);
+
+} // namespace dlc::language
+
+#endif // DLC_COMPILER_FRONTENDS_LANGUAGE_ELABORATOR_H

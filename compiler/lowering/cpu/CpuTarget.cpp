@@ -1,0 +1,417 @@
+//===- CpuTarget.cpp - planned dl to LLVM, for a CPU -*- C++ -*-===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// A function of the model becomes
+//
+//   func @<model>_<function>(%frame)                                 its entry: launches in order, by frame->host->parallel
+//   func @<function>_<launch>(%frame, %begin, %end, %scratch)        the kernel of a launch: hands its tasks to the kernels that share it
+//   func @<function>_<launch>_<name>(%frame, %begin, %end, %scratch) a fused kernel (where several share a launch)
+
+#include "compiler/lowering/cpu/CpuTarget.h"
+#include "compiler/lowering/cpu/KernelEmitter.h"
+#include "mlir/Conversion/Passes.h"
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/ControlFlow/IR/ControlFlowOps.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Transforms/Passes.h"
+#include <optional>
+
+using namespace mlir;
+using namespace dlc::dl;
+
+namespace dlc::cpu {
+#define GEN_PASS_DEF_CPUEMITKERNELS
+#include "compiler/lowering/cpu/Passes.h.inc"
+
+WorkspaceSize workspaceSize(const CpuInfo &cpu) {
+  return [cpu](FusedOp kernel, Type &elementType) { return KernelEmitter(kernel, cpu).workspaceElements(elementType); };
+}
+
+//===--- what the runtime is told ---===//
+
+static FailureOr<dl_dtype> dtypeOf(Type type, Location loc) {
+  if (type.isInteger(1))
+    return DL_BOOL;
+  if (type.isUnsignedInteger(8))
+    return DL_U8;
+  if (type.isInteger(8))
+    return DL_I8;
+  if (type.isInteger(16))
+    return DL_I16;
+  if (type.isInteger(32))
+    return DL_I32;
+  if (type.isInteger(64))
+    return DL_I64;
+  if (type.isF32())
+    return DL_F32;
+  if (type.isF64())
+    return DL_F64;
+  emitError(loc) << "the CPU target does not support the element type " << type << " yet";
+  return failure();
+}
+
+static std::string textOf(Location loc) {
+  if (auto file = loc->findInstanceOf<FileLineColLoc>())
+    return (file.getFilename().getValue() + ":" + Twine(file.getLine())).str();
+  return "";
+}
+
+namespace {
+class ModelLowering {
+public:
+  ModelLowering(ModelOp model, const CpuInfo &cpu, ModelDescription &description) : model(model), cpu(cpu), description(description), b(model.getContext()) {}
+  LogicalResult run();
+
+private:
+  LogicalResult describeVariables();
+  LogicalResult lower(FuncOp function);
+  LogicalResult describe(FuncOp function, FunctionDescription &to);
+  func::FuncOp makeKernel(StringRef name, Location loc);
+  void emitLaunch(FuncOp function, ArrayRef<Operation *> nodes, unsigned part, StringRef name, FunctionDescription &to);
+  int64_t faultOf(CheckIndexOp check);
+
+  ModelOp model;
+  const CpuInfo &cpu;
+  ModelDescription &description;
+  OpBuilder b;
+  DenseMap<Operation *, int64_t> constants; // number of a constant of the model
+};
+} // namespace
+
+LogicalResult ModelLowering::describeVariables() {
+  description.name = model.getSymName().str();
+  description.doc = model.getDoc().value_or("").str();
+  for (Attribute dim : model.getDims())
+    description.dims.push_back(cast<StringAttr>(dim).getValue().str());
+  for (auto variable : model.getBody().front().getOps<VariableOp>()) {
+    auto type = cast<RankedTensorType>(variable.getType());
+    FailureOr<dl_dtype> dtype = dtypeOf(type.getElementType(), variable.getLoc());
+    if (failed(dtype))
+      return failure();
+    VariableDescription to;
+    to.name = variable.getSymName().str();
+    to.doc = variable.getDoc().value_or("").str();
+    to.dtype = *dtype;
+    to.kind = static_cast<dl_variable_kind>(variable.getKind());
+    to.dims.assign(type.getShape().begin(), type.getShape().end());
+    description.variables.push_back(std::move(to));
+  }
+  return success();
+}
+
+static LogicalResult describeValue(Type type, DictionaryAttr attributes, Location loc, ValueDescription &to) {
+  auto tensor = cast<RankedTensorType>(type);
+  FailureOr<dl_dtype> dtype = dtypeOf(tensor.getElementType(), loc);
+  if (failed(dtype))
+    return failure();
+  to.dtype = *dtype;
+  for (AffineExpr size : sizesOf(tensor))
+    to.dims.push_back(Size(size));
+  if (attributes) {
+    if (auto name = attributes.getAs<StringAttr>("dl.name"))
+      to.name = name.getValue().str();
+    if (auto number = attributes.getAs<FloatAttr>("dl.default")) {
+      to.hasDefault = true;
+      to.defaultValue = number.getValueAsDouble();
+    }
+  }
+  return success();
+}
+
+LogicalResult ModelLowering::describe(FuncOp function, FunctionDescription &to) {
+  to.name = function.getSymName().str();
+  if (auto doc = function->getAttrOfType<StringAttr>("doc"))
+    to.doc = doc.getValue().str();
+  to.entrySymbol = description.name + "_" + to.name;
+  Block &block = function.getBody().front();
+  if (block.getOps<AssignOp>().empty())
+    to.flags |= DL_FUNCTION_CONST;
+  if (function->hasAttr("init"))
+    to.flags |= DL_FUNCTION_INIT;
+  if (function->hasAttr("train"))
+    to.flags |= DL_FUNCTION_TRAIN;
+  for (unsigned i = 0; i < function.getNumArguments(); ++i) {
+    ValueDescription value;
+    if (failed(describeValue(function.getArgumentTypes()[i], function.getArgAttrDict(i), function.getLoc(), value)))
+      return failure();
+    to.arguments.push_back(std::move(value));
+  }
+  for (unsigned i = 0; i < function.getNumResults(); ++i) {
+    ValueDescription value;
+    if (failed(describeValue(function.getResultTypes()[i], function.getResultAttrDict(i), function.getLoc(), value)))
+      return failure();
+    to.results.push_back(std::move(value));
+  }
+  for (auto check : block.getOps<CheckSizeOp>()) {
+    Size lhs(check.getLhs().getResult(0)), rhs(check.getRhs().getResult(0));
+    StringRef predicate = check.getPredicate();
+    Size condition = predicate == "eq"   ? lhs.equal(rhs)
+                     : predicate == "ne" ? lhs.notEqual(rhs)
+                     : predicate == "lt" ? lhs.less(rhs)
+                     : predicate == "le" ? lhs.lessEqual(rhs)
+                     : predicate == "gt" ? rhs.less(lhs)
+                                         : rhs.lessEqual(lhs);
+    to.checks.push_back({condition, check.getMessage().str()});
+  }
+  // Constants of the function get numbers in the model's table.
+  SmallVector<int64_t> constantNumbers;
+  for (auto constant : block.getOps<ConstantOp>())
+    if (auto number = constant->getAttrOfType<IntegerAttr>("number")) {
+      constantNumbers.resize(std::max<size_t>(constantNumbers.size(), number.getInt() + 1));
+      constantNumbers[number.getInt()] = description.constants.size();
+      auto elements = cast<DenseElementsAttr>(constant.getValue());
+      std::vector<char> bytes;
+      if (elements.getElementType().isInteger(1)) { // packed as bits there, bytes here
+        for (bool value : elements.getValues<bool>())
+          bytes.push_back(value);
+      } else {
+        ArrayRef<char> raw = elements.getRawData();
+        int64_t count = elements.isSplat() ? elements.getNumElements() : 1;
+        for (int64_t i = 0; i < count; ++i)
+          bytes.insert(bytes.end(), raw.begin(), raw.end());
+      }
+      description.constants.push_back(std::move(bytes));
+    }
+  for (auto attribute : function->getAttrOfType<ArrayAttr>("buffers").getAsRange<DictionaryAttr>()) {
+    BufferDescription buffer;
+    StringRef kind = attribute.getAs<StringAttr>("kind").getValue();
+    int64_t index = attribute.getAs<IntegerAttr>("index").getInt();
+    buffer.kind = kind == "argument"   ? DL_BUFFER_ARGUMENT
+                  : kind == "result"   ? DL_BUFFER_RESULT
+                  : kind == "variable" ? DL_BUFFER_VARIABLE
+                  : kind == "constant" ? DL_BUFFER_CONSTANT
+                                       : DL_BUFFER_ARENA;
+    buffer.index = buffer.kind == DL_BUFFER_CONSTANT ? constantNumbers[index] : index;
+    buffer.bytes = Size(attribute.getAs<AffineMapAttr>("bytes").getValue().getResult(0));
+    buffer.first = attribute.getAs<IntegerAttr>("first").getInt();
+    buffer.last = attribute.getAs<IntegerAttr>("last").getInt();
+    to.buffers.push_back(buffer);
+  }
+  to.launchCount = function->getAttrOfType<IntegerAttr>("launches").getInt();
+  return success();
+}
+
+int64_t ModelLowering::faultOf(CheckIndexOp check) {
+  description.faults.push_back({check.getMessage().str(), textOf(check.getLoc())});
+  return description.faults.size();
+}
+
+/// func @name(%frame, %begin, %end, %scratch)
+func::FuncOp ModelLowering::makeKernel(StringRef name, Location loc) {
+  auto pointer = LLVM::LLVMPointerType::get(b.getContext());
+  auto type = b.getFunctionType({pointer, b.getI64Type(), b.getI64Type(), pointer}, {});
+  auto kernel = func::FuncOp::create(b, loc, name, type);
+  kernel.setPrivate();
+  kernel.addEntryBlock();
+  return kernel;
+}
+
+namespace {
+/// A kernel's arguments, as the emitters want them.
+struct KernelBody {
+  explicit KernelBody(func::FuncOp kernel)
+      : block(&kernel.getBody().front()), b(OpBuilder::atBlockEnd(block)), loc(kernel.getLoc()), pointer(kernel.getArgument(0)), frame(block, pointer, loc) {
+    begin = arith::IndexCastOp::create(b, loc, b.getIndexType(), kernel.getArgument(1));
+    end = arith::IndexCastOp::create(b, loc, b.getIndexType(), kernel.getArgument(2));
+    scratch = kernel.getArgument(3);
+  }
+  void finish() { func::ReturnOp::create(b, loc); }
+  Block *block;
+  OpBuilder b;
+  Location loc;
+  Value pointer;
+  FrameAccess frame;
+  Value begin, end, scratch;
+};
+} // namespace
+
+void ModelLowering::emitLaunch(FuncOp function, ArrayRef<Operation *> nodes, unsigned part, StringRef name, FunctionDescription &to) {
+  Location loc = nodes.front()->getLoc();
+  if (auto check = dyn_cast<CheckIndexOp>(nodes.front())) {
+    KernelBody body(makeKernel(name, loc));
+    emitIndexCheck(check, faultOf(check), body.b, body.frame);
+    body.finish();
+    return;
+  }
+  auto emitOne = [&](FusedOp kernel, StringRef name) {
+    KernelEmitter emitter(kernel, cpu);
+    to.scratchBytes = std::max<uint64_t>(to.scratchBytes, emitter.scratchBytes());
+    func::FuncOp function = makeKernel(name, kernel.getLoc());
+    KernelBody body(function);
+    emitter.emit(part, body.b, body.frame, body.begin, body.end, body.scratch);
+    body.finish();
+    return function;
+  };
+  if (nodes.size() == 1) {
+    emitOne(cast<FusedOp>(nodes.front()), name);
+    return;
+  }
+  // Tasks of all, one after the other: each kernel gets what falls into its share.
+  SmallVector<func::FuncOp> parts;
+  for (auto [i, node] : llvm::enumerate(nodes))
+    parts.push_back(emitOne(cast<FusedOp>(node), (name + "_" + Twine(i)).str()));
+  KernelBody body(makeKernel(name, loc));
+  Value offset = arith::ConstantIndexOp::create(body.b, loc, 0);
+  for (auto [node, kernel] : llvm::zip(nodes, parts)) {
+    OpBuilder &kb = body.b;
+    Value count = KernelEmitter(cast<FusedOp>(node), cpu).tasks(part, kb, body.frame);
+    Value next = arith::AddIOp::create(kb, loc, offset, count);
+    Value from = arith::MaxSIOp::create(kb, loc, body.begin, offset), until = arith::MinSIOp::create(kb, loc, body.end, next);
+    auto branch = scf::IfOp::create(kb, loc, arith::CmpIOp::create(kb, loc, arith::CmpIPredicate::slt, from, until), /*withElseRegion=*/false);
+    OpBuilder inner = branch.getThenBodyBuilder();
+    auto number = [&](Value index) { return arith::IndexCastOp::create(inner, loc, inner.getI64Type(), arith::SubIOp::create(inner, loc, index, offset)); };
+    Value first = number(from), last = number(until);
+    func::CallOp::create(inner, loc, kernel, ValueRange{body.pointer, first, last, body.scratch});
+    offset = next;
+  }
+  body.finish();
+}
+
+LogicalResult ModelLowering::lower(FuncOp function) {
+  FunctionDescription to;
+  if (failed(describe(function, to)))
+    return failure();
+  // Launches, in order.
+  SmallVector<SmallVector<Operation *>> launches(to.launchCount);
+  for (Operation &op : function.getBody().front())
+    if (auto launch = op.getAttrOfType<IntegerAttr>("launch"))
+      launches[launch.getInt()].push_back(&op);
+
+  struct Part {
+    SmallVector<Operation *> nodes;
+    unsigned part;
+    std::string symbol;
+    bool isCheck;
+  };
+  std::vector<Part> parts;
+  for (auto [number, nodes] : llvm::enumerate(launches)) {
+    auto kernel = dyn_cast<FusedOp>(nodes.front());
+    unsigned count = kernel ? KernelEmitter(kernel, cpu).launchCount() : 1;
+    for (unsigned part = 0; part < count; ++part) {
+      std::string symbol = (function.getSymName() + "_" + Twine(number) + (count > 1 ? "_" + Twine(part) : "")).str();
+      emitLaunch(function, nodes, part, symbol, to);
+      std::string shown;
+      for (Operation *node : nodes) {
+        auto name = node->getAttrOfType<StringAttr>("name");
+        shown += (shown.empty() ? "" : "+") + (name ? name.getValue().str() : std::string("check_index"));
+      }
+      to.kernels.push_back({part + 1 < count ? "pack" : shown, textOf(nodes.front()->getLoc())});
+      parts.push_back({nodes, part, symbol, !kernel});
+    }
+  }
+
+  // The entry.
+  Location loc = function.getLoc();
+  auto pointer = LLVM::LLVMPointerType::get(b.getContext());
+  auto entry = func::FuncOp::create(b, loc, to.entrySymbol, b.getFunctionType({pointer}, {}));
+  Block *start = entry.addEntryBlock();
+  OpBuilder e = OpBuilder::atBlockEnd(start);
+  Value framePointer = entry.getArgument(0);
+  FrameAccess frame(start, framePointer, loc);
+  SmallVector<Value> counts;
+  for (const Part &part : parts) {
+    Value total;
+    if (part.isCheck) {
+      total = frame.size(e.getAffineConstantExpr(1));
+    } else {
+      for (Operation *node : part.nodes) {
+        Value count = KernelEmitter(cast<FusedOp>(node), cpu).tasks(part.part, e, frame);
+        total = total ? arith::AddIOp::create(e, loc, total, count).getResult() : count;
+      }
+    }
+    counts.push_back(total);
+  }
+  Block *exit = nullptr;
+  // dl_host: two 32-bit words, then the function pointers.
+  Value parallelAt = LLVM::GEPOp::create(e, loc, pointer, e.getI64Type(), frame.field(0), ArrayRef<LLVM::GEPArg>{1});
+  Value parallel = LLVM::LoadOp::create(e, loc, pointer, parallelAt);
+  auto parallelType = LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(b.getContext()), {pointer, pointer, e.getI64Type(), e.getI32Type()});
+  for (auto [number, part, count] : llvm::enumerate(parts, counts)) {
+    auto kernelType = b.getFunctionType({pointer, e.getI64Type(), e.getI64Type(), pointer}, {});
+    Value address = func::ConstantOp::create(e, loc, kernelType, part.symbol);
+    address = UnrealizedConversionCastOp::create(e, loc, pointer, address).getResult(0);
+    Value tasks = arith::IndexCastOp::create(e, loc, e.getI64Type(), count);
+    Value index = LLVM::ConstantOp::create(e, loc, e.getI32Type(), e.getI32IntegerAttr(number));
+    LLVM::CallOp::create(e, loc, parallelType, ValueRange{parallel, framePointer, address, tasks, index});
+    bool lastCheck = part.isCheck && (number + 1 == parts.size() || !parts[number + 1].isCheck);
+    if (!lastCheck)
+      continue;
+    // Nothing has been changed yet: a call with a fault ends here.
+    Value site = LLVM::LoadOp::create(e, loc, e.getI64Type(), frame.field(3));
+    Value isFine = arith::CmpIOp::create(e, loc, arith::CmpIPredicate::eq, site, arith::ConstantOp::create(e, loc, e.getI64IntegerAttr(0)));
+    Block *next = entry.addBlock();
+    if (!exit)
+      exit = entry.addBlock();
+    cf::CondBranchOp::create(e, loc, isFine, next, ValueRange{}, exit, ValueRange{});
+    e.setInsertionPointToStart(next);
+  }
+  func::ReturnOp::create(e, loc);
+  if (exit) {
+    e.setInsertionPointToStart(exit);
+    func::ReturnOp::create(e, loc);
+  }
+  description.functions.push_back(std::move(to));
+  return success();
+}
+
+LogicalResult ModelLowering::run() {
+  b.setInsertionPoint(model);
+  if (failed(describeVariables()))
+    return failure();
+  for (auto function : model.getBody().front().getOps<FuncOp>())
+    if (failed(lower(function)))
+      return failure();
+  description.sortFunctions();
+  model.erase();
+  return success();
+}
+
+namespace {
+struct CpuEmitKernels : impl::CpuEmitKernelsBase<CpuEmitKernels> {
+  using CpuEmitKernelsBase::CpuEmitKernelsBase;
+  CpuEmitKernels(const CpuInfo &info, ModelDescription &description) : info(info), description(&description) {}
+
+  void runOnOperation() override {
+    ModuleOp module = getOperation();
+    ModelDescription unused;
+    if (!info) {
+      // By name, from dl-opt.
+      std::string error;
+      info = CpuInfo::forFeatures("x86_64-unknown-linux-gnu", cpu, "", error);
+      if (!info) {
+        module.emitError(error);
+        return signalPassFailure();
+      }
+    }
+    auto models = module.getOps<ModelOp>();
+    if (models.empty()) {
+      module.emitError("there is no model to compile");
+      return signalPassFailure();
+    }
+    if (failed(ModelLowering(*models.begin(), *info, description ? *description : unused).run()))
+      signalPassFailure();
+  }
+  std::optional<CpuInfo> info;
+  ModelDescription *description = nullptr;
+};
+} // namespace
+
+std::unique_ptr<Pass> createCpuEmitKernels(const CpuInfo &cpu, ModelDescription &description) { return std::make_unique<CpuEmitKernels>(cpu, description); }
+
+void buildLlvmPipeline(OpPassManager &passes) {
+  passes.addPass(createCpuExpandMath());
+  passes.addPass(createCSEPass());
+  passes.addPass(createConvertVectorToLLVMPass());
+  passes.addPass(createSCFToControlFlowPass());
+  passes.addPass(createConvertMathToLLVMPass());
+  passes.addPass(createFinalizeMemRefToLLVMConversionPass());
+  passes.addPass(createArithToLLVMConversionPass());
+  passes.addPass(createConvertFuncToLLVMPass());
+  passes.addPass(createConvertControlFlowToLLVMPass());
+  passes.addPass(createReconcileUnrealizedCastsPass());
+}
+
+} // namespace dlc::cpu

@@ -1,0 +1,236 @@
+//===- ElementEmitter.cpp - one element of a fused kernel's body -*- C++ -*-===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include "compiler/lowering/cpu/ElementEmitter.h"
+#include "dialects/dl/DlExpr.h"
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+
+using namespace mlir;
+using namespace dlc::dl;
+
+namespace dlc::cpu {
+
+Type memoryType(Type elementType) {
+  if (elementType.isInteger(1))
+    return IntegerType::get(elementType.getContext(), 8);
+  if (elementType.isUnsignedInteger())
+    return IntegerType::get(elementType.getContext(), elementType.getIntOrFloatBitWidth());
+  return elementType;
+}
+
+static Value constantIndex(OpBuilder &b, Location loc, int64_t n) { return arith::ConstantIndexOp::create(b, loc, n); }
+
+bool ElementEmitter::isVectorizable(FusedOp kernel) {
+  for (Operation &op : kernel.getBody().front()) {
+    if (auto indexing = dyn_cast<IndexingOpInterface>(op); indexing && !indexing.keepsInnermost() && !indexing.dropsInnermost())
+      return false;
+    if (isa<ConcatOp, PadOp>(op))
+      return false;
+  }
+  return true;
+}
+
+bool ElementEmitter::isFlat(FusedOp kernel) {
+  for (Operation &op : kernel.getBody().front()) {
+    if (auto generator = dyn_cast<GeneratorOpInterface>(op)) {
+      if (!generator.usesLinearOnly())
+        return false;
+    } else if (auto indexing = dyn_cast<IndexingOpInterface>(op)) {
+      std::optional<SmallVector<int64_t>> axes = indexing.getAxisMap();
+      if (!indexing.keepsOrder() && !(axes && axes->empty()))
+        return false;
+    } else if (!isa<ElementwiseOpInterface, YieldOp>(op)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+Value ElementEmitter::linearIndex(OpBuilder &b, Location loc, RankedTensorType type, const ElementIndex &at) {
+  if (at.linear)
+    return at.linear;
+  SmallVector<AffineExpr> sizes = sizesOf(type);
+  AffineExpr one = getAffineConstantExpr(1, b.getContext());
+  Value linear;
+  for (size_t axis = 0; axis < sizes.size(); ++axis) {
+    AffineExpr stride = productOf(ArrayRef(sizes).drop_front(axis + 1), b.getContext());
+    Value step = stride == one ? at.dims[axis] : arith::MulIOp::create(b, loc, at.dims[axis], size(stride)).getResult();
+    linear = linear ? arith::AddIOp::create(b, loc, linear, step).getResult() : step;
+  }
+  return linear ? linear : constantIndex(b, loc, 0);
+}
+
+Value ElementEmitter::load(OpBuilder &b, Value value, const ElementIndex &at, int64_t lanes, Value mask) {
+  Location loc = kernel.getLoc();
+  auto type = cast<RankedTensorType>(value.getType());
+  Type element = type.getElementType(), stored = memoryType(element);
+  Value from = memory.lookup(value), index = linearIndex(b, loc, type, at), loaded;
+  if (lanes == 1) {
+    loaded = memref::LoadOp::create(b, loc, from, index);
+  } else {
+    auto vector = VectorType::get(lanes, stored);
+    if (mask)
+      loaded = vector::MaskedLoadOp::create(b, loc, vector, from, index, mask, buildNumber(b, loc, vector, 0.0));
+    else
+      loaded = vector::LoadOp::create(b, loc, vector, from, index);
+  }
+  if (element.isInteger(1))
+    return arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ne, loaded, buildNumber(b, loc, loaded.getType(), 0.0));
+  return loaded;
+}
+
+void ElementEmitter::store(OpBuilder &b, Value memref, RankedTensorType type, const ElementIndex &at, Value elements, Value mask) {
+  Location loc = kernel.getLoc();
+  if (type.getElementType().isInteger(1)) {
+    Type bytes = memoryType(type.getElementType());
+    if (auto vector = dyn_cast<VectorType>(elements.getType()))
+      bytes = vector.clone(bytes);
+    elements = arith::ExtUIOp::create(b, loc, bytes, elements);
+  }
+  Value index = linearIndex(b, loc, type, at);
+  if (!isa<VectorType>(elements.getType()))
+    memref::StoreOp::create(b, loc, elements, memref, index);
+  else if (mask)
+    vector::MaskedStoreOp::create(b, loc, memref, index, mask, elements);
+  else
+    vector::StoreOp::create(b, loc, elements, memref, index);
+}
+
+/// An element of a value that only lies elsewhere in its operand.
+Value ElementEmitter::moved(OpBuilder &b, IndexingOpInterface op, const ElementIndex &at, int64_t lanes, Value mask) {
+  Location loc = op.getLoc();
+  Value operand = op->getOperand(0);
+  if (at.isFlat && op.keepsOrder())
+    return element(b, operand, at, lanes, mask);
+  auto map = [&](OpBuilder &b, ValueRange dims) {
+    ElementIndex to;
+    to.dims = op.mapIndices(b, loc, dims, size);
+    return to;
+  };
+  if (lanes == 1)
+    return element(b, operand, map(b, at.dims), 1, {});
+  if (op.dropsInnermost()) {
+    Value one = element(b, operand, map(b, at.dims), 1, {});
+    return vector::BroadcastOp::create(b, loc, VectorType::get(lanes, one.getType()), one);
+  }
+  if (op.keepsInnermost())
+    return element(b, operand, map(b, at.dims), lanes, mask);
+  // One by one; lanes that do not exist read the last one that does.
+  SmallVector<Value> each;
+  AffineExpr last = sizesOf(op->getResult(0)).back();
+  Value end = arith::SubIOp::create(b, loc, size(last), constantIndex(b, loc, 1));
+  for (int64_t lane = 0; lane < lanes; ++lane) {
+    SmallVector<Value> dims = at.dims;
+    dims.back() = arith::AddIOp::create(b, loc, dims.back(), constantIndex(b, loc, lane));
+    if (mask)
+      dims.back() = arith::MinUIOp::create(b, loc, dims.back(), end);
+    each.push_back(element(b, operand, map(b, dims), 1, {}));
+  }
+  return vector::FromElementsOp::create(b, loc, VectorType::get(lanes, each.front().getType()), each);
+}
+
+/// An element that comes from one of several operands, or from none: only the one that has it may be read.
+Value ElementEmitter::conditional(OpBuilder &b, Operation *op, const ElementIndex &at) {
+  Location loc = op->getLoc();
+  Type type = memoryType(getElementTypeOrSelf(op->getResult(0).getType()));
+  if (getElementTypeOrSelf(op->getResult(0).getType()).isInteger(1))
+    type = b.getI1Type();
+  auto inside = [&](OpBuilder &b, Value operand, ArrayRef<Value> dims) {
+    pushScope();
+    ElementIndex to;
+    to.dims.assign(dims.begin(), dims.end());
+    Value found = element(b, operand, to, 1, {});
+    popScope();
+    return found;
+  };
+  if (auto pad = dyn_cast<PadOp>(op)) {
+    // Inside where every index minus start is a multiple of the stride within the operand's size.
+    SmallVector<AffineExpr> sizes = sizesOf(pad.getX());
+    Value isInside = arith::ConstantOp::create(b, loc, b.getBoolAttr(true));
+    SmallVector<Value> dims;
+    for (auto [index, start, stride, count] : llvm::zip(at.dims, pad.getStarts().getResults(), pad.getStrides(), sizes)) {
+      Value offset = arith::SubIOp::create(b, loc, index, size(start));
+      if (stride < 0)
+        offset = arith::SubIOp::create(b, loc, constantIndex(b, loc, 0), offset);
+      Value step = constantIndex(b, loc, std::abs(stride));
+      Value quotient = arith::DivSIOp::create(b, loc, offset, step);
+      Value exact = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, arith::MulIOp::create(b, loc, quotient, step), offset);
+      // A negative offset is large without a sign.
+      Value inRange = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ult, quotient, size(count));
+      Value isPositive = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::sge, offset, constantIndex(b, loc, 0));
+      for (Value condition : {exact, inRange, isPositive})
+        isInside = arith::AndIOp::create(b, loc, isInside, condition);
+      dims.push_back(quotient);
+    }
+    auto branch = scf::IfOp::create(b, loc, type, isInside, /*withElseRegion=*/true);
+    OpBuilder yes = branch.getThenBodyBuilder(), no = branch.getElseBodyBuilder();
+    Value found = inside(yes, pad.getX(), dims);
+    scf::YieldOp::create(yes, loc, found);
+    Value zero = buildNumber(no, loc, type, 0.0);
+    scf::YieldOp::create(no, loc, zero);
+    return branch.getResult(0);
+  }
+  auto concat = cast<ConcatOp>(op);
+  int64_t axis = concat.getAxis();
+  std::function<Value(OpBuilder &, unsigned, Value)> from = [&](OpBuilder &b, unsigned number, Value index) -> Value {
+    SmallVector<Value> dims = at.dims;
+    dims[axis] = index;
+    Value operand = concat.getInputs()[number];
+    if (number + 1 == concat.getInputs().size())
+      return inside(b, operand, dims);
+    Value count = size(sizesOf(operand)[axis]);
+    Value isHere = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ult, index, count);
+    auto branch = scf::IfOp::create(b, loc, type, isHere, /*withElseRegion=*/true);
+    OpBuilder yes = branch.getThenBodyBuilder(), no = branch.getElseBodyBuilder();
+    scf::YieldOp::create(yes, loc, inside(yes, operand, dims));
+    Value rest = arith::SubIOp::create(no, loc, index, count);
+    scf::YieldOp::create(no, loc, from(no, number + 1, rest));
+    return branch.getResult(0);
+  };
+  return from(b, 0, at.dims[axis]);
+}
+
+Value ElementEmitter::element(OpBuilder &b, Value value, const ElementIndex &at, int64_t lanes, Value mask) {
+  Location loc = kernel.getLoc();
+  if (Value known = available.lookup(value)) {
+    if (lanes > 1 && !isa<VectorType>(known.getType()))
+      return vector::BroadcastOp::create(b, loc, VectorType::get(lanes, known.getType()), known);
+    return known;
+  }
+  Key key{{value.getAsOpaquePointer(), mask.getAsOpaquePointer(), at.isFlat ? at.linear.getAsOpaquePointer() : nullptr}, lanes};
+  for (Value dim : at.dims)
+    key.first.push_back(dim.getAsOpaquePointer());
+  for (auto &scope : scopes)
+    if (auto it = scope.find(key); it != scope.end())
+      return it->second;
+
+  Value result;
+  Operation *def = value.getDefiningOp();
+  if (!def) {
+    result = load(b, value, at, lanes, mask);
+  } else if (auto indexing = dyn_cast<IndexingOpInterface>(def)) {
+    result = moved(b, indexing, at, lanes, mask);
+  } else if (auto elementwise = dyn_cast<ElementwiseOpInterface>(def)) {
+    SmallVector<Value> elements;
+    for (Value operand : def->getOperands())
+      elements.push_back(element(b, operand, at, lanes, mask));
+    result = elementwise.buildElement(b, def->getLoc(), elements);
+  } else if (auto generator = dyn_cast<GeneratorOpInterface>(def)) {
+    SmallVector<Value> scalars;
+    for (Value operand : def->getOperands())
+      scalars.push_back(element(b, operand, ElementIndex(), 1, {}));
+    Value linear = arith::IndexCastOp::create(b, loc, b.getI64Type(), linearIndex(b, loc, cast<RankedTensorType>(value.getType()), at));
+    result = generator.buildElements(b, def->getLoc(), at.dims, linear, scalars, lanes, size);
+  } else {
+    assert(lanes == 1 && "an element that depends on where it lies is asked for alone");
+    result = conditional(b, def, at);
+  }
+  scopes.back()[key] = result;
+  return result;
+}
+
+} // namespace dlc::cpu

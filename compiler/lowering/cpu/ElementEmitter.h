@@ -1,0 +1,68 @@
+//===- ElementEmitter.h - one element of a fused kernel's body -*- C++ -*-===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// The body of a dl.fused is ops on whole tensors; a kernel needs, inside its loops, an element (or a vector of neighbours along the last axis) of
+// this or that value. ElementEmitter answers that question by asking each op's interface, and remembers what it has emitted.
+
+#ifndef DLC_COMPILER_LOWERING_CPU_ELEMENTEMITTER_H
+#define DLC_COMPILER_LOWERING_CPU_ELEMENTEMITTER_H
+
+#include "dialects/dl/Dl.h"
+#include "llvm/ADT/MapVector.h"
+#include <map>
+
+namespace dlc::cpu {
+
+/// Where an element lies: its indices, or only its row-major number (`isFlat`).
+struct ElementIndex {
+  llvm::SmallVector<mlir::Value> dims; // index values
+  mlir::Value linear;                  // index value; may be null unless flat
+  bool isFlat = false;
+};
+
+/// The type that elements have in memory: booleans are bytes, integers have no sign.
+mlir::Type memoryType(mlir::Type elementType);
+
+class ElementEmitter {
+public:
+  using SizeBuilder = std::function<mlir::Value(mlir::AffineExpr)>;
+
+  ElementEmitter(dl::FusedOp kernel, SizeBuilder size) : kernel(kernel), size(std::move(size)) { scopes.emplace_back(); }
+
+  /// Says where a value of the body lies: a flat memref of memoryType.
+  void setMemory(mlir::Value value, mlir::Value memref) { memory[value] = memref; }
+  /// Says what a value is at the index that is being computed (a reduction's result, a product's): a scalar or a vector.
+  void setAvailable(mlir::Value value, mlir::Value element) { available[value] = element; }
+
+  /// `lanes` elements of a value along its last axis from `at` on (one: a number, else a vector). `mask` (null: all) says which of them exist.
+  mlir::Value element(mlir::OpBuilder &b, mlir::Value value, const ElementIndex &at, int64_t lanes, mlir::Value mask);
+  /// Stores elements of a result.
+  void store(mlir::OpBuilder &b, mlir::Value memref, mlir::RankedTensorType type, const ElementIndex &at, mlir::Value elements, mlir::Value mask);
+
+  /// What is emitted between push and pop may only be used between them (the body of a loop).
+  void pushScope() { scopes.emplace_back(); }
+  void popScope() { scopes.pop_back(); }
+
+  /// Can elements be asked for in vectors at reasonable cost?
+  static bool isVectorizable(dl::FusedOp kernel);
+  /// Is a row-major number enough to say where every element lies?
+  static bool isFlat(dl::FusedOp kernel);
+
+  mlir::Value linearIndex(mlir::OpBuilder &b, mlir::Location loc, mlir::RankedTensorType type, const ElementIndex &at);
+
+private:
+  mlir::Value load(mlir::OpBuilder &b, mlir::Value value, const ElementIndex &at, int64_t lanes, mlir::Value mask);
+  mlir::Value moved(mlir::OpBuilder &b, dl::IndexingOpInterface op, const ElementIndex &at, int64_t lanes, mlir::Value mask);
+  mlir::Value conditional(mlir::OpBuilder &b, mlir::Operation *op, const ElementIndex &at);
+
+  using Key = std::pair<std::vector<void *>, int64_t>;
+  dl::FusedOp kernel;
+  SizeBuilder size;
+  llvm::DenseMap<mlir::Value, mlir::Value> memory, available;
+  std::vector<std::map<Key, mlir::Value>> scopes;
+};
+
+} // namespace dlc::cpu
+
+#endif

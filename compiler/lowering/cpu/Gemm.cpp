@@ -1,0 +1,864 @@
+//===- Gemm.cpp - matrix products inside kernels -*- C++ -*-===//
+//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// The product is cut into tiles of C. For each tile a small block of scratch memory holds its accumulators; an outlined
+// micro-kernel adds k steps to one register-sized part of it after the other, and when all of K has been added, a loop
+// hands the tile to the epilogue. What a kernel consists of, from the outside in:
+//
+//   for each tile                        consecutive tiles of a task go down the rows, so they share columns of B
+//     for each block of K                one block unless K is large
+//       pack the tile's columns of B     only where the plan says so, and only if the previous tile did not
+//       for each panel of columns        NR = nv vectors
+//         for each group of MR rows
+//           micro-kernel                 accumulators += A[MR rows, block] * B[block, NR columns]
+//     transpose the tile                 only when the product is computed as C^T = B^T A^T
+//     for each row, for each vector      epilogue
+//
+// A is read where it lies, one element at a time: the micro-kernel takes a stride for rows and one for k, so a
+// transposed A is no different. Vectors of B must be contiguous along n: either B is row-major and read where it lies,
+// or it is packed into panels [k][NR]. Edges cost no second micro-kernel: rows beyond the last one repeat it, columns
+// beyond the last one compute with whatever follows in memory (lanes do not mix) and are dropped. Only where such a
+// read would leave the matrix, in its last row or rows, a padded copy of these rows is read instead.
+//
+//===----------------------------------------------------------------------===//
+
+#include "compiler/lowering/cpu/Gemm.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "mlir/IR/BuiltinOps.h"
+#include "mlir/IR/SymbolTable.h"
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/Support/MathExtras.h"
+
+#include <array>
+#include <cassert>
+#include <cmath>
+
+using namespace mlir;
+using namespace dlc::cpu;
+
+//===----------------------------------------------------------------------===//
+// Planning
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+/// What is assumed of sizes that are known only at run time: they are mostly a batch.
+constexpr int64_t assumedSize = 128;
+
+/// Rows that the micro-kernel may have: each needs an address, and x86 has 16 general registers.
+constexpr int64_t maxRows = 8;
+
+/// Work of a task below which more tasks do not pay, in cycles of one core (about 7 microseconds).
+constexpr int64_t taskCycles = 16 * 1024;
+
+/// Tiles there should be: enough for 16 threads to share evenly.
+constexpr int64_t wantedTiles = 16;
+
+/// From how many rows on B is packed when a run-time size decides.
+constexpr int64_t rowsForPacking = 160;
+
+/// Pages that a transposed A may touch on the way down a group of rows; beyond, it is packed. Each of its steps is in
+/// another place, and the processor's table of pages is small.
+constexpr int64_t pagesInReach = 128, pageBytes = 4096;
+
+/// Groups of rows of A that are packed together, so that whole cache lines are read.
+constexpr int64_t packedGroups = 8;
+
+/// Estimates in cycles, fitted to measurements on Sapphire Rapids: for each vector that is transposed in registers,
+/// packed by a copy, or read for the first time in a tile; for each call of a micro-kernel and each accumulator in it; for a launch.
+constexpr double transposeCycles = 10, copyCycles = 9, firstReadCycles = 3, callCycles = 40, accumulatorCycles = 1.5,
+                 launchCycles = 10000;
+
+/// Bytes of a packed panel that L2 delivers in a cycle.
+constexpr double panelBytesPerCycle = 40;
+
+int64_t orAssumed(int64_t size) {
+  return ShapedType::isDynamic(size) ? assumedSize : std::max<int64_t>(size, 1);
+}
+
+/// Whether a transposed A of these sizes is packed.
+bool packsTransposed(int64_t rows, int64_t k, int64_t bytes) {
+  return k * std::min(rows * bytes, pageBytes) > pagesInReach * pageBytes;
+}
+
+/// Divides `size` into the fewest parts of at most `limit` and makes them alike; a multiple of `unit`.
+int64_t balancedPart(int64_t size, int64_t limit, int64_t unit) {
+  int64_t parts = llvm::divideCeil(size, std::max(limit, unit));
+  return llvm::alignTo(llvm::divideCeil(size, std::max<int64_t>(parts, 1)), unit);
+}
+
+/// Cycles that one step of k takes in a micro-kernel of `mr` rows and `nv` vectors: the largest of what the two
+/// multiply-add units, the two load units, the latency of a chain (4) and the front end (5 instructions) allow.
+double cyclesPerStep(int64_t mr, int64_t nv) {
+  double fma = mr * nv / 2.0;
+  double load = (mr + nv) / 2.0;
+  double frontEnd = (mr * nv + nv + (nv > 1 ? mr : 0) + 4) / 5.0;
+  return std::max({fma, load, frontEnd, 4.0});
+}
+
+} // namespace
+
+Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
+  const int64_t lanes = cpu.lanes(shape.type);
+  const int64_t bytes = shape.type.getIntOrFloatBitWidth() / 8;
+  const int64_t k = orAssumed(shape.k);
+  const bool staticK = !ShapedType::isDynamic(shape.k);
+
+  // The best plan of all, and the best with the usual micro-tile, which is taken if it is about as good: a model then has
+  // one micro-kernel for nearly everything.
+  const int64_t usualRows = cpu.vectorRegisters >= 32 ? 4 : 6, usualVectors = cpu.vectorRegisters >= 32 ? 4 : 2;
+  Plan best, usual;
+  for (bool swapped : {false, true}) {
+    const bool lhsTransposed = swapped ? !shape.rhsTransposed : shape.lhsTransposed;
+    const bool rhsTransposed = swapped ? !shape.lhsTransposed : shape.rhsTransposed;
+    const int64_t shapeRows = swapped ? shape.n : shape.m;
+    const int64_t rows = orAssumed(shapeRows), columns = orAssumed(swapped ? shape.m : shape.n);
+    const bool anyRows = ShapedType::isDynamic(shapeRows);
+    for (int64_t nv = 1; nv <= 8; ++nv) {
+      const int64_t nr = nv * lanes, panelBytes = nr * bytes;
+      const int64_t panels = llvm::divideCeil(columns, nr);
+      // A panel that is read where it lies is read in pieces that stay in L1; with a single group of rows it is not read
+      // a second time anyway.
+      const int64_t l1Block = llvm::alignTo(std::max<int64_t>(cpu.l1Bytes / panelBytes, 1), 16);
+      // A packed panel stays in L2, together with the rows of A that pass by; a quarter of L2 where no size says how much
+      // is needed.
+      const int64_t l2Block = llvm::alignTo(std::max<int64_t>(cpu.l2Bytes / 2 / panelBytes, 1), lanes);
+      const int64_t packedBlock = !staticK ? l2Block / 2 : k <= l2Block ? k : balancedPart(k, l2Block / 2, lanes);
+      for (int64_t mr = 1; mr <= maxRows; ++mr) {
+        // Accumulators, a step of B, and the broadcast element of A.
+        if (mr * nv + nv + 1 > cpu.vectorRegisters)
+          continue;
+        // Of rows known only at run time half a group is lost in the mean.
+        const double groups = anyRows ? (rows + mr / 2.0) / mr : llvm::divideCeil(rows, mr);
+        const double step = cyclesPerStep(mr, nv), call = callCycles + accumulatorCycles * mr * nv;
+        for (Packing packing : {Packing::None, Packing::Task}) {
+          if (packing == Packing::None && rhsTransposed)
+            continue;
+          Plan plan;
+          plan.swapped = swapped;
+          plan.mr = mr;
+          plan.nv = nv;
+          plan.rhs = packing;
+          plan.directBlock = l1Block;
+          if (packing == Packing::None) {
+            plan.kBlock = !staticK ? l1Block : rows <= mr && !anyRows ? k : balancedPart(k, l1Block, 8);
+            plan.cycles = groups * panels * (k * step + llvm::divideCeil(k, plan.kBlock) * call) +
+                          firstReadCycles * panels * nv * k * llvm::divideCeil(rows, 128);
+          } else {
+            plan.kBlock = packedBlock;
+            const bool inL1 = k * panelBytes <= cpu.l1Bytes;
+            const double stream = inL1 ? step : std::max(step, panelBytes / panelBytesPerCycle);
+            plan.cycles = groups * panels * (k * stream + llvm::divideCeil(k, packedBlock) * call) +
+                          (rhsTransposed ? transposeCycles : copyCycles) * panels * nv * k *
+                              (k <= packedBlock ? 1 : llvm::divideCeil(rows, 512));
+          }
+          if (lhsTransposed && rows > 1 && packsTransposed(rows, k, bytes))
+            plan.cycles += launchCycles + copyCycles * groups * k;
+          if (swapped)
+            plan.cycles += transposeCycles * llvm::divideCeil(rows, lanes) * columns;
+          // With rows known at run time the same code serves one and many.
+          if (anyRows && !rhsTransposed) {
+            plan.rhs = Packing::RunTime;
+            plan.kBlock = packedBlock;
+          }
+          if (best.mr == 0 || plan.cycles < best.cycles)
+            best = plan;
+          if (mr == usualRows && nv == usualVectors && (usual.mr == 0 || plan.cycles < usual.cycles))
+            usual = plan;
+        }
+      }
+    }
+  }
+  if (usual.cycles <= 1.06 * best.cycles)
+    best = usual;
+
+  const bool lhsTransposed = best.swapped ? !shape.rhsTransposed : shape.lhsTransposed;
+  const int64_t shapeRows = best.swapped ? shape.n : shape.m;
+  const int64_t rows = orAssumed(shapeRows), columns = orAssumed(best.swapped ? shape.m : shape.n);
+  const int64_t nr = best.nv * lanes;
+  const int64_t panels = llvm::divideCeil(columns, nr);
+
+  if (lhsTransposed && shapeRows != 1 && shape.batch == 1)
+    best.lhs = !staticK || ShapedType::isDynamic(shapeRows) ? Packing::RunTime
+               : packsTransposed(rows, k, bytes)            ? Packing::Launch
+                                                            : Packing::None;
+
+  // A tile that reads B where it lies brings each panel into L1 once, so it is high. One that finds B packed is low and
+  // wide, so that its rows of A serve several panels. Where packed columns are not kept from tile to tile, because K has
+  // several blocks, it is high again for packing to pay.
+  const bool repacks = best.rhs == Packing::Task && staticK && k > best.kBlock;
+  const int64_t panelsInL2 = std::max<int64_t>(1, cpu.l2Bytes / 2 / (nr * bytes * best.kBlock));
+  int64_t tilePanels = best.rhs == Packing::None ? 1 : balancedPart(panels, std::min<int64_t>(2, panelsInL2), 1);
+  best.mTile = balancedPart(rows, repacks ? 512 : best.rhs == Packing::Task ? 32 : 128, best.mr);
+  auto tiles = [&] { return llvm::divideCeil(rows, best.mTile) * llvm::divideCeil(panels, tilePanels); };
+  while (tiles() < wantedTiles) {
+    if (tilePanels > 1)
+      tilePanels = 1;
+    else if (best.mTile > std::max<int64_t>(2 * best.mr, 16))
+      best.mTile = llvm::alignTo(best.mTile / 2, best.mr);
+    else
+      break;
+  }
+  best.nTile = tilePanels * nr;
+  return best;
+}
+
+Gemm::Gemm(const CpuInfo &cpu, const GemmShape &shape) : cpu(cpu), shape(shape), vectorLanes(cpu.lanes(shape.type)) {
+  assert((shape.type.isF32() || shape.type.isF64()) && "products are computed in f32 and f64");
+  // A matrix with one row or column is the same in either storage; take the one that needs no transposition.
+  if (shape.m == 1 || shape.k == 1)
+    this->shape.lhsTransposed = true;
+  if (shape.n == 1 || shape.k == 1)
+    this->shape.rhsTransposed = false;
+  plan = choosePlan(cpu, this->shape);
+  if (const char *e = getenv("DLC_PLAN")) { int sw,mr,nv,mt,nt,kb,l,r; if (sscanf(e,"%d %d %d %d %d %d %d %d",&sw,&mr,&nv,&mt,&nt,&kb,&l,&r)==8) { plan.swapped=sw; plan.mr=mr; plan.nv=nv; plan.mTile=mt*mr; plan.nTile=nt*nv*vectorLanes; plan.kBlock=kb; plan.lhs=Packing(l); plan.rhs=Packing(r); } }
+}
+
+//===----------------------------------------------------------------------===//
+// Emission
+//===----------------------------------------------------------------------===//
+
+/// What one emission knows: the builder, the sizes as values, and the product as it is computed, i.e. exchanged if the
+/// plan says so.
+struct Gemm::Emitter {
+  const Gemm &gemm;
+  const Plan &plan;
+  OpBuilder &b;
+  Location loc;
+  Type element;
+  int64_t lanes, nr;
+
+  // The product as it is computed.
+  int64_t staticRows, staticColumns, staticK;
+  bool lhsTransposed, rhsTransposed;
+  Value rows, columns, k, batch;
+  Value lhs, rhs, lhsBatchStride, rhsBatchStride, workspace;
+
+  // Places in the scratch memory, in elements.
+  int64_t tileOffset = 0, transposedOffset = 0, panelOffset = 0, tailOffset = 0, scratchElements = 0;
+
+  Emitter(const Gemm &gemm, OpBuilder &b, Location loc, const GemmOperands *operands);
+
+  //===--- Arithmetic on indices, folded where possible ---===//
+
+  Value index(int64_t value) { return arith::ConstantIndexOp::create(b, loc, value); }
+  Value add(Value x, Value y) { return b.createOrFold<arith::AddIOp>(loc, x, y); }
+  Value add(Value x, int64_t y) { return y == 0 ? x : add(x, index(y)); }
+  Value sub(Value x, Value y) { return b.createOrFold<arith::SubIOp>(loc, x, y); }
+  Value mul(Value x, Value y) { return b.createOrFold<arith::MulIOp>(loc, x, y); }
+  Value mul(Value x, int64_t y) { return mul(x, index(y)); }
+  Value div(Value x, Value y) { return b.createOrFold<arith::DivUIOp>(loc, x, y); }
+  Value div(Value x, int64_t y) { return div(x, index(y)); }
+  Value rem(Value x, Value y) { return b.createOrFold<arith::RemUIOp>(loc, x, y); }
+  Value min(Value x, Value y) { return b.createOrFold<arith::MinSIOp>(loc, x, y); }
+  Value max(Value x, Value y) { return b.createOrFold<arith::MaxSIOp>(loc, x, y); }
+  Value ceilDiv(Value x, int64_t y) { return div(add(x, y - 1), y); }
+  Value roundUp(Value x, int64_t y) { return mul(ceilDiv(x, y), y); }
+  Value less(Value x, Value y) {
+    return b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::slt, x, y);
+  }
+  Value boolean(bool value) { return arith::ConstantIntOp::create(b, loc, value, 1); }
+
+  //===--- Vectors ---===//
+
+  VectorType vectorType() const { return VectorType::get({lanes}, element); }
+  VectorType maskType() const { return VectorType::get({lanes}, b.getI1Type()); }
+  Value zeroVector() {
+    return arith::ConstantOp::create(b, loc, vectorType(),
+                                     SplatElementsAttr::get(vectorType(), b.getFloatAttr(element, 0)));
+  }
+  Value load(Value memory, Value at) {
+    return vector::LoadOp::create(b, loc, vectorType(), memory, ValueRange{at});
+  }
+  void store(Value vector, Value memory, Value at) {
+    vector::StoreOp::create(b, loc, vector, memory, ValueRange{at});
+  }
+  /// The first `count` lanes; none if it is negative.
+  Value mask(Value count) { return vector::CreateMaskOp::create(b, loc, maskType(), ValueRange{count}); }
+  Value maskedLoad(Value memory, Value at, Value mask) {
+    return vector::MaskedLoadOp::create(b, loc, vectorType(), memory, ValueRange{at}, mask, zeroVector());
+  }
+
+  //===--- Control flow ---===//
+
+  /// For loops that must stay small, not become a page of unrolled code. The lowering from scf to cf hands attributes of
+  /// the LLVM dialect on to the branch, whose own attribute has this name (without the "llvm." that is also seen).
+  LLVM::LoopAnnotationAttr noUnroll() {
+    MLIRContext *context = b.getContext();
+    auto unroll = LLVM::LoopUnrollAttr::get(context, b.getBoolAttr(true), {}, {}, {}, {}, {}, {});
+    return LLVM::LoopAnnotationAttr::get(context, {}, {}, {}, unroll, {}, {}, {}, {}, {}, {}, {}, {}, {}, {},
+                                         ArrayRef<LLVM::AccessGroupAttr>());
+  }
+  void loop(Value from, Value to, Value step, llvm::function_ref<void(Value)> body) {
+    auto op = scf::ForOp::create(b, loc, from, to, step);
+    op->setAttr("loop_annotation", noUnroll());
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(op.getBody());
+    body(op.getInductionVar());
+  }
+  void loop(Value to, int64_t step, llvm::function_ref<void(Value)> body) {
+    loop(index(0), to, index(step), body);
+  }
+  void when(Value condition, llvm::function_ref<void()> body) {
+    auto op = scf::IfOp::create(b, loc, condition, /*withElseRegion=*/false);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(op.thenBlock());
+    body();
+  }
+
+  //===--- Outlined functions ---===//
+
+  MemRefType memoryType() const { return MemRefType::get({ShapedType::kDynamic}, element); }
+  /// Finds the function `name` in the surrounding module, or makes it with `body`.
+  func::FuncOp outlined(const std::string &name, ArrayRef<Type> arguments, llvm::function_ref<void(ValueRange)> body);
+  func::FuncOp microKernel();
+  func::FuncOp transposeBlock();
+
+  //===--- Kernels ---===//
+
+  /// Tiles down the rows, across the columns, in all.
+  std::array<Value, 3> tileCounts();
+  Value tasks(unsigned launch);
+  void packingKernel(Value begin, Value end);
+  void productKernel(Value begin, Value end, Value scratch, GemmEpilogue epilogue);
+
+  /// Whether a tile may visit its accumulators more than once.
+  bool manyBlocks() const {
+    return ShapedType::isDynamic(staticK) || staticK > plan.kBlock ||
+           (plan.rhs == Packing::RunTime && staticK > plan.directBlock);
+  }
+  /// Whether columns of B that one tile has packed may serve the next one.
+  bool keepsPanels() const {
+    return plan.rhs != Packing::None && (ShapedType::isDynamic(staticK) || staticK <= plan.kBlock);
+  }
+  /// Whether panels of columns may stick out.
+  bool ragged() const { return ShapedType::isDynamic(staticColumns) || staticColumns % nr != 0; }
+  /// Rows of K that a panel which sticks out may not read where they lie.
+  int64_t maxTailRows() const {
+    if (plan.rhs == Packing::Task || !ragged())
+      return 0;
+    if (ShapedType::isDynamic(staticColumns))
+      return nr;
+    return llvm::divideCeil(llvm::alignTo(staticColumns, nr), std::max<int64_t>(staticColumns, 1)) - 1;
+  }
+
+  /// Elements of a group of rows in the workspace. Whole vectors are written, hence the padding.
+  Value lhsGroupElements() { return roundUp(add(mul(k, plan.mr), lanes), lanes); }
+  /// Whether A is packed, where that is known at run time.
+  Value packsLhs() {
+    Value stepBytes = min(mul(rows, element.getIntOrFloatBitWidth() / 8), index(pageBytes));
+    return less(index(pagesInReach * pageBytes), mul(k, stepBytes));
+  }
+
+  /// Packs `count` steps of K from `k0` on, of the panel of columns that starts at `n0`, to destination[at...] as
+  /// [count][nr]. Columns that do not exist hold anything.
+  void packPanel(Value base, Value k0, Value count, Value n0, Value destination, Value at);
+  /// Packs groups `from` to `to` of mr rows of a transposed A into the workspace, each as [k][mr].
+  void packGroups(Value from, Value to);
+};
+
+Gemm::Emitter::Emitter(const Gemm &gemm, OpBuilder &b, Location loc, const GemmOperands *operands)
+    : gemm(gemm), plan(gemm.plan), b(b), loc(loc), element(gemm.shape.type), lanes(gemm.vectorLanes),
+      nr(gemm.plan.nv * gemm.vectorLanes) {
+  const GemmShape &shape = gemm.shape;
+  const bool swapped = plan.swapped;
+  staticRows = swapped ? shape.n : shape.m;
+  staticColumns = swapped ? shape.m : shape.n;
+  staticK = shape.k;
+  lhsTransposed = swapped ? !shape.rhsTransposed : shape.lhsTransposed;
+  rhsTransposed = swapped ? !shape.lhsTransposed : shape.rhsTransposed;
+
+  auto place = [&](int64_t elements) {
+    int64_t at = scratchElements;
+    scratchElements += llvm::alignTo(elements, 64);
+    return at;
+  };
+  const int64_t tileRows = swapped ? llvm::alignTo(plan.mTile, lanes) : plan.mTile;
+  tileOffset = place(tileRows * plan.nTile);
+  if (swapped)
+    transposedOffset = place(tileRows * plan.nTile);
+  if (plan.rhs != Packing::None)
+    panelOffset = place(plan.nTile * llvm::alignTo(plan.kBlock, lanes));
+  tailOffset = place(maxTailRows() * nr);
+
+  if (!operands)
+    return;
+  auto size = [&](Value value, int64_t fixed) { return ShapedType::isDynamic(fixed) ? value : index(fixed); };
+  Value m = size(operands->m, shape.m), n = size(operands->n, shape.n);
+  k = size(operands->k, shape.k);
+  batch = size(operands->batch, shape.batch);
+  rows = swapped ? n : m;
+  columns = swapped ? m : n;
+  lhs = operands->lhs;
+  rhs = operands->rhs;
+  lhsBatchStride = operands->lhsBatchStride;
+  rhsBatchStride = operands->rhsBatchStride;
+  if (swapped) {
+    std::swap(lhs, rhs);
+    std::swap(lhsBatchStride, rhsBatchStride);
+  }
+  workspace = operands->workspace;
+}
+
+func::FuncOp Gemm::Emitter::outlined(const std::string &name, ArrayRef<Type> arguments,
+                                     llvm::function_ref<void(ValueRange)> body) {
+  auto module = b.getInsertionBlock()->getParentOp()->getParentOfType<ModuleOp>();
+  if (!module)
+    module = cast<ModuleOp>(b.getInsertionBlock()->getParentOp());
+  if (auto existing = module.lookupSymbol<func::FuncOp>(name))
+    return existing;
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToEnd(module.getBody());
+  auto function = func::FuncOp::create(b, loc, name, b.getFunctionType(arguments, {}));
+  function.setPrivate();
+  // Inlined it would not stay one copy, and would compete with its surroundings for registers.
+  function->setAttr("passthrough", b.getStrArrayAttr({"noinline", "nounwind"}));
+  function->setAttr("llvm.linkage", LLVM::LinkageAttr::get(b.getContext(), LLVM::Linkage::Internal));
+  Block *entry = function.addEntryBlock();
+  b.setInsertionPointToStart(entry);
+  body(entry->getArguments());
+  func::ReturnOp::create(b, loc);
+  return function;
+}
+
+/// C[mr, nr] += A[mr, count] * B[count, nr], or = when `first`. Rows beyond `rows` repeat the last one.
+func::FuncOp Gemm::Emitter::microKernel() {
+  const int64_t mr = plan.mr, nv = plan.nv;
+  Type memory = memoryType(), idx = b.getIndexType();
+  std::string name = "dl.gemm_" + std::string(element.isF32() ? "f32" : "f64") + "_" + std::to_string(mr) + "x" +
+                     std::to_string(nr);
+  return outlined(
+      name, {memory, idx, idx, idx, idx, memory, idx, idx, memory, idx, idx, idx, b.getI1Type()},
+      [&](ValueRange arguments) {
+        Value a = arguments[0], aAt = arguments[1], aRow = arguments[2], aStep = arguments[3], rows = arguments[4];
+        Value bMemory = arguments[5], bAt = arguments[6], bStep = arguments[7];
+        Value c = arguments[8], cAt = arguments[9], cRow = arguments[10], count = arguments[11], first = arguments[12];
+
+        SmallVector<Value> aRows, places;
+        Value last = add(rows, -1);
+        for (int64_t i = 0; i < mr; ++i) {
+          aRows.push_back(i == 0 ? aAt : add(aAt, mul(min(index(i), last), aRow)));
+          Value row = i == 0 ? cAt : add(cAt, mul(cRow, i));
+          for (int64_t v = 0; v < nv; ++v)
+            places.push_back(add(row, v * lanes));
+        }
+
+        SmallVector<Type> types(mr * nv, vectorType());
+        auto start = scf::IfOp::create(b, loc, types, first, /*withElseRegion=*/true);
+        {
+          OpBuilder::InsertionGuard guard(b);
+          b.setInsertionPointToStart(start.thenBlock());
+          scf::YieldOp::create(b, loc, SmallVector<Value>(mr * nv, zeroVector()));
+          b.setInsertionPointToStart(start.elseBlock());
+          SmallVector<Value> loaded;
+          for (Value place : places)
+            loaded.push_back(load(c, place));
+          scf::YieldOp::create(b, loc, loaded);
+        }
+
+        SmallVector<Value> carried(start.getResults());
+        carried.push_back(index(0));
+        carried.push_back(bAt);
+        auto steps = scf::ForOp::create(b, loc, index(0), count, index(1), carried);
+        {
+          OpBuilder::InsertionGuard guard(b);
+          b.setInsertionPointToStart(steps.getBody());
+          ValueRange state = steps.getRegionIterArgs();
+          Value aOffset = state[mr * nv], bOffset = state[mr * nv + 1];
+          SmallVector<Value> bVectors, next;
+          for (int64_t v = 0; v < nv; ++v)
+            bVectors.push_back(load(bMemory, add(bOffset, v * lanes)));
+          for (int64_t i = 0; i < mr; ++i) {
+            Value scalar = memref::LoadOp::create(b, loc, a, ValueRange{add(aRows[i], aOffset)});
+            Value spread = vector::BroadcastOp::create(b, loc, vectorType(), scalar);
+            for (int64_t v = 0; v < nv; ++v)
+              next.push_back(vector::FMAOp::create(b, loc, spread, bVectors[v], state[i * nv + v]));
+          }
+          next.push_back(add(aOffset, aStep));
+          next.push_back(add(bOffset, bStep));
+          scf::YieldOp::create(b, loc, next);
+        }
+        for (int64_t i = 0; i < mr * nv; ++i)
+          store(steps.getResult(i), c, places[i]);
+      });
+}
+
+/// destination[lanes, lanes] = source[rows, columns]^T, by exchanges between registers. Rows beyond `rows` repeat the
+/// last one; columns beyond `columns` are not read and become zero.
+func::FuncOp Gemm::Emitter::transposeBlock() {
+  Type memory = memoryType(), idx = b.getIndexType();
+  std::string name = "dl.transpose_" + std::string(element.isF32() ? "f32" : "f64") + "_" + std::to_string(lanes);
+  return outlined(name, {memory, idx, idx, idx, idx, memory, idx, idx}, [&](ValueRange arguments) {
+    Value source = arguments[0], sourceAt = arguments[1], sourceRow = arguments[2], rows = arguments[3];
+    Value columns = arguments[4], destination = arguments[5], at = arguments[6], destinationRow = arguments[7];
+    Value existing = mask(columns), last = add(rows, -1);
+
+    // Each register with the (row, column) of its elements, so that the order in which columns come out follows from
+    // the exchanges and need not be worked out by hand.
+    struct Register {
+      Value value;
+      SmallVector<std::pair<int64_t, int64_t>> labels;
+    };
+    SmallVector<Register> registers;
+    for (int64_t i = 0; i < lanes; ++i) {
+      Register r;
+      r.value = maskedLoad(source, add(sourceAt, mul(min(index(i), last), sourceRow)), existing);
+      for (int64_t j = 0; j < lanes; ++j)
+        r.labels.push_back({i, j});
+      registers.push_back(r);
+    }
+
+    // Exchanges registers i and i + distance for all i: `select` lists, for the low and the high result, elements of
+    // the pair (numbered through).
+    auto exchange = [&](int64_t distance, ArrayRef<int64_t> low, ArrayRef<int64_t> high) {
+      for (int64_t i = 0; i < lanes; ++i) {
+        if (i & distance)
+          continue;
+        Register x = registers[i], y = registers[i + distance];
+        auto pick = [&](ArrayRef<int64_t> order) {
+          Register r;
+          r.value = vector::ShuffleOp::create(b, loc, x.value, y.value, order);
+          for (int64_t e : order)
+            r.labels.push_back(e < lanes ? x.labels[e] : y.labels[e - lanes]);
+          return r;
+        };
+        registers[i] = pick(low);
+        registers[i + distance] = pick(high);
+      }
+    };
+
+    // Within 128 bits: interleave single elements, then pairs (unpcklps, unpcklpd and their high halves).
+    const int64_t quad = std::min<int64_t>(lanes, 128 / element.getIntOrFloatBitWidth());
+    int64_t distance = 1;
+    for (int64_t width = 1; width < quad; width *= 2, distance *= 2) {
+      SmallVector<int64_t> low, high;
+      for (int64_t base = 0; base < lanes; base += quad) {
+        for (int64_t half : {0, 1}) {
+          SmallVector<int64_t> &order = half ? high : low;
+          for (int64_t e = 0; e < quad / 2; e += width) {
+            for (int64_t from : {int64_t(0), lanes})
+              for (int64_t j = 0; j < width; ++j)
+                order.push_back(from + base + half * quad / 2 + e + j);
+          }
+        }
+      }
+      exchange(distance, low, high);
+    }
+    // Across: even units of both, odd units of both (vperm2f128, vshuff32x4).
+    for (; distance < lanes; distance *= 2) {
+      SmallVector<int64_t> low, high;
+      for (int64_t odd : {0, 1}) {
+        SmallVector<int64_t> &order = odd ? high : low;
+        for (int64_t from : {int64_t(0), lanes})
+          for (int64_t unit = odd; unit < lanes / quad; unit += 2)
+            for (int64_t j = 0; j < quad; ++j)
+              order.push_back(from + unit * quad + j);
+      }
+      exchange(distance, low, high);
+    }
+
+    SmallVector<Value> byColumn(lanes);
+    for (Register &r : registers) {
+      for ([[maybe_unused]] auto [row, label] : llvm::enumerate(r.labels))
+        assert(label.first == static_cast<int64_t>(row) && label.second == r.labels[0].second &&
+               "exchanges do not transpose");
+      byColumn[r.labels[0].second] = r.value;
+    }
+    for (auto [j, value] : llvm::enumerate(byColumn))
+      store(value, destination, add(at, mul(destinationRow, j)));
+  });
+}
+
+std::array<Value, 3> Gemm::Emitter::tileCounts() {
+  Value down = ceilDiv(rows, plan.mTile), across = ceilDiv(columns, plan.nTile);
+  return {down, across, mul(mul(down, across), batch)};
+}
+
+Value Gemm::Emitter::tasks(unsigned launch) {
+  if (launch + 1 < gemm.launchCount()) {
+    Value count = ceilDiv(ceilDiv(rows, plan.mr), packedGroups);
+    return plan.lhs == Packing::RunTime ? arith::SelectOp::create(b, loc, packsLhs(), count, index(0)) : count;
+  }
+  // As many as there are tiles, unless they are so small that handing them out would cost more than doing them.
+  Value tiles = tileCounts()[2];
+  const double stepsPerTask = taskCycles / cyclesPerStep(plan.mr, plan.nv);
+  const int64_t microTiles = (plan.mTile / plan.mr) * (plan.nTile / nr);
+  const int64_t unit = std::max<int64_t>(1, std::llround(stepsPerTask / microTiles));
+  Value worth = max(ceilDiv(mul(tiles, k), unit), index(1));
+  return min(tiles, worth);
+}
+
+void Gemm::Emitter::packPanel(Value base, Value k0, Value count, Value n0, Value destination, Value at) {
+  if (rhsTransposed) {
+    func::FuncOp transpose = transposeBlock();
+    Value present = min(sub(columns, n0), index(nr));
+    loop(present, lanes, [&](Value v) {
+      Value row = add(add(base, k0), mul(add(n0, v), k));
+      Value rowsLeft = sub(present, v);
+      Value to = add(at, v);
+      loop(count, lanes, [&](Value kk) {
+        func::CallOp::create(b, loc, transpose,
+                             ValueRange{rhs, add(row, kk), k, rowsLeft, sub(count, kk), destination,
+                                        add(to, mul(kk, nr)), index(nr)});
+      });
+    });
+    return;
+  }
+  Value from = add(add(base, n0), mul(k0, columns));
+  SmallVector<Value> masks;
+  if (ragged())
+    for (int64_t v = 0; v < plan.nv; ++v)
+      masks.push_back(mask(add(sub(columns, n0), -v * lanes)));
+  loop(count, 1, [&](Value kk) {
+    Value row = add(from, mul(kk, columns)), to = add(at, mul(kk, nr));
+    for (int64_t v = 0; v < plan.nv; ++v) {
+      Value place = add(row, v * lanes);
+      store(masks.empty() ? load(rhs, place) : maskedLoad(rhs, place, masks[v]), destination, add(to, v * lanes));
+    }
+  });
+}
+
+void Gemm::Emitter::packGroups(Value from, Value to) {
+  // What a vector leaves behind the rows of one step, the next step overwrites.
+  const int64_t vectors = llvm::divideCeil(plan.mr, lanes);
+  loop(k, 1, [&](Value kk) {
+    Value row = mul(kk, rows), step = mul(kk, plan.mr);
+    loop(from, to, index(1), [&](Value group) {
+      Value m0 = mul(group, plan.mr);
+      Value source = add(row, m0), at = add(mul(group, lhsGroupElements()), step);
+      for (int64_t v = 0; v < vectors; ++v) {
+        Value existing = mask(min(add(sub(rows, m0), -v * lanes), index(plan.mr - v * lanes)));
+        store(maskedLoad(lhs, add(source, v * lanes), existing), workspace, add(at, v * lanes));
+      }
+    });
+  });
+}
+
+void Gemm::Emitter::packingKernel(Value begin, Value end) {
+  Value groups = ceilDiv(rows, plan.mr);
+  loop(begin, end, index(1), [&](Value task) {
+    Value from = mul(task, packedGroups);
+    packGroups(from, min(add(from, packedGroups), groups));
+  });
+}
+
+void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpilogue epilogue) {
+  func::FuncOp micro = microKernel();
+  auto [down, across, tiles] = tileCounts();
+  // Each task takes an equal share of the tiles.
+  Value taskCount = max(tasks(gemm.launchCount() - 1), index(1));
+  Value firstTile = div(mul(begin, tiles), taskCount), lastTile = div(mul(end, tiles), taskCount);
+
+  // Whether B is packed, and so how many steps of K one visit takes.
+  Value packs = plan.rhs == Packing::RunTime ? less(index(rowsForPacking - 1), rows) : Value();
+  auto either = [&](Value packed, Value direct) -> Value {
+    return packs ? arith::SelectOp::create(b, loc, packs, packed, direct).getResult()
+                 : plan.rhs == Packing::Task ? packed : direct;
+  };
+  Value kBlock = packs ? either(index(plan.kBlock), index(plan.directBlock)) : index(plan.kBlock);
+  // Everything about A that does not change from tile to tile.
+  Value aMemory = lhs, aRow = lhsTransposed ? index(1) : k, aStep = lhsTransposed ? rows : index(1), aGroup;
+  if (plan.lhs != Packing::None) {
+    Value packed = plan.lhs == Packing::RunTime ? packsLhs() : boolean(true);
+    auto choose = [&](Value yes, Value no) { return b.createOrFold<arith::SelectOp>(loc, packed, yes, no); };
+    aMemory = choose(workspace, lhs);
+    aStep = choose(index(plan.mr), rows);
+    aGroup = choose(lhsGroupElements(), index(plan.mr));
+  }
+  Value bMemory = either(scratch, rhs), bStep = either(index(nr), columns);
+
+  // The columns of B that lie packed in the scratch memory are kept from one tile to the next.
+  SmallVector<Value> carried;
+  if (keepsPanels())
+    carried.push_back(index(-1));
+  auto tileLoop = scf::ForOp::create(b, loc, firstTile, lastTile, index(1), carried);
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(tileLoop.getBody());
+  Value tile = tileLoop.getInductionVar();
+  const bool single = gemm.shape.batch == 1;
+  Value columnTile = div(tile, down);
+  Value m0 = mul(rem(tile, down), plan.mTile);
+  Value n0 = mul(single ? columnTile : rem(columnTile, across), plan.nTile);
+  Value entry = single ? index(0) : div(columnTile, across);
+  Value lhsBase = single ? index(0) : mul(entry, lhsBatchStride);
+  Value rhsBase = single ? index(0) : mul(entry, rhsBatchStride);
+  Value tileRows = min(sub(rows, m0), index(plan.mTile)), tileColumns = min(sub(columns, n0), index(plan.nTile));
+  Value panels = ceilDiv(tileColumns, nr);
+  const int64_t panelElements = llvm::alignTo(plan.kBlock, lanes) * nr;
+
+  auto multiplyBlock = [&](Value k0, Value count) {
+    Value isFirst = manyBlocks() ? b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, k0, index(0))
+                                 : boolean(true);
+    if (plan.rhs != Packing::None) {
+      Value needed = packs ? packs : boolean(true);
+      if (keepsPanels()) {
+        Value other = b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::ne, tileLoop.getRegionIterArg(0),
+                                                    columnTile);
+        if (ShapedType::isDynamic(staticK))
+          other = b.createOrFold<arith::OrIOp>(loc, other, less(index(plan.kBlock), k));
+        needed = b.createOrFold<arith::AndIOp>(loc, needed, other);
+      }
+      when(needed, [&] {
+        loop(panels, 1, [&](Value p) {
+          packPanel(rhsBase, k0, count, add(n0, mul(p, nr)), scratch, add(mul(p, panelElements), panelOffset));
+        });
+      });
+    }
+    loop(panels, 1, [&](Value p) {
+      Value column = mul(p, nr);
+      Value bAt, direct = count, tail;
+      if (plan.rhs == Packing::Task) {
+        bAt = add(mul(p, panelElements), panelOffset);
+      } else {
+        bAt = add(add(rhsBase, add(n0, column)), mul(k0, columns));
+        if (ragged()) {
+          // Steps of K in which the panel would read beyond the end of B: as many rows as begin less than the panel's
+          // last column before the end.
+          Value reach = add(add(n0, column), nr);
+          Value unsafe = add(div(add(reach, sub(columns, index(1))), columns), -1);
+          direct = min(max(sub(sub(k, unsafe), k0), index(0)), count);
+          if (packs)
+            direct = either(count, direct);
+          tail = sub(count, direct);
+          when(less(index(0), tail), [&] {
+            packPanel(rhsBase, add(k0, direct), tail, add(n0, column), scratch, index(tailOffset));
+          });
+        }
+        if (packs)
+          bAt = either(add(mul(p, panelElements), panelOffset), bAt);
+      }
+      loop(tileRows, plan.mr, [&](Value i) {
+        Value row = add(m0, i);
+        Value aAt = add(mul(k0, aStep), aGroup ? mul(div(row, plan.mr), aGroup) : add(lhsBase, mul(row, aRow)));
+        Value rowsLeft = sub(tileRows, i);
+        Value cAt = add(add(mul(i, plan.nTile), column), tileOffset), cRow = index(plan.nTile);
+        func::CallOp::create(b, loc, micro,
+                             ValueRange{aMemory, aAt, aRow, aStep, rowsLeft, bMemory, bAt, bStep, scratch, cAt,
+                                        cRow, direct, isFirst});
+        if (tail)
+          when(less(index(0), tail), [&] {
+            func::CallOp::create(b, loc, micro,
+                                 ValueRange{aMemory, add(aAt, mul(direct, aStep)), aRow, aStep, rowsLeft, scratch,
+                                            index(tailOffset), index(nr), scratch, cAt, cRow, tail, boolean(false)});
+          });
+      });
+    });
+  };
+  if (manyBlocks()) {
+    // One block even if K is 0: it clears the accumulators.
+    loop(index(0), max(k, index(1)), kBlock, [&](Value k0) { multiplyBlock(k0, min(sub(k, k0), kBlock)); });
+  } else {
+    multiplyBlock(index(0), k);
+  }
+
+  // Back in terms of C: which rows and columns the tile has, and where.
+  Value cRows = tileRows, cColumns = tileColumns, row0 = m0, column0 = n0;
+  int64_t cOffset = tileOffset, cStride = plan.nTile, staticCColumns = staticColumns;
+  if (plan.swapped) {
+    std::swap(cRows, cColumns);
+    std::swap(row0, column0);
+    cOffset = transposedOffset;
+    cStride = llvm::alignTo(plan.mTile, lanes);
+    staticCColumns = staticRows;
+    func::FuncOp transpose = transposeBlock();
+    loop(tileRows, lanes, [&](Value i) {
+      loop(tileColumns, lanes, [&](Value j) {
+        func::CallOp::create(b, loc, transpose,
+                             ValueRange{scratch, add(add(mul(i, plan.nTile), j), tileOffset), index(plan.nTile),
+                                        index(lanes), index(lanes), scratch,
+                                        add(add(mul(j, cStride), i), transposedOffset), index(cStride)});
+      });
+    });
+  }
+
+  // Tiles begin at multiples of cStep columns, so whether all their vectors are whole follows from these two.
+  const int64_t cStep = plan.swapped ? plan.mTile : plan.nTile;
+  const bool wholeVectors =
+      !ShapedType::isDynamic(staticCColumns) && staticCColumns % lanes == 0 &&
+      (cStep % lanes == 0 || staticCColumns <= cStep);
+  const bool neverWhole = !ShapedType::isDynamic(staticCColumns) && staticCColumns < lanes;
+  loop(cRows, 1, [&](Value i) {
+    Value row = add(row0, i), from = add(mul(i, cStride), cOffset);
+    auto finish = [&](Value j, Value mask) {
+      epilogue(b, loc, ValueRange{entry, row, add(column0, j)}, load(scratch, add(from, j)), mask);
+    };
+    Value whole = wholeVectors ? cColumns : mul(div(cColumns, lanes), lanes);
+    if (!neverWhole)
+      loop(whole, lanes, [&](Value j) { finish(j, Value()); });
+    if (wholeVectors)
+      return;
+    if (neverWhole)
+      finish(index(0), mask(cColumns));
+    else
+      when(less(whole, cColumns), [&] { finish(whole, mask(sub(cColumns, whole))); });
+  });
+
+  if (keepsPanels())
+    scf::YieldOp::create(b, loc, ValueRange{columnTile});
+}
+
+//===----------------------------------------------------------------------===//
+// The interface
+//===----------------------------------------------------------------------===//
+
+unsigned Gemm::launchCount() const {
+  return plan.lhs == Packing::None ? 1 : 2;
+}
+
+int64_t Gemm::scratchBytes() const {
+  // Only sizes are asked for, so nothing is built.
+  OpBuilder b(shape.type.getContext());
+  Emitter emitter(*this, b, b.getUnknownLoc(), nullptr);
+  return emitter.scratchElements * (shape.type.getIntOrFloatBitWidth() / 8);
+}
+
+AffineExpr Gemm::workspaceElements(AffineExpr m, AffineExpr n, AffineExpr k, AffineExpr batch) const {
+  const int64_t lanes = vectorLanes;
+  if (plan.lhs == Packing::None)
+    return getAffineConstantExpr(0, shape.type.getContext());
+  AffineExpr rows = plan.swapped ? n : m;
+  // The same layout as Emitter::lhsGroupElements.
+  return rows.ceilDiv(plan.mr) * ((k * plan.mr + lanes).ceilDiv(lanes) * lanes);
+}
+
+Value Gemm::tasks(unsigned launch, OpBuilder &b, Location loc, const GemmOperands &operands) const {
+  return Emitter(*this, b, loc, &operands).tasks(launch);
+}
+
+void Gemm::emit(unsigned launch, OpBuilder &b, Location loc, const GemmOperands &operands, Value begin, Value end,
+                Value scratch, GemmEpilogue epilogue) const {
+  Emitter emitter(*this, b, loc, &operands);
+  if (launch + 1 < launchCount())
+    emitter.packingKernel(begin, end);
+  else
+    emitter.productKernel(begin, end, scratch, epilogue);
+}
+
+std::string Gemm::describe() const {
+  auto packing = [](Packing kind) {
+    switch (kind) {
+    case Packing::None:
+      return "direct";
+    case Packing::Task:
+      return "by task";
+    case Packing::Launch:
+      return "by launch";
+    case Packing::RunTime:
+      return "by size";
+    }
+    llvm_unreachable("no such packing");
+  };
+  return std::to_string(plan.mr) + "x" + std::to_string(plan.nv * vectorLanes) + (plan.swapped ? " swapped" : "") +
+         " tile " + std::to_string(plan.mTile) + "x" + std::to_string(plan.nTile) + " k " +
+         std::to_string(plan.kBlock) + " lhs " + packing(plan.lhs) + " rhs " + packing(plan.rhs);
+}

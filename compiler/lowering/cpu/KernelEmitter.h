@@ -1,0 +1,83 @@
+//===- KernelEmitter.h - the loops of a fused kernel -*- C++ -*-===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// One dl.fused (or check) on the CPU: how many launches it takes, how many tasks each has, and what a task does. Tasks never share a result's element, and what
+// an element's bits are depends on the shape alone: not on tasks, threads or their order.
+
+#ifndef DLC_COMPILER_LOWERING_CPU_KERNELEMITTER_H
+#define DLC_COMPILER_LOWERING_CPU_KERNELEMITTER_H
+
+#include "compiler/lowering/cpu/CpuInfo.h"
+#include "compiler/lowering/cpu/ElementEmitter.h"
+#include "compiler/lowering/cpu/Gemm.h"
+#include <optional>
+
+namespace dlc::cpu {
+
+/// What a function that is being emitted knows of its frame (dl_frame).
+class FrameAccess {
+public:
+  /// Loads are emitted at the start of `entry`.
+  FrameAccess(mlir::Block *entry, mlir::Value frame, mlir::Location loc) : entry(entry), frame(frame), loc(loc) {}
+  /// A size as an index value.
+  mlir::Value size(mlir::AffineExpr expr);
+  /// A buffer of the function's table as memref<?xT>.
+  mlir::Value buffer(int64_t number, mlir::Type elementType);
+  /// Field `number` of dl_frame, a pointer.
+  mlir::Value field(unsigned number);
+  mlir::OpBuilder atStart();
+
+private:
+  mlir::Block *entry;
+  mlir::Value frame;
+  mlir::Location loc;
+  mlir::Operation *last = nullptr; // of what was emitted at the start
+  std::map<unsigned, mlir::Value> fields;
+  std::map<int64_t, mlir::Value> dims;
+  std::map<std::pair<int64_t, void *>, mlir::Value> buffers;
+  llvm::DenseMap<mlir::AffineExpr, mlir::Value> sizes;
+};
+
+/// memref<?xT> over memory that begins at a pointer.
+mlir::Value memrefOf(mlir::OpBuilder &b, mlir::Location loc, mlir::Value pointer, mlir::Type elementType);
+
+class KernelEmitter {
+public:
+  KernelEmitter(dl::FusedOp kernel, const CpuInfo &cpu);
+
+  unsigned launchCount() const { return gemm ? gemm->launchCount() : 1; }
+  int64_t scratchBytes() const { return gemm ? gemm->scratchBytes() : 0; }
+  /// Elements of a workspace in the arena, and their type; null for none.
+  mlir::AffineExpr workspaceElements(mlir::Type &elementType) const;
+  /// Number of tasks of a launch, an index.
+  mlir::Value tasks(unsigned launch, mlir::OpBuilder &b, FrameAccess &frame) const;
+  /// Tasks begin to end - 1 (index values). `scratch` is a pointer.
+  void emit(unsigned launch, mlir::OpBuilder &b, FrameAccess &frame, mlir::Value begin, mlir::Value end, mlir::Value scratch) const;
+
+private:
+  struct Walk;
+  GemmOperands gemmOperands(mlir::OpBuilder &b, FrameAccess &frame) const;
+  void emitGemm(unsigned launch, mlir::OpBuilder &b, FrameAccess &frame, mlir::Value begin, mlir::Value end, mlir::Value scratch) const;
+  void emitFlat(mlir::OpBuilder &b, FrameAccess &frame, ElementEmitter &elements, mlir::Value begin, mlir::Value end) const;
+  void emitWalk(mlir::OpBuilder &b, FrameAccess &frame, ElementEmitter &elements, mlir::Value begin, mlir::Value end) const;
+  mlir::AffineExpr unitsOfWork() const;
+  int64_t unitsPerTask() const;
+
+  mutable dl::FusedOp kernel;
+  CpuInfo cpu;
+  mutable dl::MatmulOp product; // of a gemm; ops are handles
+  std::optional<Gemm> gemm;
+  llvm::SmallVector<mlir::AffineExpr> full;
+  llvm::SmallVector<int64_t> reduced, kept;
+  bool flat = false;
+  int64_t lanes = 1;
+  int64_t segment = 0; // elements along the last axis in one unit of work, where that axis is kept
+};
+
+/// Emits a check of indices: one task, which reports the first bad element. `fault` is the fault's number, from 1.
+void emitIndexCheck(dl::CheckIndexOp check, int64_t fault, mlir::OpBuilder &b, FrameAccess &frame);
+
+} // namespace dlc::cpu
+
+#endif

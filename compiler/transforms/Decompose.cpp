@@ -1,0 +1,32 @@
+//===- Decompose.cpp - takes composite ops apart -*- C++ -*-===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include "compiler/transforms/Passes.h"
+
+using namespace mlir;
+using namespace dlc::dl;
+
+namespace dlc {
+#define GEN_PASS_DEF_DECOMPOSE
+#include "compiler/transforms/Passes.h.inc"
+
+namespace {
+struct Decompose : impl::DecomposeBase<Decompose> {
+  void runOnOperation() override {
+    // A part may be composite itself: go on until none is left.
+    for (bool again = true; again;) {
+      SmallVector<DecomposableOpInterface> found;
+      getOperation().walk([&](DecomposableOpInterface op) { found.push_back(op); });
+      again = !found.empty();
+      for (DecomposableOpInterface op : found) {
+        OpBuilder b(op);
+        op->getResult(0).replaceAllUsesWith(op.buildDecomposition(b));
+        op->erase();
+        ++composites;
+      }
+    }
+  }
+};
+} // namespace
+} // namespace dlc

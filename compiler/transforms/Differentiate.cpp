@@ -1,0 +1,94 @@
+//===- Differentiate.cpp - expands dl.gradient by reverse mode -*- C++ -*-===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include "compiler/transforms/Passes.h"
+#include "llvm/ADT/DenseSet.h"
+
+using namespace mlir;
+using namespace dlc::dl;
+
+namespace dlc {
+#define GEN_PASS_DEF_DIFFERENTIATE
+#include "compiler/transforms/Passes.h.inc"
+
+namespace {
+struct Differentiate : impl::DifferentiateBase<Differentiate> {
+  LogicalResult expand(GradientOp gradient);
+  void runOnOperation() override {
+    // In program order: what a later gradient is taken of may hold an earlier one.
+    SmallVector<GradientOp> all;
+    getOperation().walk([&](GradientOp op) { all.push_back(op); });
+    for (GradientOp op : all)
+      if (failed(expand(op)))
+        return signalPassFailure();
+  }
+};
+} // namespace
+
+LogicalResult Differentiate::expand(GradientOp gradient) {
+  OpBuilder b(gradient);
+  Location loc = gradient.getLoc();
+
+  // Forward: which values depend on what we derive by?
+  DenseSet<Value> active(gradient.getWrt().begin(), gradient.getWrt().end());
+  SmallVector<Operation *> path;
+  for (Operation &op : *gradient->getBlock()) {
+    if (&op == gradient.getOperation())
+      break;
+    if (!llvm::any_of(op.getOperands(), [&](Value operand) { return active.contains(operand); }))
+      continue;
+    // Derivatives flow through floating-point values only.
+    bool flows = false;
+    for (Value result : op.getResults())
+      if (isa<FloatType>(getElementTypeOrSelf(result.getType())))
+        flows = active.insert(result).second || flows;
+    if (flows)
+      path.push_back(&op);
+  }
+
+  DenseMap<Value, Value> cotangents;
+  auto add = [&](Value value, Value cotangent) {
+    Value &sum = cotangents[value];
+    sum = sum ? AddOp::create(b, loc, sum, cotangent).getResult() : cotangent;
+  };
+  add(gradient.getValue(), FillOp::create(b, loc, cast<RankedTensorType>(gradient.getValue().getType()), 1.0));
+
+  // Backward.
+  for (Operation *op : llvm::reverse(path)) {
+    SmallVector<Value> dys;
+    for (Value result : op->getResults())
+      dys.push_back(cotangents.lookup(result));
+    if (llvm::none_of(dys, [](Value dy) { return static_cast<bool>(dy); }))
+      continue;
+    auto differentiable = dyn_cast<DifferentiableOpInterface>(op);
+    if (!differentiable) {
+      InFlightDiagnostic error = op->emitError() << "'" << op->getName() << "' has no gradient";
+      error.attachNote(loc) << "needed for the gradient taken here";
+      return error;
+    }
+    // Keep the place of the text in what is made for it.
+    SmallVector<Value> grads;
+    if (failed(differentiable.buildVjp(b, dys, grads)))
+      return failure();
+    ++products;
+    for (auto [operand, grad] : llvm::zip_equal(op->getOperands(), grads))
+      if (grad && active.contains(operand))
+        add(operand, grad);
+  }
+
+  for (auto [index, wrt] : llvm::enumerate(gradient.getWrt())) {
+    Value result = cotangents.lookup(wrt);
+    if (!result) {
+      InFlightDiagnostic error = gradient.emitError() << "the value does not depend on what it is derived by (number " << index + 1 << " of the list)";
+      error.attachNote(wrt.getLoc()) << "this value";
+      return error;
+    }
+    gradient.getResult(index).replaceAllUsesWith(result);
+  }
+  gradient.erase();
+  ++gradients;
+  return success();
+}
+
+} // namespace dlc

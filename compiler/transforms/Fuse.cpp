@@ -1,0 +1,461 @@
+//===- Fuse.cpp - forms kernels -*- C++ -*-===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include "compiler/transforms/Passes.h"
+#include "mlir/IR/IRMapping.h"
+#include "llvm/ADT/DenseSet.h"
+#include "llvm/ADT/SetVector.h"
+
+using namespace mlir;
+using namespace dlc::dl;
+
+namespace dlc {
+#define GEN_PASS_DEF_FUSE
+#include "compiler/transforms/Passes.h.inc"
+
+namespace {
+
+/// Ops that will be one kernel. `full` is the shape that is walked; `reduced` the axes of it that reductions take away; the others are `kept`.
+struct Group {
+  enum Kind { Loop, Reduce, Gemm } kind = Loop;
+  SmallVector<AffineExpr> full;
+  SmallVector<int64_t> reduced;
+  llvm::SetVector<Operation *> ops;
+
+  SmallVector<int64_t> keptAxes() const {
+    SmallVector<int64_t> axes;
+    for (int64_t axis = 0; axis < static_cast<int64_t>(full.size()); ++axis)
+      if (!llvm::is_contained(reduced, axis))
+        axes.push_back(axis);
+    return axes;
+  }
+  SmallVector<AffineExpr> keptShape() const {
+    SmallVector<AffineExpr> shape;
+    for (int64_t axis : keptAxes())
+      shape.push_back(full[axis]);
+    return shape;
+  }
+};
+
+/// How a value reaches an op through ops that are repeated: from which op, and which axis of the reader's shape each of its axes is (none: it does not say).
+struct Source {
+  Operation *op;
+  std::optional<SmallVector<int64_t>> axes;
+};
+
+class Fuser {
+public:
+  Fuser(FuncOp function) : function(function), block(function.getBody().front()) {}
+  void run();
+  int64_t kernels = 0, epilogues = 0, updates = 0;
+
+private:
+  bool isRepeated(Operation *op) const { return op->hasTrait<RepeatedInConsumers>() && !kept.contains(op); }
+  /// Reads, constants: values that lie in memory already.
+  static bool isMemory(Operation *op) { return isa<ReadOp, ConstantOp>(op); }
+  /// Ends of data flow: they want their operand in memory.
+  static bool isSink(Operation *op) { return op->hasTrait<OpTrait::IsTerminator>() || isa<AssignOp, CheckIndexOp, CheckSizeOp>(op); }
+  bool isCompute(Operation *op) const { return !isMemory(op) && !isSink(op) && !isRepeated(op); }
+
+  void splitFullReductions();
+  void keepWhatMustBeInMemory();
+  void formGroups();
+  void sourcesOf(Value value, SmallVector<int64_t> axes, bool aligned, SmallVectorImpl<Source> &sources) const;
+  SmallVector<Source> sourcesOf(Operation *op) const;
+  Group *groupOf(Operation *op) const { return groups.lookup(op); }
+  SmallVector<Group *> producersOf(Group *group) const;
+  bool reachesThroughOthers(Group *from, Group *to) const;
+  bool mergedShape(const Group &producer, const Group &consumer, Group &merged) const;
+  bool edgesAreAligned(Group *producer, Group *consumer, const Group &merged) const;
+  bool tryMerge(Group *producer, Group *consumer);
+  void merge();
+  void build();
+
+  FuncOp function;
+  Block &block;
+  DenseSet<Operation *> kept; // repeatable ops that have to be in memory all the same
+  DenseMap<Operation *, Group *> groups;
+  std::vector<std::unique_ptr<Group>> storage;
+  DenseMap<Operation *, unsigned> position;
+};
+
+/// A reduction to one number becomes one along the last axis, whose rows are independent, and one of the rest.
+void Fuser::splitFullReductions() {
+  for (Operation &op : llvm::make_early_inc_range(block)) {
+    auto reduction = dyn_cast<ReductionOpInterface>(op);
+    if (!reduction || reduction.keepsIndex())
+      continue;
+    int64_t rank = cast<RankedTensorType>(op.getOperand(0).getType()).getRank();
+    if (rank < 2 || static_cast<int64_t>(reduction.getReducedAxes().size()) != rank)
+      continue;
+    OpBuilder b(&op);
+    Value rows = reduction.buildOver(b, op.getOperand(0), rank - 1);
+    Value all = reduction.buildOver(b, rows, llvm::to_vector(llvm::seq<int64_t>(0, rank - 1)));
+    // The rest may again be more than one axis.
+    op.getResult(0).replaceAllUsesWith(all);
+    op.erase();
+  }
+}
+
+void Fuser::keepWhatMustBeInMemory() {
+  OpBuilder b(function.getContext());
+  for (Operation &op : llvm::make_early_inc_range(block)) {
+    if (isSink(&op)) {
+      for (OpOperand &operand : op.getOpOperands()) {
+        Operation *def = operand.get().getDefiningOp();
+        if (def && isRepeated(def)) {
+          kept.insert(def);
+        } else if (!def || isMemory(def)) {
+          if (isa<CheckIndexOp>(op))
+            continue; // reads its operand where it is
+          // An argument, a variable or a constant as a result: a copy.
+          b.setInsertionPoint(&op);
+          auto copy = ReshapeOp::create(b, op.getLoc(), operand.get().getType(), operand.get());
+          operand.set(copy);
+          kept.insert(copy);
+        }
+      }
+    } else if (isa<ContractionOpInterface>(op)) {
+      for (Value operand : op.getOperands()) {
+        // A product reads its operands from memory; one that only lies there under another shape is read as it lies.
+        Operation *def = operand.getDefiningOp();
+        while (def && isRepeated(def) && isa<IndexingOpInterface>(def) && cast<IndexingOpInterface>(def).keepsOrder())
+          def = def->getOperand(0).getDefiningOp();
+        if (def && isRepeated(def))
+          kept.insert(operand.getDefiningOp());
+      }
+    }
+  }
+}
+
+void Fuser::formGroups() {
+  unsigned number = 0;
+  for (Operation &op : block) {
+    position[&op] = number++;
+    if (!isCompute(&op))
+      continue;
+    auto group = std::make_unique<Group>();
+    group->ops.insert(&op);
+    if (auto reduction = dyn_cast<ReductionOpInterface>(op)) {
+      group->kind = Group::Reduce;
+      group->full = sizesOf(op.getOperand(0));
+      group->reduced = llvm::to_vector(reduction.getReducedAxes());
+    } else {
+      group->kind = isa<ContractionOpInterface>(op) ? Group::Gemm : Group::Loop;
+      group->full = sizesOf(op.getResult(0));
+    }
+    groups[&op] = group.get();
+    storage.push_back(std::move(group));
+  }
+}
+
+/// Follows `value`, whose axes are `axes` of the reader's shape, back to ops that compute.
+void Fuser::sourcesOf(Value value, SmallVector<int64_t> axes, bool aligned, SmallVectorImpl<Source> &sources) const {
+  Operation *def = value.getDefiningOp();
+  if (!def || isMemory(def))
+    return;
+  if (!isRepeated(def)) {
+    sources.push_back({def, aligned ? std::optional(axes) : std::nullopt});
+    return;
+  }
+  auto indexing = dyn_cast<IndexingOpInterface>(def);
+  for (Value operand : def->getOperands()) {
+    if (!indexing) {
+      bool isElementwise = isa<ElementwiseOpInterface>(def);
+      sourcesOf(operand, isElementwise ? axes : SmallVector<int64_t>(), aligned, sources);
+      continue;
+    }
+    std::optional<SmallVector<int64_t>> map = indexing.getAxisMap();
+    SmallVector<int64_t> composed;
+    if (map && aligned)
+      for (int64_t axis : *map)
+        composed.push_back(axes[axis]);
+    sourcesOf(operand, composed, aligned && map.has_value(), sources);
+  }
+}
+
+SmallVector<Source> Fuser::sourcesOf(Operation *op) const {
+  SmallVector<Source> sources;
+  for (Value operand : op->getOperands()) {
+    int64_t rank = cast<RankedTensorType>(operand.getType()).getRank();
+    sourcesOf(operand, llvm::to_vector(llvm::seq<int64_t>(0, rank)), true, sources);
+  }
+  return sources;
+}
+
+SmallVector<Group *> Fuser::producersOf(Group *group) const {
+  llvm::SetVector<Group *> producers;
+  for (Operation *op : group->ops)
+    for (const Source &source : sourcesOf(op))
+      if (Group *producer = groupOf(source.op); producer && producer != group)
+        producers.insert(producer);
+  return producers.takeVector();
+}
+
+/// Is there a way from `from` to `to` over a third group? Merging the two would then close a cycle.
+bool Fuser::reachesThroughOthers(Group *from, Group *to) const {
+  SmallVector<Group *> work;
+  DenseSet<Group *> seen;
+  for (Group *producer : producersOf(to))
+    if (producer != from && seen.insert(producer).second)
+      work.push_back(producer);
+  while (!work.empty()) {
+    Group *group = work.pop_back_val();
+    for (Group *producer : producersOf(group)) {
+      if (producer == from)
+        return true;
+      if (seen.insert(producer).second)
+        work.push_back(producer);
+    }
+  }
+  return false;
+}
+
+/// What the two would be together, or false.
+bool Fuser::mergedShape(const Group &a, const Group &c, Group &merged) const {
+  if (a.kind == Group::Loop && c.kind == Group::Loop) {
+    merged = a;
+    return a.full == c.full;
+  }
+  if (a.kind == Group::Gemm || c.kind == Group::Gemm) {
+    const Group &gemm = a.kind == Group::Gemm ? a : c, &other = a.kind == Group::Gemm ? c : a;
+    merged = gemm;
+    return other.kind == Group::Loop && other.full == gemm.full;
+  }
+  if (a.kind == Group::Reduce && c.kind == Group::Reduce) {
+    merged = a;
+    return a.full == c.full && a.reduced == c.reduced;
+  }
+  const Group &reduce = a.kind == Group::Reduce ? a : c, &loop = a.kind == Group::Reduce ? c : a;
+  merged = reduce;
+  return loop.full == reduce.full || loop.full == reduce.keptShape();
+}
+
+/// Within one kernel a value is at hand only at the index that is being computed: every way from producer to consumer must keep it.
+bool Fuser::edgesAreAligned(Group *producer, Group *consumer, const Group &merged) const {
+  SmallVector<int64_t> keptAxes = merged.keptAxes();
+  for (Operation *op : consumer->ops) {
+    for (const Source &source : sourcesOf(op)) {
+      if (groupOf(source.op) != producer)
+        continue;
+      if (!source.axes || isa<ContractionOpInterface>(op))
+        return false;
+      // Which axes of the full shape are the reader's?
+      SmallVector<AffineExpr> readerShape = op->getNumOperands() ? sizesOf(op->getOperand(0)) : sizesOf(op->getResult(0));
+      bool readerIsFull = readerShape == merged.full;
+      SmallVector<int64_t> expected = llvm::to_vector(llvm::seq<int64_t>(0, readerShape.size()));
+      SmallVector<AffineExpr> sourceShape = sizesOf(source.op->getResult(0));
+      if (readerIsFull && sourceShape != merged.full)
+        expected = keptAxes;
+      if (*source.axes != expected)
+        return false;
+    }
+  }
+  return true;
+}
+
+bool Fuser::tryMerge(Group *producer, Group *consumer) {
+  Group merged;
+  if (!mergedShape(*producer, *consumer, merged))
+    return false;
+  // Ops whose element is not a function of the elements at hand stand at the head of a kernel.
+  if (merged.kind != Group::Loop || true)
+    if (llvm::any_of(consumer->ops, [](Operation *op) {
+          return !isa<ElementwiseOpInterface, ReductionOpInterface, ContractionOpInterface>(op);
+        }))
+      return false;
+  if (merged.kind == Group::Gemm && consumer->kind == Group::Gemm) {
+    // What feeds the epilogue of a product may join it, what feeds the product may not.
+    for (Operation *op : consumer->ops)
+      if (isa<ContractionOpInterface>(op))
+        for (const Source &source : sourcesOf(op))
+          if (groupOf(source.op) == producer)
+            return false;
+  }
+  if (!edgesAreAligned(producer, consumer, merged) || reachesThroughOthers(producer, consumer))
+    return false;
+  merged.ops = producer->ops;
+  merged.ops.insert(consumer->ops.begin(), consumer->ops.end());
+  *producer = merged;
+  for (Operation *op : consumer->ops)
+    groups[op] = producer;
+  consumer->ops.clear();
+  return true;
+}
+
+void Fuser::merge() {
+  // Products first take their epilogues, then reductions what stands around them, then loops each other.
+  for (Group::Kind kind : {Group::Gemm, Group::Reduce, Group::Loop}) {
+    for (bool changed = true; changed;) {
+      changed = false;
+      for (Operation &op : block) {
+        Group *consumer = groupOf(&op);
+        if (!consumer)
+          continue;
+        for (Group *producer : producersOf(consumer)) {
+          if (producer->kind != kind && consumer->kind != kind)
+            continue;
+          if (kind != Group::Gemm && (producer->kind == Group::Gemm || consumer->kind == Group::Gemm))
+            continue;
+          if (tryMerge(producer, consumer)) {
+            changed = true;
+            break;
+          }
+        }
+      }
+    }
+  }
+}
+
+void Fuser::build() {
+  // Groups in an order that respects data flow, the earliest first.
+  SmallVector<Group *> order;
+  DenseSet<Group *> done;
+  std::function<void(Group *)> visit = [&](Group *group) {
+    if (!done.insert(group).second)
+      return;
+    SmallVector<Group *> producers = producersOf(group);
+    llvm::sort(producers, [&](Group *a, Group *c) { return position[a->ops.front()] < position[c->ops.front()]; });
+    for (Group *producer : producers)
+      visit(producer);
+    order.push_back(group);
+  };
+  for (Operation &op : block)
+    if (Group *group = groupOf(&op))
+      visit(group);
+
+  // Values of groups that others read, or that leave the function.
+  auto leaves = [&](Group *group, Value value) {
+    SmallVector<Value> work{value};
+    while (!work.empty()) {
+      for (Operation *user : work.pop_back_val().getUsers()) {
+        if (isSink(user))
+          return true;
+        if (isRepeated(user))
+          llvm::append_range(work, user->getResults());
+        else if (groupOf(user) != group)
+          return true;
+      }
+    }
+    return false;
+  };
+
+  Operation *firstSink = nullptr;
+  for (Operation &op : block)
+    if (isSink(&op) && !isa<CheckIndexOp, CheckSizeOp>(op)) {
+      firstSink = &op;
+      break;
+    }
+  OpBuilder b(firstSink);
+  DenseMap<Value, Value> inMemory; // a group's value, as the result of its kernel
+  auto memoryValue = [&](Value value) { return inMemory.lookup(value) ? inMemory.lookup(value) : value; };
+
+  for (Group *group : order) {
+    SmallVector<Operation *> ops(group->ops.begin(), group->ops.end());
+    llvm::sort(ops, [&](Operation *a, Operation *c) { return position[a] < position[c]; });
+    // Everything from outside, in the order of use.
+    llvm::SetVector<Value> inputs;
+    DenseSet<Operation *> visited;
+    std::function<void(Operation *)> collect = [&](Operation *op) {
+      for (Value operand : op->getOperands()) {
+        Operation *def = operand.getDefiningOp();
+        if (def && isRepeated(def)) {
+          if (visited.insert(def).second)
+            collect(def);
+        } else if (!def || groupOf(def) != group) {
+          inputs.insert(memoryValue(operand));
+        }
+      }
+    };
+    for (Operation *op : ops)
+      collect(op);
+    SmallVector<Value> outputs;
+    SmallVector<Location> locations;
+    for (Operation *op : ops)
+      for (Value result : op->getResults())
+        if (leaves(group, result))
+          outputs.push_back(result);
+    if (outputs.empty())
+      continue; // dead
+
+    Operation *head = ops.front();
+    for (Operation *op : ops)
+      if (isa<ContractionOpInterface>(op))
+        head = op;
+    bool reducesLast = group->kind == Group::Reduce && llvm::is_contained(group->reduced, static_cast<int64_t>(group->full.size()) - 1);
+    StringRef schedule = group->kind == Group::Gemm ? "gemm" : group->kind == Group::Loop ? "loop" : reducesLast ? "rows" : "columns";
+    auto fused = FusedOp::create(b, head->getLoc(), ValueRange(outputs).getTypes(), schedule, inputs.getArrayRef());
+    Block *body = b.createBlock(&fused.getBody());
+    IRMapping mapping;
+    for (Value input : inputs)
+      mapping.map(input, body->addArgument(input.getType(), input.getLoc()));
+    OpBuilder inner = OpBuilder::atBlockEnd(body);
+    std::function<Value(Value)> inside = [&](Value value) -> Value {
+      if (Value known = mapping.lookupOrNull(value))
+        return known;
+      Value lying = memoryValue(value);
+      if (Value known = mapping.lookupOrNull(lying))
+        return known;
+      Operation *def = value.getDefiningOp();
+      for (Value operand : def->getOperands())
+        mapping.map(operand, inside(operand));
+      inner.clone(*def, mapping);
+      return mapping.lookup(value);
+    };
+    std::string name;
+    unsigned named = 0;
+    for (Operation *op : ops) {
+      for (Value operand : op->getOperands())
+        mapping.map(operand, inside(operand));
+      inner.clone(*op, mapping);
+      if (named++ < 6)
+        name += (name.empty() ? "" : "_") + op->getName().stripDialect().str();
+    }
+    SmallVector<Value> yielded;
+    for (Value output : outputs)
+      yielded.push_back(mapping.lookup(output));
+    YieldOp::create(inner, head->getLoc(), yielded);
+    fused->setAttr("name", b.getStringAttr(name));
+    b.setInsertionPoint(firstSink);
+    for (auto [output, result] : llvm::zip(outputs, fused.getResults()))
+      inMemory[output] = result;
+    ++kernels;
+    if (group->kind == Group::Gemm) {
+      epilogues += ops.size() - 1;
+      for (Value output : outputs)
+        updates += llvm::any_of(output.getUsers(), [](Operation *user) { return isa<AssignOp>(user); });
+    }
+  }
+
+  // Sinks read what kernels leave in memory; all else goes.
+  for (Operation &op : block)
+    if (isSink(&op))
+      for (OpOperand &operand : op.getOpOperands())
+        operand.set(memoryValue(operand.get()));
+  for (Operation &op : llvm::make_early_inc_range(llvm::reverse(block)))
+    if (!isSink(&op) && !isa<FusedOp>(op) && op.use_empty())
+      op.erase();
+}
+
+void Fuser::run() {
+  splitFullReductions();
+  keepWhatMustBeInMemory();
+  formGroups();
+  merge();
+  build();
+}
+
+struct Fuse : impl::FuseBase<Fuse> {
+  void runOnOperation() override {
+    for (auto function : getOperation().getBody().front().getOps<FuncOp>()) {
+      Fuser fuser(function);
+      fuser.run();
+      kernels += fuser.kernels;
+      epilogues += fuser.epilogues;
+      updates += fuser.updates;
+    }
+  }
+};
+} // namespace
+} // namespace dlc

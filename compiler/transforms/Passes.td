@@ -1,0 +1,67 @@
+//===- Passes.td - passes from dl to dl -*- tablegen -*-===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#ifndef DLC_TRANSFORMS_PASSES
+#define DLC_TRANSFORMS_PASSES
+
+include "mlir/Pass/PassBase.td"
+
+def Differentiate : Pass<"dl-differentiate", "::dlc::dl::ModelOp"> {
+  let summary = "Expands dl.gradient by reverse mode";
+  let description = [{
+    Walks back from the value over the ops that depend on what it is derived by, asks each for its vector-Jacobian product (DifferentiableOpInterface), and adds up cotangents
+    in program order. Gradients are expanded from first to last, so a gradient of a gradient sees plain ops. Ops that do not depend on a
+    `wrt` value are never asked; a cotangent that nobody reads is dead code. Example: test/transforms/differentiate.mlir.
+  }];
+  let statistics = [Statistic<"gradients", "gradients", "dl.gradient ops expanded">, Statistic<"products", "vector-jacobian-products", "ops asked for a product">];
+  let dependentDialects = ["::dlc::dl::DlDialect"];
+}
+
+def Decompose : Pass<"dl-decompose", "::dlc::dl::ModelOp"> {
+  let summary = "Takes composite ops apart";
+  let description = [{
+    Softmax, cross entropy and their like stay whole while gradients look at them; here they become reductions and elementwise ops, of which fusion makes one pass.
+    Example: test/transforms/decompose.mlir.
+  }];
+  let statistics = [Statistic<"composites", "composites", "ops taken apart">];
+  let dependentDialects = ["::dlc::dl::DlDialect"];
+}
+
+def Simplify : Pass<"dl-simplify", "::dlc::dl::ModelOp"> {
+  let summary = "Algebra, folding, common subexpressions and dead code";
+  let description = [{
+    The canonicalization patterns of the dialect, patterns that hold for every op of an interface (a moved fill is a fill, an elementwise op of fills is a fill, elementwise ops do not care for dimensions of size 1), and
+    common subexpression elimination. Never reassociates. Example: test/transforms/simplify.mlir.
+  }];
+  let statistics = [Statistic<"removed", "removed", "ops fewer than before">];
+  let dependentDialects = ["::dlc::dl::DlDialect", "::mlir::arith::ArithDialect", "::mlir::math::MathDialect"];
+}
+
+def Fuse : Pass<"dl-fuse", "::dlc::dl::ModelOp"> {
+  let summary = "Forms kernels: dl.fused regions";
+  let description = [{
+    Every op that computes starts as a kernel of its own; kernels then merge along data flow where one pass over memory can serve both:
+    elementwise ops into the product that feeds them (its epilogue), into the reductions they feed or that feed them, and into each other.
+    Ops that only say where an element comes from, and cheap ones, are repeated in every kernel that reads them
+    rather than kept in memory (trait RepeatedInConsumers). A merge never makes a cycle. Example: test/transforms/fuse.mlir.
+  }];
+  let statistics = [Statistic<"kernels", "kernels", "dl.fused ops formed">, Statistic<"epilogues", "epilogue-ops", "ops that run in a product's epilogue">,
+                    Statistic<"updates", "updates-in-epilogues", "variables updated inside the product that makes their gradient">];
+  let dependentDialects = ["::dlc::dl::DlDialect"];
+}
+
+def PlanMemory : Pass<"dl-plan-memory", "::dlc::dl::ModelOp"> {
+  let summary = "Orders kernels, gives every value a buffer and every assignment its place";
+  let description = [{
+    An assignment happens in place, in the kernel that computes the new value, where every other reader of the old value can run before it; else the new value is kept and
+    copied at the end. Kernels that change variables run after all checks of the arguments. Small independent neighbours share a launch (all remaining
+    updates are one). The result is attributes: `launch` on kernels, `buffers` on their operands and results, and the function's table
+    of buffers with lifetimes in launches; sizes stay expressions in the dynamic dimensions. Example: test/transforms/plan-memory.mlir.
+  }];
+  let statistics = [Statistic<"inPlace", "in-place", "assignments made in place">, Statistic<"copied", "copied", "assignments copied at the end">,
+                    Statistic<"launches", "launches", "launches of all functions">];
+  let dependentDialects = ["::dlc::dl::DlDialect"];
+}
+
+#endif

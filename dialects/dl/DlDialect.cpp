@@ -1,0 +1,16 @@
+//===- DlDialect.cpp - registration -*- C++ -*-===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include "dialects/dl/Dl.h"
+
+#include "dialects/dl/DlDialect.cpp.inc"
+#include "dialects/dl/DlEnums.cpp.inc"
+#include "dialects/dl/DlInterfaces.cpp.inc"
+
+void dlc::dl::DlDialect::initialize() {
+  addOperations<
+#define GET_OP_LIST
+#include "dialects/dl/DlOps.cpp.inc"
+      >();
+}

@@ -1,0 +1,103 @@
+//===- DlInterfaces.td - the questions that passes ask an op -*- tablegen -*-===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#ifndef DL_INTERFACES
+#define DL_INTERFACES
+
+include "mlir/IR/OpBase.td"
+
+/// What is one element of the result?
+def ElementwiseOpInterface : OpInterface<"ElementwiseOpInterface"> {
+  let cppNamespace = "::dlc::dl";
+  let description = [{
+    The op has one result of its operands' shape, and an element of the result depends on the operands' elements at the same index alone.
+  }];
+  let methods = [InterfaceMethod<[{
+    Builds, out of arith and math ops, the element from the operands' elements. An element is a number or a vector of numbers
+    of the tensor's element type; the function must not care which.
+  }], "::mlir::Value", "buildElement", (ins "::mlir::OpBuilder &":$b, "::mlir::Location":$loc, "::mlir::ValueRange":$elements)>];
+}
+
+/// What is the gradient?
+def DifferentiableOpInterface : OpInterface<"DifferentiableOpInterface"> {
+  let cppNamespace = "::dlc::dl";
+  let description = [{
+    Reverse mode. An op that is not differentiable, and is no ElementOf NoGradient trait, is reported by name where a gradient needs it.
+  }];
+  let methods = [InterfaceMethod<[{
+    Appends one value for each operand: the vector-Jacobian product of the cotangents (one for each result, none of them null) in that
+    operand, built out of dl ops, or null where no derivative flows (integer operands, conditions).
+  }], "::llvm::LogicalResult", "buildVjp",
+      (ins "::mlir::OpBuilder &":$b, "::mlir::ValueRange":$cotangents, "::llvm::SmallVectorImpl<::mlir::Value> &":$grads)>];
+}
+
+/// Which element of an operand is this element of the result?
+def IndexingOpInterface : OpInterface<"IndexingOpInterface"> {
+  let cppNamespace = "::dlc::dl";
+  let description = [{
+    The op moves elements without changing them (broadcast, reshape, transpose, slice, …): element `i` of the result is element `f(i)` of its one
+    operand.
+  }];
+  let methods = [InterfaceMethod<[{
+    Builds the operand's indices from the result's (index values).
+    Sizes are asked from `size`, which turns an affine expression over the model's dynamic dimensions into an index value.
+  }], "::llvm::SmallVector<::mlir::Value>", "mapIndices",
+      (ins "::mlir::OpBuilder &":$b, "::mlir::Location":$loc, "::mlir::ValueRange":$indices, "::llvm::function_ref<::mlir::Value(::mlir::AffineExpr)>":$size)>,
+  InterfaceMethod<[{
+    Where every index of the operand is one of the result's: which one, for each of the operand's axes. None if the op does not say.
+  }], "::std::optional<::llvm::SmallVector<int64_t>>", "getAxisMap", (ins), [{}], [{ return ::std::nullopt; }]>,
+  InterfaceMethod<[{
+    True where element number i of the result, in row-major order, is element number i of the operand.
+  }], "bool", "keepsOrder", (ins), [{}], [{ return false; }]>,
+  InterfaceMethod<[{
+    True where stepping the result's last index by one steps the operand's last index by one and changes no other, for all elements
+    (a vector of the result is then a vector of the operand); false where that is not known.
+  }], "bool", "keepsInnermost", (ins), [{}], [{ return false; }]>,
+  InterfaceMethod<[{
+    True where the operand's indices do not depend on the result's last index (a vector of the result is then one element of the operand).
+  }], "bool", "dropsInnermost", (ins), [{}], [{ return false; }]>];
+}
+
+/// What is an element that comes from no operand's element, but from where it lies?
+def GeneratorOpInterface : OpInterface<"GeneratorOpInterface"> {
+  let cppNamespace = "::dlc::dl";
+  let description = [{ Constants, index ramps and random draws: an element is a function of its indices and of rank-0 operands. }];
+  let methods = [InterfaceMethod<[{
+    Builds `lanes` consecutive elements along the last dimension (a number where lanes is 1, else a vector), the first at `indices`.
+    `linear` is the row-major number of the first element, an i64; `scalars` are the operands; sizes are asked from `size`.
+  }], "::mlir::Value", "buildElements",
+      (ins "::mlir::OpBuilder &":$b, "::mlir::Location":$loc, "::mlir::ValueRange":$indices, "::mlir::Value":$linear, "::mlir::ValueRange":$scalars, "int64_t":$lanes,
+           "::llvm::function_ref<::mlir::Value(::mlir::AffineExpr)>":$size)>,
+  InterfaceMethod<"True where the elements are a function of `linear` alone: `indices` may then be empty.", "bool", "usesLinearOnly", (ins), [{}], [{ return true; }]>];
+}
+
+/// How do many become one?
+def ReductionOpInterface : OpInterface<"ReductionOpInterface"> {
+  let cppNamespace = "::dlc::dl";
+  let description = [{ One operand is reduced along axes; the result's shape is the operand's without them. }];
+  let methods = [
+    InterfaceMethod<"The reduced axes, increasing.", "::llvm::ArrayRef<int64_t>", "getReducedAxes">,
+    InterfaceMethod<"The neutral element, a number of type `type` (the accumulator's).", "::mlir::TypedAttr", "getNeutral", (ins "::mlir::Type":$type)>,
+    InterfaceMethod<"Combines two partial results (numbers or vectors alike).", "::mlir::Value", "buildCombine",
+      (ins "::mlir::OpBuilder &":$b, "::mlir::Location":$loc, "::mlir::Value":$a, "::mlir::Value":$c)>,
+    InterfaceMethod<"The same reduction of `x` over other axes.", "::mlir::Value", "buildOver",
+      (ins "::mlir::OpBuilder &":$b, "::mlir::Value":$x, "::llvm::ArrayRef<int64_t>":$axes)>,
+    InterfaceMethod<[{ True for argmax and argmin: the result is the index of the first element that buildCombine would keep. }], "bool", "keepsIndex", (ins), [{}], [{ return false; }]>];
+}
+
+/// What is it made of?
+def DecomposableOpInterface : OpInterface<"DecomposableOpInterface"> {
+  let cppNamespace = "::dlc::dl";
+  let description = [{ A composite op: whole while gradients and algebra look at it, taken apart before fusion. }];
+  let methods = [InterfaceMethod<"Builds the result out of smaller dl ops.", "::mlir::Value", "buildDecomposition", (ins "::mlir::OpBuilder &":$b)>];
+}
+
+/// A product that a target's engine computes: one kernel of its own, into whose epilogue elementwise ops fuse.
+def ContractionOpInterface : OpInterface<"ContractionOpInterface"> {
+  let cppNamespace = "::dlc::dl";
+  let description = [{ result[b…, m, n] = Σ_k lhs[b…, m, k] · rhs[b…, k, n]. }];
+  let methods = [];
+}
+
+#endif

@@ -1,0 +1,601 @@
+//===- DlOps.cpp - verifiers, types, folds that ODS cannot say -*- C++ -*-===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include "dialects/dl/DlExpr.h"
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/IR/Matchers.h"
+#include "mlir/IR/PatternMatch.h"
+#include "mlir/Interfaces/FunctionImplementation.h"
+
+using namespace mlir;
+using namespace dlc::dl;
+
+//===--- what folds share ---===//
+
+/// The number that a value is full of.
+static std::optional<double> filledWith(Value value) {
+  auto fill = value.getDefiningOp<FillOp>();
+  if (!fill)
+    return std::nullopt;
+  if (auto number = dyn_cast<FloatAttr>(fill.getValue()))
+    return number.getValueAsDouble();
+  return static_cast<double>(cast<IntegerAttr>(fill.getValue()).getInt());
+}
+static bool isFilledWith(Value value, double number) { return filledWith(value) == number; }
+
+//===--- elementwise ---===//
+
+LogicalResult CompareOp::inferReturnTypes(MLIRContext *context, std::optional<Location> location, ValueRange operands, DictionaryAttr, OpaqueProperties, RegionRange,
+                                          SmallVectorImpl<Type> &results) {
+  results.push_back(withElementType(cast<RankedTensorType>(operands[0].getType()), IntegerType::get(context, 1)));
+  return success();
+}
+
+// x + 0 keeps x but for -0 + 0, which is 0: a sign of zero that no program may rely on in a sum.
+OpFoldResult AddOp::fold(FoldAdaptor) {
+  if (isFilledWith(getRhs(), 0))
+    return getLhs();
+  if (isFilledWith(getLhs(), 0))
+    return getRhs();
+  return {};
+}
+OpFoldResult SubOp::fold(FoldAdaptor) { return isFilledWith(getRhs(), 0) ? OpFoldResult(getLhs()) : OpFoldResult(); }
+OpFoldResult MulOp::fold(FoldAdaptor) {
+  if (isFilledWith(getRhs(), 1))
+    return getLhs();
+  if (isFilledWith(getLhs(), 1))
+    return getRhs();
+  return {};
+}
+OpFoldResult MulNoNanOp::fold(FoldAdaptor) {
+  if (isFilledWith(getRhs(), 1))
+    return getLhs();
+  if (isFilledWith(getLhs(), 1))
+    return getRhs();
+  return {};
+}
+OpFoldResult DivOp::fold(FoldAdaptor) { return isFilledWith(getRhs(), 1) ? OpFoldResult(getLhs()) : OpFoldResult(); }
+OpFoldResult NegOp::fold(FoldAdaptor) {
+  if (auto inner = getX().getDefiningOp<NegOp>())
+    return inner.getX();
+  return {};
+}
+OpFoldResult PowOp::fold(FoldAdaptor) { return isFilledWith(getRhs(), 1) ? OpFoldResult(getLhs()) : OpFoldResult(); }
+OpFoldResult ConvertOp::fold(FoldAdaptor) { return getX().getType() == getType() ? OpFoldResult(getX()) : OpFoldResult(); }
+
+namespace {
+/// Small whole exponents, and halves, as products and roots: exact, and cheap.
+struct ExpandPower : OpRewritePattern<PowOp> {
+  using OpRewritePattern::OpRewritePattern;
+  LogicalResult matchAndRewrite(PowOp op, PatternRewriter &rewriter) const override {
+    std::optional<double> exponent = filledWith(op.getRhs());
+    if (!exponent)
+      return failure();
+    TensorExpr x(rewriter, op.getLoc(), op.getLhs());
+    if (*exponent == 0)
+      rewriter.replaceOp(op, x.number(1.0).value);
+    else if (*exponent == 2)
+      rewriter.replaceOp(op, (x * x).value);
+    else if (*exponent == 3)
+      rewriter.replaceOp(op, (x * x * x).value);
+    else if (*exponent == 4) {
+      TensorExpr square = x * x;
+      rewriter.replaceOp(op, (square * square).value);
+    } else if (*exponent == -1)
+      rewriter.replaceOp(op, (x.number(1.0) / x).value);
+    else
+      return failure();
+    return success();
+  }
+};
+/// maximum(x, 0) is relu: its gradient at 0 is 0 (rule 13 of the language).
+struct MaximumIsRelu : OpRewritePattern<MaximumOp> {
+  using OpRewritePattern::OpRewritePattern;
+  LogicalResult matchAndRewrite(MaximumOp op, PatternRewriter &rewriter) const override {
+    if (!isFilledWith(op.getRhs(), 0) || !isa<FloatType>(getElementTypeOrSelf(op.getType())))
+      return failure();
+    rewriter.replaceOpWithNewOp<ReluOp>(op, op.getLhs());
+    return success();
+  }
+};
+/// A product with a transposed operand reads the operand as it lies.
+struct FoldTransposeIntoMatmul : OpRewritePattern<MatmulOp> {
+  using OpRewritePattern::OpRewritePattern;
+  LogicalResult matchAndRewrite(MatmulOp op, PatternRewriter &rewriter) const override {
+    auto swapsLastTwo = [](Value value) -> Value {
+      auto transpose = value.getDefiningOp<TransposeOp>();
+      if (!transpose)
+        return {};
+      ArrayRef<int64_t> permutation = transpose.getPermutation();
+      int64_t rank = permutation.size();
+      for (int64_t i = 0; i < rank - 2; ++i)
+        if (permutation[i] != i)
+          return {};
+      return permutation[rank - 2] == rank - 1 ? transpose.getX() : Value();
+    };
+    Value lhs = swapsLastTwo(op.getLhs()), rhs = swapsLastTwo(op.getRhs());
+    if (!lhs && !rhs)
+      return failure();
+    rewriter.replaceOpWithNewOp<MatmulOp>(op, lhs ? lhs : op.getLhs(), rhs ? rhs : op.getRhs(), op.getLhsTransposed() != static_cast<bool>(lhs),
+                                          op.getRhsTransposed() != static_cast<bool>(rhs));
+    return success();
+  }
+};
+/// By a number other than 0 the product is a plain one.
+struct MulNoNanByNumber : OpRewritePattern<MulNoNanOp> {
+  using OpRewritePattern::OpRewritePattern;
+  LogicalResult matchAndRewrite(MulNoNanOp op, PatternRewriter &rewriter) const override {
+    std::optional<double> factor = filledWith(op.getRhs());
+    if (!factor)
+      return failure();
+    if (*factor == 0)
+      rewriter.replaceOp(op, op.getRhs());
+    else
+      rewriter.replaceOpWithNewOp<MulOp>(op, op.getLhs(), op.getRhs());
+    return success();
+  }
+};
+} // namespace
+void MulNoNanOp::getCanonicalizationPatterns(RewritePatternSet &patterns, MLIRContext *context) { patterns.add<MulNoNanByNumber>(context); }
+void PowOp::getCanonicalizationPatterns(RewritePatternSet &patterns, MLIRContext *context) { patterns.add<ExpandPower>(context); }
+void MaximumOp::getCanonicalizationPatterns(RewritePatternSet &patterns, MLIRContext *context) { patterns.add<MaximumIsRelu>(context); }
+void MatmulOp::getCanonicalizationPatterns(RewritePatternSet &patterns, MLIRContext *context) { patterns.add<FoldTransposeIntoMatmul>(context); }
+
+//===--- generators ---===//
+
+void FillOp::build(OpBuilder &b, OperationState &state, RankedTensorType type, double value) {
+  Type element = type.getElementType();
+  TypedAttr attr = isa<FloatType>(element) ? TypedAttr(b.getF64FloatAttr(value)) : TypedAttr(b.getI64IntegerAttr(static_cast<int64_t>(value)));
+  build(b, state, type, attr);
+}
+void FillOp::build(OpBuilder &b, OperationState &state, RankedTensorType type, int64_t value) {
+  Type element = type.getElementType();
+  TypedAttr attr = isa<FloatType>(element) ? TypedAttr(b.getF64FloatAttr(static_cast<double>(value))) : TypedAttr(b.getI64IntegerAttr(value));
+  build(b, state, type, attr);
+}
+OpFoldResult FillOp::fold(FoldAdaptor) { return {}; }
+LogicalResult FillOp::verify() {
+  bool isFloat = isa<FloatType>(getElementTypeOrSelf(getType()));
+  if (isFloat ? !getValue().getType().isF64() : !getValue().getType().isInteger(64))
+    return emitOpError() << "fills " << getType() << " with a number of type " << getValue().getType() << "; expected " << (isFloat ? "f64" : "i64");
+  return success();
+}
+LogicalResult ConstantOp::verify() {
+  auto type = cast<RankedTensorType>(getType());
+  auto value = getValue().getShapedType();
+  if (type.getEncoding() || value.getShape() != type.getShape() || value.getElementType() != type.getElementType())
+    return emitOpError() << "has numbers of type " << value << " for a result of type " << type;
+  return success();
+}
+LogicalResult SizeOp::verify() {
+  if (getMap().getNumResults() != 1 || getMap().getNumDims() != 0 || cast<RankedTensorType>(getType()).getRank() != 0)
+    return emitOpError() << "needs one size and a scalar result";
+  return success();
+}
+LogicalResult IotaOp::verify() {
+  int64_t rank = cast<RankedTensorType>(getType()).getRank();
+  if (getAxis() >= static_cast<uint64_t>(rank))
+    return emitOpError() << "counts along axis " << getAxis() << " of a tensor of rank " << rank;
+  return success();
+}
+LogicalResult RandintOp::verify() {
+  int64_t low = getLow(), high = getHigh();
+  if (low >= high || high - low > (int64_t(1) << 32) - 1)
+    return emitOpError() << "draws from [" << low << ", " << high << "), which must hold between 1 and 2^32 - 1 numbers";
+  return success();
+}
+
+//===--- elements that move ---===//
+
+OpFoldResult BroadcastOp::fold(FoldAdaptor) { return getX().getType() == getType() ? OpFoldResult(getX()) : OpFoldResult(); }
+OpFoldResult TransposeOp::fold(FoldAdaptor) {
+  for (auto [i, axis] : llvm::enumerate(getPermutation()))
+    if (static_cast<int64_t>(i) != axis)
+      return {};
+  return getX();
+}
+OpFoldResult ReshapeOp::fold(FoldAdaptor) {
+  if (getX().getType() == getType())
+    return getX();
+  if (auto inner = getX().getDefiningOp<ReshapeOp>()) {
+    getXMutable().assign(inner.getX());
+    return getResult();
+  }
+  return {};
+}
+OpFoldResult SliceOp::fold(FoldAdaptor) { return getX().getType() == getType() && llvm::all_of(getStrides(), [](int64_t s) { return s == 1; }) ? OpFoldResult(getX()) : OpFoldResult(); }
+
+LogicalResult BroadcastOp::verify() {
+  auto from = cast<RankedTensorType>(getX().getType()), to = cast<RankedTensorType>(getType());
+  SmallVector<AffineExpr> a = sizesOf(from), c = sizesOf(to);
+  if (from.getElementType() != to.getElementType() || static_cast<int64_t>(getAxes().size()) != from.getRank())
+    return emitOpError() << "broadcasts " << from << " to " << to << " along " << getAxes().size() << " axes";
+  int64_t before = -1;
+  for (auto [i, axis] : llvm::enumerate(getAxes())) {
+    if (axis <= before || axis >= to.getRank())
+      return emitOpError() << "axis " << axis << " is out of order or beyond rank " << to.getRank();
+    before = axis;
+    if (a[i] != c[axis] && a[i] != getAffineConstantExpr(1, getContext()))
+      return emitOpError() << "operand dimension " << i << " of size " << sizeToString(a[i], {}) << " does not fit result dimension " << axis << " of size " << sizeToString(c[axis], {});
+  }
+  return success();
+}
+SmallVector<Value> BroadcastOp::mapIndices(OpBuilder &b, Location loc, ValueRange indices, llvm::function_ref<Value(AffineExpr)>) {
+  SmallVector<AffineExpr> a = sizesOf(getX()), c = sizesOf(getResult());
+  SmallVector<Value> out;
+  for (auto [i, axis] : llvm::enumerate(getAxes()))
+    out.push_back(a[i] == c[axis] ? indices[axis] : arith::ConstantIndexOp::create(b, loc, 0).getResult());
+  return out;
+}
+bool BroadcastOp::keepsInnermost() {
+  int64_t last = cast<RankedTensorType>(getType()).getRank() - 1;
+  return !getAxes().empty() && getAxes().back() == last && sizesOf(getX()).back() == sizesOf(getResult()).back();
+}
+bool BroadcastOp::dropsInnermost() { return !keepsInnermost(); }
+std::optional<SmallVector<int64_t>> BroadcastOp::getAxisMap() {
+  SmallVector<AffineExpr> a = sizesOf(getX()), c = sizesOf(getResult());
+  for (auto [i, axis] : llvm::enumerate(getAxes()))
+    if (a[i] != c[axis])
+      return std::nullopt;
+  return llvm::to_vector(getAxes());
+}
+bool BroadcastOp::keepsOrder() { return false; }
+
+LogicalResult ReshapeOp::verify() {
+  auto from = cast<RankedTensorType>(getX().getType()), to = cast<RankedTensorType>(getType());
+  if (from.getElementType() != to.getElementType() || elementCount(from) != elementCount(to))
+    return emitOpError() << "reshapes " << sizeToString(elementCount(from), {}) << " elements of " << from << " to " << sizeToString(elementCount(to), {}) << " of " << to;
+  return success();
+}
+SmallVector<Value> ReshapeOp::mapIndices(OpBuilder &b, Location loc, ValueRange indices, llvm::function_ref<Value(AffineExpr)> size) {
+  // Groups of dimensions with equal products are mapped on their own: a group of one on either side needs no division.
+  SmallVector<AffineExpr> from = sizesOf(getX()), to = sizesOf(getResult());
+  MLIRContext *context = b.getContext();
+  SmallVector<Value> out(from.size());
+  AffineExpr one = getAffineConstantExpr(1, context);
+  size_t i = 0, j = 0;
+  auto mul = [&](Value x, AffineExpr n) { return n == one ? x : arith::MulIOp::create(b, loc, x, size(n)).getResult(); };
+  while (i < from.size() || j < to.size()) {
+    size_t iEnd = std::min(i + 1, from.size()), jEnd = std::min(j + 1, to.size());
+    auto product = [&](ArrayRef<AffineExpr> sizes, size_t begin, size_t end) { return productOf(sizes.slice(begin, end - begin), context); };
+    while (product(from, i, iEnd) != product(to, j, jEnd)) {
+      // Grow the side that is behind; sizes are unknown, so grow both in turn until the products agree (they do at the end).
+      auto f = dyn_cast<AffineConstantExpr>(product(from, i, iEnd)), t = dyn_cast<AffineConstantExpr>(product(to, j, jEnd));
+      bool growFrom = f && t ? f.getValue() < t.getValue() : (iEnd - i) <= (jEnd - j);
+      if (growFrom ? iEnd < from.size() : jEnd == to.size())
+        ++iEnd;
+      else
+        ++jEnd;
+      if (iEnd > from.size() || jEnd > to.size()) {
+        iEnd = from.size();
+        jEnd = to.size();
+        break;
+      }
+    }
+    if (iEnd - i == 1 && jEnd - j == 1)
+      out[i] = indices[j];
+    else {
+      Value linear;
+      for (size_t k = j; k < jEnd; ++k) {
+        Value step = to[k] == one ? Value() : mul(indices[k], product(to, k + 1, jEnd));
+        if (step)
+          linear = linear ? arith::AddIOp::create(b, loc, linear, step).getResult() : step;
+      }
+      if (!linear)
+        linear = arith::ConstantIndexOp::create(b, loc, 0);
+      // Leading dimensions of size 1 take no part; the first other one takes the quotient without a remainder.
+      bool first = true;
+      for (size_t k = i; k < iEnd; ++k) {
+        if (from[k] == one) {
+          out[k] = arith::ConstantIndexOp::create(b, loc, 0);
+          continue;
+        }
+        AffineExpr inner = product(from, k + 1, iEnd);
+        Value index = inner == one ? linear : arith::DivUIOp::create(b, loc, linear, size(inner)).getResult();
+        out[k] = first ? index : arith::RemUIOp::create(b, loc, index, size(from[k])).getResult();
+        first = false;
+      }
+    }
+    i = iEnd;
+    j = jEnd;
+  }
+  return out;
+}
+bool ReshapeOp::keepsInnermost() {
+  SmallVector<AffineExpr> from = sizesOf(getX()), to = sizesOf(getResult());
+  return !from.empty() && !to.empty() && from.back() == to.back();
+}
+bool ReshapeOp::dropsInnermost() {
+  SmallVector<AffineExpr> to = sizesOf(getResult());
+  return sizesOf(getX()).empty() || (!to.empty() && to.back() == getAffineConstantExpr(1, getContext()));
+}
+
+std::optional<SmallVector<int64_t>> ReshapeOp::getAxisMap() { return std::nullopt; }
+bool ReshapeOp::keepsOrder() { return true; }
+
+LogicalResult TransposeOp::inferReturnTypes(MLIRContext *, std::optional<Location> location, ValueRange operands, DictionaryAttr attributes, OpaqueProperties properties, RegionRange,
+                                            SmallVectorImpl<Type> &results) {
+  auto type = transposedType(location, cast<RankedTensorType>(operands[0].getType()), properties.as<Properties *>()->permutation.asArrayRef());
+  if (failed(type))
+    return failure();
+  results.push_back(*type);
+  return success();
+}
+LogicalResult TransposeOp::verify() { return success(); } // the inferred type says it all
+SmallVector<Value> TransposeOp::mapIndices(OpBuilder &, Location, ValueRange indices, llvm::function_ref<Value(AffineExpr)>) {
+  SmallVector<Value> out(indices.size());
+  for (auto [i, axis] : llvm::enumerate(getPermutation()))
+    out[axis] = indices[i];
+  return out;
+}
+bool TransposeOp::keepsInnermost() { return getPermutation().empty() || getPermutation().back() == static_cast<int64_t>(getPermutation().size()) - 1; }
+bool TransposeOp::dropsInnermost() { return false; }
+std::optional<SmallVector<int64_t>> TransposeOp::getAxisMap() {
+  SmallVector<int64_t> map(getPermutation().size());
+  for (auto [i, axis] : llvm::enumerate(getPermutation()))
+    map[axis] = i;
+  return map;
+}
+bool TransposeOp::keepsOrder() { return false; }
+
+static LogicalResult verifySlice(Operation *op, RankedTensorType whole, RankedTensorType part, AffineMap starts, ArrayRef<int64_t> strides) {
+  if (whole.getElementType() != part.getElementType() || whole.getRank() != part.getRank() || starts.getNumResults() != strides.size() ||
+      static_cast<int64_t>(strides.size()) != whole.getRank())
+    return op->emitOpError() << "takes " << part << " out of " << whole << " with " << starts.getNumResults() << " starts and " << strides.size() << " strides";
+  for (auto [axis, stride] : llvm::enumerate(strides)) {
+    if (stride == 0)
+      return op->emitOpError() << "has stride 0 in dimension " << axis;
+    // Where all is known, the first and the last element must lie inside.
+    auto start = dyn_cast<AffineConstantExpr>(starts.getResult(axis));
+    int64_t count = part.getDimSize(axis), size = whole.getDimSize(axis);
+    if (!start || ShapedType::isDynamic(count) || ShapedType::isDynamic(size) || count == 0)
+      continue;
+    int64_t last = start.getValue() + (count - 1) * stride;
+    if (start.getValue() < 0 || start.getValue() >= size || last < 0 || last >= size)
+      return op->emitOpError() << "reads elements " << start.getValue() << " to " << last << " of dimension " << axis << " of size " << size;
+  }
+  return success();
+}
+LogicalResult SliceOp::verify() { return verifySlice(*this, cast<RankedTensorType>(getX().getType()), cast<RankedTensorType>(getType()), getStarts(), getStrides()); }
+LogicalResult PadOp::verify() { return verifySlice(*this, cast<RankedTensorType>(getType()), cast<RankedTensorType>(getX().getType()), getStarts(), getStrides()); }
+SmallVector<Value> SliceOp::mapIndices(OpBuilder &b, Location loc, ValueRange indices, llvm::function_ref<Value(AffineExpr)> size) {
+  SmallVector<Value> out;
+  for (auto [index, start, stride] : llvm::zip(indices, getStarts().getResults(), getStrides())) {
+    Value at = index;
+    if (stride != 1)
+      at = arith::MulIOp::create(b, loc, at, arith::ConstantIndexOp::create(b, loc, stride));
+    if (start != getAffineConstantExpr(0, getContext()))
+      at = arith::AddIOp::create(b, loc, at, size(start));
+    out.push_back(at);
+  }
+  return out;
+}
+bool SliceOp::keepsInnermost() { return !getStrides().empty() && getStrides().back() == 1; }
+bool SliceOp::dropsInnermost() { return false; }
+std::optional<SmallVector<int64_t>> SliceOp::getAxisMap() { return std::nullopt; }
+bool SliceOp::keepsOrder() { return false; }
+
+LogicalResult ConcatOp::inferReturnTypes(MLIRContext *, std::optional<Location> location, ValueRange operands, DictionaryAttr, OpaqueProperties properties, RegionRange,
+                                         SmallVectorImpl<Type> &results) {
+  auto type = concatType(location, operands.getTypes(), properties.as<Properties *>()->axis.getInt());
+  if (failed(type))
+    return failure();
+  results.push_back(*type);
+  return success();
+}
+LogicalResult ConcatOp::verify() { return success(); } // the inferred type says it all
+
+//===--- reductions ---===//
+
+static LogicalResult inferReduction(std::optional<Location> location, Value operand, ArrayRef<int64_t> axes, Type element, SmallVectorImpl<Type> &results) {
+  auto type = reducedType(location, cast<RankedTensorType>(operand.getType()), axes);
+  if (failed(type))
+    return failure();
+  results.push_back(element ? withElementType(*type, element) : *type);
+  return success();
+}
+#define DL_REDUCTION(OP, ELEMENT)                                                                                                                                  \
+  LogicalResult OP::inferReturnTypes(MLIRContext *context, std::optional<Location> location, ValueRange operands, DictionaryAttr, OpaqueProperties properties,     \
+                                     RegionRange, SmallVectorImpl<Type> &results) {                                                                               \
+    return inferReduction(location, operands[0], properties.as<Properties *>()->axes.asArrayRef(), ELEMENT, results);                                              \
+  }                                                                                                                                                                \
+  ArrayRef<int64_t> OP::getReducedAxes() { return getAxes(); }                                                                                                     \
+  Value OP::buildOver(OpBuilder &b, Value x, ArrayRef<int64_t> axes) { return OP::create(b, getLoc(), x, axes); }
+DL_REDUCTION(SumOp, Type())
+DL_REDUCTION(MaxOp, Type())
+DL_REDUCTION(MinOp, Type())
+DL_REDUCTION(AnyOp, Type())
+DL_REDUCTION(AllOp, Type())
+DL_REDUCTION(ArgmaxOp, Type(IntegerType::get(context, 32)))
+DL_REDUCTION(ArgminOp, Type(IntegerType::get(context, 32)))
+#undef DL_REDUCTION
+
+static TypedAttr number(Type type, double value) {
+  Builder b(type.getContext());
+  return isa<FloatType>(type) ? TypedAttr(b.getFloatAttr(type, value)) : TypedAttr(b.getIntegerAttr(type, static_cast<int64_t>(value)));
+}
+static TypedAttr extreme(Type type, bool largest) {
+  Builder b(type.getContext());
+  if (auto f = dyn_cast<FloatType>(type))
+    return b.getFloatAttr(type, APFloat::getInf(f.getFloatSemantics(), !largest));
+  unsigned bits = type.getIntOrFloatBitWidth();
+  return b.getIntegerAttr(type, largest ? APInt::getSignedMaxValue(bits) : APInt::getSignedMinValue(bits));
+}
+static Value combineMax(OpBuilder &b, Location loc, Value a, Value c) { return maximum(ScalarExpr(b, loc, a), ScalarExpr(b, loc, c)).value; }
+static Value combineMin(OpBuilder &b, Location loc, Value a, Value c) { return minimum(ScalarExpr(b, loc, a), ScalarExpr(b, loc, c)).value; }
+
+TypedAttr SumOp::getNeutral(Type type) { return ::number(type, 0); }
+Value SumOp::buildCombine(OpBuilder &b, Location loc, Value a, Value c) { return (ScalarExpr(b, loc, a) + ScalarExpr(b, loc, c)).value; }
+TypedAttr MaxOp::getNeutral(Type type) { return extreme(type, false); }
+Value MaxOp::buildCombine(OpBuilder &b, Location loc, Value a, Value c) { return combineMax(b, loc, a, c); }
+TypedAttr MinOp::getNeutral(Type type) { return extreme(type, true); }
+Value MinOp::buildCombine(OpBuilder &b, Location loc, Value a, Value c) { return combineMin(b, loc, a, c); }
+TypedAttr AnyOp::getNeutral(Type type) { return ::number(type, 0); }
+Value AnyOp::buildCombine(OpBuilder &b, Location loc, Value a, Value c) { return arith::OrIOp::create(b, loc, a, c); }
+TypedAttr AllOp::getNeutral(Type type) { return ::number(type, 1); }
+Value AllOp::buildCombine(OpBuilder &b, Location loc, Value a, Value c) { return arith::AndIOp::create(b, loc, a, c); }
+TypedAttr ArgmaxOp::getNeutral(Type type) { return extreme(type, false); }
+Value ArgmaxOp::buildCombine(OpBuilder &b, Location loc, Value a, Value c) { return combineMax(b, loc, a, c); }
+bool ArgmaxOp::keepsIndex() { return true; }
+TypedAttr ArgminOp::getNeutral(Type type) { return extreme(type, true); }
+Value ArgminOp::buildCombine(OpBuilder &b, Location loc, Value a, Value c) { return combineMin(b, loc, a, c); }
+bool ArgminOp::keepsIndex() { return true; }
+
+//===--- products ---===//
+
+LogicalResult MatmulOp::inferReturnTypes(MLIRContext *, std::optional<Location> location, ValueRange operands, DictionaryAttr, OpaqueProperties properties, RegionRange,
+                                         SmallVectorImpl<Type> &results) {
+  auto *p = properties.as<Properties *>();
+  auto type = matmulType(location, cast<RankedTensorType>(operands[0].getType()), cast<RankedTensorType>(operands[1].getType()), static_cast<bool>(p->lhsTransposed),
+                         static_cast<bool>(p->rhsTransposed));
+  if (failed(type))
+    return failure();
+  results.push_back(*type);
+  return success();
+}
+LogicalResult MatmulOp::verify() { return success(); } // the inferred type says it all
+
+//===--- composites ---===//
+
+static LogicalResult verifyAxis(Operation *op, Value x, uint64_t axis) {
+  int64_t rank = cast<RankedTensorType>(x.getType()).getRank();
+  if (axis >= static_cast<uint64_t>(rank))
+    return op->emitOpError() << "works along axis " << axis << " of a tensor of rank " << rank;
+  return success();
+}
+LogicalResult SoftmaxOp::verify() { return verifyAxis(*this, getX(), getAxis()); }
+LogicalResult LogSoftmaxOp::verify() { return verifyAxis(*this, getX(), getAxis()); }
+LogicalResult LogsumexpOp::verify() { return verifyAxis(*this, getX(), getAxis()); }
+LogicalResult LogsumexpOp::inferReturnTypes(MLIRContext *, std::optional<Location> location, ValueRange operands, DictionaryAttr, OpaqueProperties properties, RegionRange,
+                                            SmallVectorImpl<Type> &results) {
+  return inferReduction(location, operands[0], properties.as<Properties *>()->axis.getInt(), {}, results);
+}
+LogicalResult CrossEntropyOp::inferReturnTypes(MLIRContext *, std::optional<Location> location, ValueRange operands, DictionaryAttr, OpaqueProperties, RegionRange,
+                                               SmallVectorImpl<Type> &results) {
+  auto scores = cast<RankedTensorType>(operands[0].getType());
+  if (scores.getRank() == 0)
+    return emitOptionalError(location, "needs scores with an axis of classes, got a scalar");
+  return inferReduction(location, operands[0], scores.getRank() - 1, {}, results);
+}
+LogicalResult CrossEntropyOp::verify() {
+  auto label = cast<RankedTensorType>(getLabel().getType()), result = cast<RankedTensorType>(getType());
+  if (sizesOf(label) != sizesOf(result))
+    return emitOpError() << "has labels of type " << label << " for scores of type " << getScores().getType();
+  return success();
+}
+
+/// max x along the axis, repeated; with the largest subtracted no exponential overflows. An infinite maximum is replaced by 0, as inf - inf is NaN.
+static TensorExpr finiteMax(TensorExpr x, int64_t axis) {
+  TensorExpr largest = max(x, axis);
+  TensorExpr isInfinite = eq(TensorExpr(*x.b, x.loc, AbsOp::create(*x.b, x.loc, largest.value)), std::numeric_limits<double>::infinity());
+  return select(isInfinite, largest.number(0.0), largest);
+}
+Value SoftmaxOp::buildDecomposition(OpBuilder &b) {
+  TensorExpr x(b, getLoc(), getX());
+  int64_t axis = getAxis();
+  TensorExpr e = exp(x - broadcastBack(max(x, axis), x, {axis}));
+  // One division a row, then products.
+  TensorExpr total = sum(e, axis);
+  return (e * broadcastBack(total.number(1.0) / total, x, {axis})).value;
+}
+Value LogSoftmaxOp::buildDecomposition(OpBuilder &b) {
+  TensorExpr x(b, getLoc(), getX());
+  int64_t axis = getAxis();
+  TensorExpr shifted = x - broadcastBack(max(x, axis), x, {axis});
+  return (shifted - broadcastBack(log(sum(exp(shifted), axis)), x, {axis})).value;
+}
+Value LogsumexpOp::buildDecomposition(OpBuilder &b) {
+  TensorExpr x(b, getLoc(), getX());
+  int64_t axis = getAxis();
+  TensorExpr largest = finiteMax(x, axis);
+  return (largest + log(sum(exp(x - broadcastBack(largest, x, {axis})), axis))).value;
+}
+Value CrossEntropyOp::buildDecomposition(OpBuilder &b) {
+  TensorExpr scores(b, getLoc(), getScores()), label(b, getLoc(), getLabel());
+  int64_t last = scores.type().getRank() - 1;
+  // The same parts as softmax's decomposition, so that common subexpressions make one pass of both.
+  TensorExpr largest = max(scores, last);
+  TensorExpr shifted = scores - broadcastBack(largest, scores, {last});
+  TensorExpr total = sum(exp(shifted), last);
+  TensorExpr hit = eq(iota(withElementType(scores.type(), label.type().getElementType()), last, scores), broadcastBack(label, scores, {last}));
+  TensorExpr picked = sum(select(hit, shifted, shifted.number(0.0)), last);
+  TensorExpr loss = log(total) - picked;
+  return select(eq(label, -100.0), loss.number(0.0), loss).value;
+}
+
+//===--- programs ---===//
+
+LogicalResult VariableOp::verify() {
+  auto type = cast<RankedTensorType>(getType());
+  if (!type.hasStaticShape())
+    return emitOpError() << "@" << getSymName() << " has type " << type << "; a variable's shape must be known at compile time";
+  return success();
+}
+
+void FuncOp::build(OpBuilder &b, OperationState &state, StringRef name, FunctionType type) {
+  state.addAttribute(SymbolTable::getSymbolAttrName(), b.getStringAttr(name));
+  state.addAttribute(getFunctionTypeAttrName(state.name), TypeAttr::get(type));
+  state.addRegion();
+}
+ParseResult FuncOp::parse(OpAsmParser &parser, OperationState &result) {
+  auto build = [](Builder &builder, ArrayRef<Type> arguments, ArrayRef<Type> results, function_interface_impl::VariadicFlag, std::string &) {
+    return builder.getFunctionType(arguments, results);
+  };
+  return function_interface_impl::parseFunctionOp(parser, result, /*allowVariadic=*/false, getFunctionTypeAttrName(result.name), build, getArgAttrsAttrName(result.name),
+                                                  getResAttrsAttrName(result.name));
+}
+void FuncOp::print(OpAsmPrinter &printer) {
+  function_interface_impl::printFunctionOp(printer, *this, /*isVariadic=*/false, getFunctionTypeAttrName(), getArgAttrsAttrName(), getResAttrsAttrName());
+}
+LogicalResult ReturnOp::verify() {
+  auto function = cast<FuncOp>((*this)->getParentOp());
+  if (getOperandTypes() != function.getResultTypes())
+    return emitOpError() << "returns " << getOperandTypes() << " from a function that declares " << function.getResultTypes();
+  return success();
+}
+
+static LogicalResult verifyVariable(Operation *op, FlatSymbolRefAttr name, Type type, SymbolTableCollection &tables) {
+  auto variable = tables.lookupNearestSymbolFrom<VariableOp>(op, name);
+  if (!variable)
+    return op->emitOpError() << "names @" << name.getValue() << ", which is no variable of the model";
+  if (variable.getType() != type) {
+    InFlightDiagnostic error = op->emitOpError() << "has type " << type << " for the variable @" << name.getValue() << " of type " << variable.getType();
+    error.attachNote(variable.getLoc()) << "the variable is declared here";
+    return error;
+  }
+  return success();
+}
+LogicalResult ReadOp::verifySymbolUses(SymbolTableCollection &tables) { return verifyVariable(*this, getVariableAttr(), getType(), tables); }
+LogicalResult AssignOp::verifySymbolUses(SymbolTableCollection &tables) { return verifyVariable(*this, getVariableAttr(), getValue().getType(), tables); }
+
+void GradientOp::build(OpBuilder &b, OperationState &state, Value value, ValueRange wrt) { build(b, state, wrt.getTypes(), value, wrt); }
+LogicalResult GradientOp::verify() {
+  if (cast<RankedTensorType>(getValue().getType()).getRank() != 0)
+    return emitOpError() << "differentiates a value of type " << getValue().getType() << "; expected one number";
+  if (getWrt().getTypes() != getResultTypes())
+    return emitOpError() << "has results " << getResultTypes() << " for values " << getWrt().getTypes();
+  return success();
+}
+LogicalResult CheckSizeOp::verify() {
+  if (getLhs().getNumResults() != 1 || getRhs().getNumResults() != 1)
+    return emitOpError() << "compares one size with one size";
+  if (!llvm::is_contained({"eq", "ne", "lt", "le", "gt", "ge"}, getPredicate()))
+    return emitOpError() << "has the unknown predicate '" << getPredicate() << "'";
+  return success();
+}
+
+LogicalResult FusedOp::verify() {
+  Block &body = getBody().front();
+  auto yield = dyn_cast_or_null<YieldOp>(body.empty() ? nullptr : &body.back());
+  if (!yield)
+    return emitOpError() << "needs a body that ends in dl.yield";
+  if (body.getArgumentTypes() != getInputs().getTypes())
+    return emitOpError() << "has inputs " << getInputs().getTypes() << " and a body for " << body.getArgumentTypes();
+  if (yield.getOperandTypes() != getResultTypes())
+    return emitOpError() << "yields " << yield.getOperandTypes() << " for results " << getResultTypes();
+  return success();
+}
+
+#define GET_OP_CLASSES
+#include "dialects/dl/DlOps.cpp.inc"

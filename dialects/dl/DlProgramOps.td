@@ -1,0 +1,110 @@
+//===- DlProgramOps.td - models, variables, functions, gradients, fusions -*- tablegen -*-===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#ifndef DL_PROGRAM_OPS
+#define DL_PROGRAM_OPS
+
+include "dialects/dl/DlBase.td"
+include "mlir/IR/SymbolInterfaces.td"
+include "mlir/IR/RegionKindInterface.td"
+include "mlir/IR/BuiltinAttributeInterfaces.td"
+include "mlir/Interfaces/FunctionInterfaces.td"
+include "mlir/Interfaces/ControlFlowInterfaces.td"
+
+def Dl_ModelOp : Dl_Op<"model", [IsolatedFromAbove, SymbolTable, Symbol, NoTerminator, SingleBlock, NoRegionArguments]> {
+  let summary = "A program: its dynamic dimensions, variables and functions";
+  let description = [{ Symbol k of every size in it is dimension `dims[k]`. }];
+  let arguments = (ins SymbolNameAttr:$sym_name, StrArrayAttr:$dims, OptionalAttr<StrAttr>:$doc);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = "$sym_name `dims` $dims attr-dict-with-keyword $body";
+}
+
+def Dl_VariableKind : I32EnumAttr<"VariableKind", "what a variable is for; the numbers are dl_variable_kind's",
+    [I32EnumAttrCase<"trained", 0>, I32EnumAttrCase<"state", 1>, I32EnumAttrCase<"slot", 2>, I32EnumAttrCase<"random", 3>]> {
+  let cppNamespace = "::dlc::dl";
+}
+def Dl_VariableOp : Dl_Op<"variable", [Symbol, HasParent<"ModelOp">]> {
+  let summary = "A tensor that lives as long as an instance of the model, of a shape known at compile time";
+  let arguments = (ins SymbolNameAttr:$sym_name, Dl_VariableKind:$kind, TypeAttrOf<Dl_Tensor>:$type, OptionalAttr<StrAttr>:$doc);
+  let assemblyFormat = "$kind $sym_name attr-dict `:` $type";
+  let hasVerifier = 1;
+}
+
+def Dl_FuncOp : Dl_Op<"func", [IsolatedFromAbove, HasParent<"ModelOp">, FunctionOpInterface, SingleBlock]> {
+  let summary = "A function of the model";
+  let description = [{
+    Straight-line code over the variables' values at entry: `dl.read` gives the value that a variable has when the function is entered, and `dl.assign` the one it
+    has when the function returns (at most one for each variable). Argument attributes: `dl.name` (string), `dl.default` (f64), `dl.dim` (i64: this i64
+    scalar is the value of dynamic dimension k). Result attributes: `dl.name`. Unit attributes `train` and `init`, `doc` (string).
+  }];
+  let arguments = (ins SymbolNameAttr:$sym_name, TypeAttrOf<FunctionType>:$function_type,
+                       OptionalAttr<DictArrayAttr>:$arg_attrs, OptionalAttr<DictArrayAttr>:$res_attrs);
+  let regions = (region SizedRegion<1>:$body);
+  let hasCustomAssemblyFormat = 1;
+  let builders = [OpBuilder<(ins "::llvm::StringRef":$name, "::mlir::FunctionType":$type)>];
+  let extraClassDeclaration = [{
+    ::llvm::ArrayRef<::mlir::Type> getArgumentTypes() { return getFunctionType().getInputs(); }
+    ::llvm::ArrayRef<::mlir::Type> getResultTypes() { return getFunctionType().getResults(); }
+    ::mlir::Region *getCallableRegion() { return &getBody(); }
+  }];
+}
+def Dl_ReturnOp : Dl_Op<"return", [Pure, Terminator, HasParent<"FuncOp">, ReturnLike]> {
+  let summary = "The function's results";
+  let arguments = (ins Variadic<Dl_Tensor>:$operands);
+  let assemblyFormat = "attr-dict ($operands^ `:` type($operands))?";
+  let hasVerifier = 1;
+}
+def Dl_ReadOp : Dl_Op<"read", [Pure, DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
+  let summary = "The value that a variable has when the function is entered";
+  let arguments = (ins FlatSymbolRefAttr:$variable);
+  let results = (outs Dl_Tensor:$result);
+  let assemblyFormat = "$variable attr-dict `:` type($result)";
+}
+def Dl_AssignOp : Dl_Op<"assign", [DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
+  let summary = "The value that a variable has when the function returns";
+  let arguments = (ins FlatSymbolRefAttr:$variable, Dl_Tensor:$value);
+  let assemblyFormat = "$variable `,` $value attr-dict `:` type($value)";
+}
+def Dl_GradientOp : Dl_Op<"gradient", [Pure]> {
+  let summary = "The derivative of a number with respect to values it was computed from";
+  let description = [{ `wrt` are any values: reads, arguments, intermediate ones. A result has its value's type. Expanded by --dl-differentiate. }];
+  let arguments = (ins Dl_FloatTensor:$value, Variadic<Dl_FloatTensor>:$wrt);
+  let results = (outs Variadic<Dl_FloatTensor>:$results);
+  let assemblyFormat = "$value `wrt` $wrt attr-dict `:` functional-type(operands, results)";
+  let hasVerifier = 1;
+  let builders = [OpBuilder<(ins "::mlir::Value":$value, "::mlir::ValueRange":$wrt)>];
+}
+def Dl_CheckIndexOp : Dl_Op<"check_index", []> {
+  let summary = "A status of the call unless every element lies in [0, size) or is `ignore`";
+  let arguments = (ins Dl_IntTensor:$x, AffineMapAttr:$size, OptionalAttr<I64Attr>:$ignore, StrAttr:$message);
+  let assemblyFormat = "$x `below` $size (`or` $ignore^)? $message attr-dict `:` type($x)";
+}
+def Dl_CheckSizeOp : Dl_Op<"check_size", []> {
+  let summary = "A status of the call, on entry, unless two sizes compare as said";
+  let arguments = (ins AffineMapAttr:$lhs, StrAttr:$predicate, AffineMapAttr:$rhs, StrAttr:$message);
+  let assemblyFormat = "$lhs $predicate $rhs $message attr-dict";
+  let hasVerifier = 1;
+}
+
+// ---- fusion ----
+def Dl_FusedOp : Dl_Op<"fused", [IsolatedFromAbove, SingleBlock, Pure]> {
+  let summary = "Ops that become one kernel";
+  let description = [{
+    The body is dl ops on tensors; only its results exist in memory. `schedule` says how a target runs it:
+    `loop` (elementwise over one shape), `rows` (reductions along the last axes, elementwise before and after, row by row),
+    `columns` (reductions along the first axes), `gemm` (one product and its epilogue).
+  }];
+  let arguments = (ins StrAttr:$schedule, Variadic<Dl_Tensor>:$inputs);
+  let results = (outs Variadic<Dl_Tensor>:$results);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = "$schedule `(` $inputs `)` attr-dict-with-keyword $body `:` functional-type($inputs, $results)";
+  let hasVerifier = 1;
+}
+def Dl_YieldOp : Dl_Op<"yield", [Pure, Terminator, ReturnLike, ParentOneOf<["FusedOp"]>]> {
+  let summary = "The results of a fused kernel";
+  let arguments = (ins Variadic<Dl_Tensor>:$operands);
+  let assemblyFormat = "attr-dict ($operands^ `:` type($operands))?";
+}
+
+#endif

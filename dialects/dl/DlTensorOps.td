@@ -1,0 +1,194 @@
+//===- DlTensorOps.td - reductions, products, shapes, draws, composites -*- tablegen -*-===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#ifndef DL_TENSOR_OPS
+#define DL_TENSOR_OPS
+
+include "dialects/dl/DlBase.td"
+
+// ---- elements that come from no operand ----
+def Dl_FillOp : Dl_StructuralOp<"fill", [RepeatedInConsumers, ConstantLike, DeclareOpInterfaceMethods<GeneratorOpInterface>]> {
+  let summary = "A tensor of one number, rounded once to the element type; booleans are 0 and 1";
+  let arguments = (ins TypedAttrInterface:$value);
+  let results = (outs Dl_Tensor:$result);
+  let assemblyFormat = "$value attr-dict `:` type($result)";
+  let hasVerifier = 1;
+  let hasFolder = 1;
+  let builders = [
+    OpBuilder<(ins "::mlir::RankedTensorType":$type, "double":$value)>,
+    OpBuilder<(ins "::mlir::RankedTensorType":$type, "int64_t":$value)>];
+}
+def Dl_ConstantOp : Dl_StructuralOp<"constant"> {
+  let summary = "A tensor of given numbers";
+  let arguments = (ins ElementsAttr:$value);
+  let results = (outs Dl_Tensor:$result);
+  let assemblyFormat = "$value attr-dict `:` type($result)";
+  let hasVerifier = 1;
+}
+def Dl_SizeOp : Dl_StructuralOp<"size", [RepeatedInConsumers, DeclareOpInterfaceMethods<GeneratorOpInterface>]> {
+  let summary = "A size known when the function is called, as a number";
+  let arguments = (ins AffineMapAttr:$map);
+  let results = (outs Dl_Tensor:$result);
+  let assemblyFormat = "$map attr-dict `:` type($result)";
+  let hasVerifier = 1;
+}
+def Dl_IotaOp : Dl_StructuralOp<"iota", [RepeatedInConsumers, DeclareOpInterfaceMethods<GeneratorOpInterface, ["usesLinearOnly"]>]> {
+  let summary = "Each element's index along an axis";
+  let arguments = (ins I64Attr:$axis);
+  let results = (outs Dl_NumberTensor:$result);
+  let assemblyFormat = "$axis attr-dict `:` type($result)";
+  let hasVerifier = 1;
+}
+class Dl_RandomOp<string mnemonic, Constraint type> : Dl_StructuralOp<mnemonic, [RepeatedInConsumers, DeclareOpInterfaceMethods<GeneratorOpInterface>]> {
+  let description = [{
+    Philox4x32-10 (Salmon et al., SC 2011): key = the seed's low and high word, counter = (element / 4, stream, call's low and high word); word
+    element % 4. The element is the row-major number.
+  }];
+  let results = (outs type:$result);
+}
+def Dl_UniformOp : Dl_RandomOp<"uniform", Dl_FloatTensor> {
+  let summary = "Draws from [0, 1): the word's top 24 bits times 2^-24";
+  let arguments = (ins Dl_Scalar64:$seed, Dl_Scalar64:$call, UI32Attr:$stream);
+  let assemblyFormat = "$seed `,` $call attr-dict `:` type($result)";
+}
+def Dl_NormalOp : Dl_RandomOp<"normal", Dl_FloatTensor> {
+  let summary = "Draws from the standard normal distribution: Box and Muller's transform of the word pairs (0, 1) and (2, 3)";
+  let arguments = (ins Dl_Scalar64:$seed, Dl_Scalar64:$call, UI32Attr:$stream);
+  let assemblyFormat = "$seed `,` $call attr-dict `:` type($result)";
+}
+def Dl_RandintOp : Dl_RandomOp<"randint", Dl_IntTensor> {
+  let summary = "Draws whole numbers from [low, high): the high word of draw * (high - low), plus low";
+  let arguments = (ins Dl_Scalar64:$seed, Dl_Scalar64:$call, UI32Attr:$stream, I64Attr:$low, I64Attr:$high);
+  let assemblyFormat = "$seed `,` $call attr-dict `:` type($result)";
+  let hasVerifier = 1;
+}
+
+// ---- elements that move ----
+class Dl_IndexingOp<string mnemonic, list<Trait> traits = []>
+    : Dl_StructuralOp<mnemonic, !listconcat(traits, [RepeatedInConsumers, DeclareOpInterfaceMethods<IndexingOpInterface, ["keepsInnermost", "dropsInnermost", "getAxisMap", "keepsOrder"]>,
+                                                     DeclareOpInterfaceMethods<DifferentiableOpInterface>])> {
+  let results = (outs Dl_Tensor:$result);
+  let hasVerifier = 1;
+}
+def Dl_BroadcastOp : Dl_IndexingOp<"broadcast"> {
+  let summary = "Repeats along new axes: axis i of the operand is axis axes[i] of the result (increasing)";
+  let arguments = (ins Dl_Tensor:$x, DenseI64ArrayAttr:$axes);
+  let assemblyFormat = "$x $axes attr-dict `:` type($x) `->` type($result)";
+  let hasFolder = 1;
+}
+def Dl_ReshapeOp : Dl_IndexingOp<"reshape"> {
+  let summary = "The same elements in row-major order under another shape";
+  let arguments = (ins Dl_Tensor:$x);
+  let assemblyFormat = "$x attr-dict `:` type($x) `->` type($result)";
+  let hasFolder = 1;
+}
+def Dl_TransposeOp : Dl_IndexingOp<"transpose", [DeclareOpInterfaceMethods<InferTypeOpInterface>]> {
+  let summary = "Axis i of the result is axis permutation[i] of the operand";
+  let arguments = (ins Dl_Tensor:$x, DenseI64ArrayAttr:$permutation);
+  let assemblyFormat = "$x $permutation attr-dict `:` type($x) `->` type($result)";
+  let hasFolder = 1;
+}
+def Dl_SliceOp : Dl_IndexingOp<"slice"> {
+  let summary = "Element i of the result is element starts + i * strides of the operand, axis by axis; a stride may be negative";
+  let arguments = (ins Dl_Tensor:$x, AffineMapAttr:$starts, DenseI64ArrayAttr:$strides);
+  let assemblyFormat = "$x $starts $strides attr-dict `:` type($x) `->` type($result)";
+  let hasFolder = 1;
+}
+def Dl_PadOp : Dl_StructuralOp<"pad", [DeclareOpInterfaceMethods<DifferentiableOpInterface>]> {
+  let summary = "Slice's transpose: zeros, with the operand's elements at starts + i * strides";
+  let arguments = (ins Dl_Tensor:$x, AffineMapAttr:$starts, DenseI64ArrayAttr:$strides);
+  let results = (outs Dl_Tensor:$result);
+  let assemblyFormat = "$x $starts $strides attr-dict `:` type($x) `->` type($result)";
+  let hasVerifier = 1;
+}
+def Dl_ConcatOp : Dl_StructuralOp<"concat", [DeclareOpInterfaceMethods<DifferentiableOpInterface>, DeclareOpInterfaceMethods<InferTypeOpInterface>]> {
+  let summary = "The operands one after the other along an axis";
+  let arguments = (ins Variadic<Dl_Tensor>:$inputs, I64Attr:$axis);
+  let results = (outs Dl_Tensor:$result);
+  let assemblyFormat = "$inputs `axis` $axis attr-dict `:` type($inputs) `->` type($result)";
+  let hasVerifier = 1;
+}
+
+// ---- many become one ----
+class Dl_ReductionOp<string mnemonic, Constraint type, list<Trait> traits = []>
+    : Dl_FormulaOp<mnemonic, !listconcat(traits, [DeclareOpInterfaceMethods<ReductionOpInterface>, DeclareOpInterfaceMethods<InferTypeOpInterface>])> {
+  let arguments = (ins type:$x, DenseI64ArrayAttr:$axes);
+  let assemblyFormat = "$x $axes attr-dict `:` type($x) `->` type($result)";
+  let results = (outs type:$result);
+  let extraClassDefinition = vjpDef;
+}
+def Dl_SumOp : Dl_ReductionOp<"sum", Dl_NumberTensor> {
+  let summary = "Sum over axes";
+  let vjp = ["broadcastBack(dy, x, getAxes())"];
+}
+def Dl_MaxOp : Dl_ReductionOp<"max", Dl_NumberTensor> {
+  let summary = "Largest over axes; NaN if one is. The gradient goes to the first of equal ones";
+  let vjp = ["selectFirst(x, y, dy, getAxes())"];
+}
+def Dl_MinOp : Dl_ReductionOp<"min", Dl_NumberTensor> {
+  let summary = "Smallest over axes; NaN if one is. The gradient goes to the first of equal ones";
+  let vjp = ["selectFirst(x, y, dy, getAxes())"];
+}
+def Dl_AnyOp : Dl_ReductionOp<"any", Dl_BoolTensor> { let summary = "Whether one is true"; let vjp = ["none"]; }
+def Dl_AllOp : Dl_ReductionOp<"all", Dl_BoolTensor> { let summary = "Whether all are true"; let vjp = ["none"]; }
+class Dl_ArgOp<string mnemonic> : Dl_FormulaOp<mnemonic,
+    [DeclareOpInterfaceMethods<ReductionOpInterface, ["keepsIndex"]>, DeclareOpInterfaceMethods<InferTypeOpInterface>]> {
+  let arguments = (ins Dl_NumberTensor:$x, DenseI64ArrayAttr:$axes);
+  let assemblyFormat = "$x $axes attr-dict `:` type($x) `->` type($result)";
+  let results = (outs Dl_IntTensor:$result);
+  let vjp = ["none"];
+  let extraClassDefinition = vjpDef;
+}
+def Dl_ArgmaxOp : Dl_ArgOp<"argmax"> { let summary = "Index (i32) of the largest along the axes, in row-major order of these; the first of equal ones, the first NaN before all"; }
+def Dl_ArgminOp : Dl_ArgOp<"argmin"> { let summary = "Index (i32) of the smallest along the axes, in row-major order of these; the first of equal ones, the first NaN before all"; }
+
+// ---- products ----
+def Dl_MatmulOp : Dl_StructuralOp<"matmul", [ContractionOpInterface, DeclareOpInterfaceMethods<DifferentiableOpInterface>,
+                                             DeclareOpInterfaceMethods<InferTypeOpInterface>]> {
+  let summary = "Matrix product over equal leading axes: result[b…, m, n] = sum over k of lhs[b…, m, k] * rhs[b…, k, n]";
+  let description = [{ With lhsTransposed, lhs lies as [b…, k, m]; with rhsTransposed, rhs lies as [b…, n, k]. One chain of fused multiply-adds over increasing k per element. }];
+  let arguments = (ins Dl_FloatTensor:$lhs, Dl_FloatTensor:$rhs, UnitAttr:$lhsTransposed, UnitAttr:$rhsTransposed);
+  let results = (outs Dl_FloatTensor:$result);
+  let assemblyFormat = "(`transposed` $lhsTransposed^)? $lhs `,` (`transposed` $rhsTransposed^)? $rhs attr-dict `:` type($lhs) `,` type($rhs) `->` type($result)";
+  let hasVerifier = 1;
+  let hasCanonicalizer = 1;
+}
+
+// ---- composites: whole until they are taken apart before fusion ----
+class Dl_CompositeOp<string mnemonic, list<Trait> traits = []>
+    : Dl_FormulaOp<mnemonic, !listconcat(traits, [DeclareOpInterfaceMethods<DecomposableOpInterface>])> {
+  let extraClassDefinition = vjpDef;
+}
+class Dl_SoftmaxLikeOp<string mnemonic> : Dl_CompositeOp<mnemonic, [SameOperandsAndResultType]> {
+  let arguments = (ins Dl_FloatTensor:$x, I64Attr:$axis);
+  let results = (outs Dl_FloatTensor:$result);
+  let assemblyFormat = "$x `axis` $axis attr-dict `:` type($result)";
+  let hasVerifier = 1;
+}
+def Dl_SoftmaxOp : Dl_SoftmaxLikeOp<"softmax"> {
+  let summary = "exp(x - max x), divided by its sum along the axis";
+  let vjp = ["y * (dy - sumAlong(mulNoNan(y, dy), getAxis()))"];
+}
+def Dl_LogSoftmaxOp : Dl_SoftmaxLikeOp<"log_softmax"> {
+  let summary = "log(softmax(x))";
+  let vjp = ["dy - exp(y) * sumAlong(dy, getAxis())"];
+}
+def Dl_LogsumexpOp : Dl_CompositeOp<"logsumexp", [DeclareOpInterfaceMethods<InferTypeOpInterface>]> {
+  let summary = "log of the sum of exp(x) along an axis, without overflow";
+  let arguments = (ins Dl_FloatTensor:$x, I64Attr:$axis);
+  let results = (outs Dl_FloatTensor:$result);
+  let assemblyFormat = "$x `axis` $axis attr-dict `:` type($x) `->` type($result)";
+  let vjp = ["softmax(x, getAxis()) * broadcastBack(dy, x, {static_cast<int64_t>(getAxis())})"];
+  let hasVerifier = 1;
+}
+def Dl_CrossEntropyOp : Dl_CompositeOp<"cross_entropy", [DeclareOpInterfaceMethods<InferTypeOpInterface>]> {
+  let summary = "logsumexp(scores) - scores[label] along the last axis, for each label; 0 where the label is -100";
+  let arguments = (ins Dl_FloatTensor:$scores, Dl_IntTensor:$label);
+  let results = (outs Dl_FloatTensor:$result);
+  let assemblyFormat = "$scores `,` $label attr-dict `:` type($scores) `,` type($label) `->` type($result)";
+  let vjp = ["crossEntropyGradient(scores, label, dy)", "none"];
+  let hasVerifier = 1;
+}
+
+#endif

@@ -1,0 +1,240 @@
+/*===- model_abi.h - the seam between generated code and the runtime -*- C -*-===
+ * Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+ * SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+ *===----------------------------------------------------------------------===
+ *
+ * The one contract between a compiled model and the runtime; it stands alone, without any other header of the project.
+ *
+ * A compiled model consists of
+ *  - a *description* (dl_blob): position independent, little endian, offsets instead of pointers. It lies in an ELF note
+ *    (name DL_NOTE_NAME, type DL_NOTE_TYPE) so that it can be read, and refused, before any code of the file runs;
+ *  - *code*: one entry per function, found through the query symbol that the description names.
+ * Generated code calls nothing but the functions of dl_host, which the runtime hands to it in every frame (and libm's
+ * scalar functions); it keeps no state of its own.
+ *
+ * Rules of the description: every dl_ref is a byte offset from the blob's first byte, 0 means "none"; structures lie at
+ * multiples of 8 bytes; strings end in NUL; arrays are contiguous. A reader validates every offset before it follows it.
+ */
+#ifndef DLRT_MODEL_ABI_H
+#define DLRT_MODEL_ABI_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define DL_ABI_VERSION 1u
+#define DL_NOTE_NAME "dlc"
+#define DL_NOTE_TYPE 1u
+#define DL_BLOB_MAGIC "DLMODEL" /* with its NUL: 8 bytes */
+#define DL_MAX_RANK 8
+#define DL_MAX_DIMS 16 /* dynamic dimensions of a model */
+#define DL_BUFFER_ALIGNMENT 64
+
+/* Element types. The numbers are part of the ABI; sizes in bytes are dl_dtype_bytes' business. */
+typedef enum dl_dtype {
+  DL_BOOL = 0, DL_U8 = 1, DL_I8 = 2, DL_I16 = 3, DL_I32 = 4, DL_I64 = 5, DL_F16 = 6, DL_BF16 = 7, DL_F32 = 8, DL_F64 = 9,
+  DL_DTYPE_COUNT = 10
+} dl_dtype;
+
+typedef uint32_t dl_ref; /* byte offset from the blob's start; 0: none */
+
+/* A size: a postfix program over int64 values; it leaves exactly one value. Operands follow their opcode in the code array.
+ * Evaluation is exact: an overflow is an error of the call. Static sizes are {DL_SIZE_CONST, n}. */
+typedef enum dl_size_op {
+  DL_SIZE_CONST = 0,    /* push the following word */
+  DL_SIZE_DIM = 1,      /* push dynamic dimension number <following word> */
+  DL_SIZE_ADD = 2,
+  DL_SIZE_MUL = 3,
+  DL_SIZE_FLOORDIV = 4,
+  DL_SIZE_CEILDIV = 5,
+  DL_SIZE_MOD = 6,
+  DL_SIZE_EQ = 7,       /* comparisons push 1 or 0 */
+  DL_SIZE_NE = 8,
+  DL_SIZE_LT = 9,
+  DL_SIZE_LE = 10,
+  DL_SIZE_AND = 11,
+  DL_SIZE_OR = 12,
+  DL_SIZE_NOT = 13
+} dl_size_op;
+
+typedef struct dl_size {
+  uint32_t count; /* words of code */
+  uint32_t reserved;
+  int64_t code[1]; /* [count] */
+} dl_size;
+
+typedef enum dl_variable_kind {
+  DL_VARIABLE_TRAINED = 0, /* var */
+  DL_VARIABLE_STATE = 1,   /* state of the model */
+  DL_VARIABLE_SLOT = 2,    /* state of an optimizer, its settings included */
+  DL_VARIABLE_RANDOM = 3   /* random.seed, random.calls (i64) */
+} dl_variable_kind;
+
+typedef struct dl_variable_desc {
+  dl_ref name; /* dotted path */
+  dl_ref doc;
+  uint8_t dtype;
+  uint8_t rank;
+  uint8_t kind;
+  uint8_t reserved;
+  dl_ref dims; /* int64_t[rank] */
+  uint64_t bytes;
+} dl_variable_desc;
+
+/* An argument or a result of a function. */
+typedef struct dl_value_desc {
+  dl_ref name;
+  uint8_t dtype;
+  uint8_t rank;
+  uint8_t has_default; /* arguments: may be left out; a scalar then takes default_value */
+  uint8_t reserved;
+  dl_ref dims;     /* dl_ref[rank], each to a dl_size */
+  dl_ref reserved2;
+  double default_value;
+} dl_value_desc;
+
+typedef enum dl_buffer_kind {
+  DL_BUFFER_ARGUMENT = 0, /* index: argument; read only */
+  DL_BUFFER_RESULT = 1,   /* index: result; the caller's memory, or a place in the arena where the caller passed none */
+  DL_BUFFER_VARIABLE = 2, /* index: variable */
+  DL_BUFFER_ARENA = 3,    /* lives from launch `first` to launch `last`, both included */
+  DL_BUFFER_CONSTANT = 4  /* index: byte offset of the bytes within the blob (alignment DL_BUFFER_ALIGNMENT); read only */
+} dl_buffer_kind;
+
+typedef struct dl_buffer_desc {
+  uint8_t kind;
+  uint8_t reserved[3];
+  uint32_t index;
+  dl_ref bytes; /* dl_size: how many */
+  uint32_t first, last; /* RESULT and ARENA: lifetime in launches of the function */
+  uint32_t reserved2;
+} dl_buffer_desc;
+
+/* A condition on sizes, checked on entry: `condition` must not be zero. */
+typedef struct dl_check_desc {
+  dl_ref condition; /* dl_size */
+  dl_ref message;   /* what to say otherwise */
+} dl_check_desc;
+
+typedef enum dl_function_flags {
+  DL_FUNCTION_CONST = 1u << 0,  /* neither assigns nor draws: may run on many threads over one const instance */
+  DL_FUNCTION_INIT = 1u << 1,   /* assigns every variable its initial value; not listed for users */
+  DL_FUNCTION_TRAIN = 1u << 2   /* a train step */
+} dl_function_flags;
+
+typedef struct dl_kernel_desc {
+  dl_ref name;
+  dl_ref location; /* "file:line" of the program's text */
+} dl_kernel_desc;
+
+typedef struct dl_function_desc {
+  dl_ref name;
+  dl_ref doc;
+  uint32_t flags;
+  uint32_t argument_count;
+  dl_ref arguments; /* dl_value_desc[] */
+  uint32_t result_count;
+  dl_ref results; /* dl_value_desc[] */
+  uint32_t buffer_count;
+  dl_ref buffers; /* dl_buffer_desc[]: dl_frame.buffers has one pointer for each, in this order */
+  uint32_t check_count;
+  dl_ref checks; /* dl_check_desc[] */
+  uint32_t kernel_count;
+  dl_ref kernels; /* dl_kernel_desc[] */
+  uint32_t launch_count;
+  uint64_t scratch_bytes; /* for each worker thread */
+} dl_function_desc;
+
+/* What a fault (dl_fault.site - 1) means, e.g. a label outside its classes. The message may hold {index} and {value}. */
+typedef struct dl_fault_desc {
+  dl_ref message;
+  dl_ref location;
+} dl_fault_desc;
+
+typedef struct dl_blob {
+  char magic[8];
+  uint32_t abi_version;
+  uint32_t blob_bytes;
+  dl_ref name;     /* of the model */
+  dl_ref doc;
+  dl_ref compiler; /* e.g. "dlc 0.1.0, LLVM 22.1.8" */
+  dl_ref triple;
+  dl_ref cpu;
+  dl_ref features; /* what the processor must have: names of LLVM's x86 features, comma separated: "avx,avx2,fma" */
+  dl_ref query;    /* name of the query symbol */
+  uint32_t dim_count;
+  dl_ref dims; /* dl_ref[]: names of the dynamic dimensions */
+  uint32_t variable_count;
+  dl_ref variables; /* dl_variable_desc[] */
+  uint32_t function_count;
+  dl_ref functions; /* dl_function_desc[]; dl_model.entries is in the same order */
+  uint32_t fault_count;
+  dl_ref faults; /* dl_fault_desc[] */
+  uint32_t reserved[3];
+} dl_blob;
+
+/* ---- code ---- */
+
+typedef struct dl_frame dl_frame;
+
+/* Runs tasks [begin, end) of a launch. `scratch` is this worker's own memory: dl_function_desc.scratch_bytes bytes, aligned to
+ * DL_BUFFER_ALIGNMENT. Tasks of one launch are independent of each other and of the order they run in. */
+typedef void (*dl_kernel_fn)(const dl_frame *frame, int64_t begin, int64_t end, void *scratch);
+
+/* What the runtime hands to generated code. */
+typedef struct dl_host {
+  uint32_t abi_version;
+  uint32_t size; /* of this structure */
+  /* Runs all tasks 0..tasks-1 of a kernel and returns when they are done. `kernel` indexes dl_function_desc.kernels. */
+  void (*parallel)(const dl_frame *frame, dl_kernel_fn function, int64_t tasks, uint32_t kernel);
+} dl_host;
+
+/* The first fault of a call; generated code writes it only where site is 0 and returns early from the entry, before any
+ * variable has changed. */
+typedef struct dl_fault {
+  int64_t site;  /* 0: none; else number of the dl_fault_desc, plus 1 */
+  int64_t index; /* which element */
+  int64_t value; /* what it was */
+} dl_fault;
+
+struct dl_frame {
+  const dl_host *host;
+  void *const *buffers;
+  const int64_t *dims; /* values of the dynamic dimensions */
+  dl_fault *fault;
+};
+
+/* Runs a function once: its launches in order. */
+typedef void (*dl_entry_fn)(const dl_frame *frame);
+
+typedef struct dl_model {
+  uint32_t abi_version;
+  uint32_t size; /* of this structure */
+  const dl_blob *blob;
+  const dl_entry_fn *entries;
+  const struct dlrt_api *runtime; /* the runtime linked into the artefact, or NULL */
+} dl_model;
+
+/* The query symbol: NULL where the artefact does not speak the version asked for. */
+typedef const dl_model *(*dl_query_fn)(uint32_t abi_version);
+
+#ifdef __cplusplus
+#define DL_STATIC_ASSERT(condition) static_assert(condition, #condition)
+#else
+#define DL_STATIC_ASSERT(condition) _Static_assert(condition, #condition)
+#endif
+DL_STATIC_ASSERT(sizeof(dl_variable_desc) == 24);
+DL_STATIC_ASSERT(sizeof(dl_value_desc) == 24);
+DL_STATIC_ASSERT(sizeof(dl_buffer_desc) == 24);
+DL_STATIC_ASSERT(sizeof(dl_check_desc) == 8);
+DL_STATIC_ASSERT(sizeof(dl_kernel_desc) == 8);
+DL_STATIC_ASSERT(sizeof(dl_function_desc) == 64);
+DL_STATIC_ASSERT(sizeof(dl_blob) == 88);
+DL_STATIC_ASSERT(sizeof(dl_frame) == 32);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

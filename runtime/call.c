@@ -1,0 +1,452 @@
+/*===- call.c - calling a function -*- C -*-===
+ * Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+ * SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+ *===----------------------------------------------------------------------===
+ *
+ * A call binds the dynamic dimensions from its arguments' shapes, checks everything that the
+ * description says about arguments and results, finds the plan for these shapes, and runs the code.
+ * Only the first call of a shape allocates.
+ */
+#include "internal.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+/* ---- binding and checking ---- */
+
+/* What messages about a function need. */
+typedef struct signature {
+  const dlrt_model *model;
+  const dl_blob *blob;
+  uint32_t number; /* in the blob */
+  const dl_function_desc *desc;
+  const char *name;
+  const dl_value_desc *arguments, *results;
+} signature;
+
+static signature signature_of(const dlrt_model *model, uint32_t function) {
+  signature s = {.model = model, .blob = model->blob, .number = function};
+  s.desc = &dlrt_functions(s.blob)[function];
+  s.name = dlrt_string(s.blob, s.desc->name);
+  s.arguments = dlrt_at(s.blob, s.desc->arguments);
+  s.results = dlrt_at(s.blob, s.desc->results);
+  return s;
+}
+
+/* "argument 'x' of 'step'". An unnamed result has its number. */
+typedef struct label {
+  char text[160];
+} label;
+
+static label label_of(const signature *s, uint32_t value) {
+  label l;
+  bool is_argument = value < s->desc->argument_count;
+  uint32_t number = is_argument ? value : value - s->desc->argument_count;
+  const char *name =
+      dlrt_string(s->blob, is_argument ? s->arguments[number].name : s->results[number].name);
+  if (*name)
+    snprintf(l.text, sizeof l.text, "%s '%.60s' of '%.60s'", is_argument ? "argument" : "result",
+             name, s->name);
+  else
+    snprintf(l.text, sizeof l.text, "%s %u of '%.60s'", is_argument ? "argument" : "result", number,
+             s->name);
+  return l;
+}
+
+/* The type as declared: "f32[N, 784]". */
+static const char *expected_shape(const signature *s, uint32_t value) {
+  return s->model->shapes[s->model->first_value[s->number] + value];
+}
+
+static const char *dtype_name(uint8_t dtype) {
+  const char *name = dlrt_dtype_name((dlrt_dtype)dtype);
+  return name ? name : "unknown";
+}
+
+static dlrt_status mismatch(const signature *s, uint32_t argument, const dlrt_tensor *given,
+                            const char *reason) {
+  char type[DLRT_TYPE_TEXT];
+  return dlrt_fail(DLRT_INVALID_ARGUMENT, "%s: expected %s%s, got %s: %s",
+                   label_of(s, argument).text, dtype_name(s->arguments[argument].dtype),
+                   expected_shape(s, argument),
+                   dlrt_type_text(type, given->dtype, given->rank, given->dims), reason);
+}
+
+static dlrt_status size_failure(const signature *s, const char *whose, dlrt_size_result result) {
+  return dlrt_fail(DLRT_INVALID_ARGUMENT, "%s of '%s' has no value for these arguments: %s", whose,
+                   s->name,
+                   result == DLRT_SIZE_OVERFLOW           ? "it overflows 64 bits"
+                   : result == DLRT_SIZE_DIVISION_BY_ZERO ? "division by zero"
+                                                          : "no argument binds a dimension of it");
+}
+
+/* Whether a size is just a dimension; tells which. */
+static bool is_bare_dim(const dl_size *size, uint32_t *out_dim) {
+  if (size->count != 2 || size->code[0] != DL_SIZE_DIM)
+    return false;
+  *out_dim = (uint32_t)size->code[1];
+  return true;
+}
+
+/* An argument that takes its default: left out at the end, or NULL where data counts. */
+static bool takes_default(const dl_value_desc *desc, const dlrt_tensor *arguments, uint32_t count,
+                          uint32_t i, bool with_data) {
+  return desc->has_default && (i >= count || !with_data || !arguments[i].data);
+}
+
+/* Binds the dimensions and checks types, shapes and the function's conditions. With `with_data`, an
+ * argument with NULL data takes its default; without, data is not looked at. */
+static dlrt_status bind(const signature *s, const dlrt_tensor *arguments, uint32_t count,
+                        bool with_data, dlrt_binding *binding) {
+  memset(binding, 0, sizeof *binding);
+  if (count > s->desc->argument_count)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "'%s' takes %u argument%s, got %u", s->name,
+                     s->desc->argument_count, s->desc->argument_count == 1 ? "" : "s", count);
+  if (count && !arguments)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "arguments of '%s' is NULL, but %u are given", s->name,
+                     count);
+  /* Types, and dimensions from where a shape names one alone. */
+  for (uint32_t i = 0; i < s->desc->argument_count; ++i) {
+    const dl_value_desc *desc = &s->arguments[i];
+    if (takes_default(desc, arguments, count, i, with_data))
+      continue;
+    if (i >= count)
+      return dlrt_fail(DLRT_INVALID_ARGUMENT, "%s is missing: expected %s%s", label_of(s, i).text,
+                       dtype_name(desc->dtype), expected_shape(s, i));
+    const dlrt_tensor *given = &arguments[i];
+    char reason[128];
+    if (given->dtype != desc->dtype) {
+      snprintf(reason, sizeof reason, "element type is %s, not %s", dtype_name(given->dtype),
+               dtype_name(desc->dtype));
+      return mismatch(s, i, given, reason);
+    }
+    if (given->rank != desc->rank) {
+      snprintf(reason, sizeof reason, "rank is %u, not %u", given->rank, desc->rank);
+      return mismatch(s, i, given, reason);
+    }
+    for (uint32_t d = 0; d < desc->rank; ++d) {
+      uint32_t dim;
+      if (given->dims[d] < 0) {
+        snprintf(reason, sizeof reason, "dimension %u is %lld", d, (long long)given->dims[d]);
+        return mismatch(s, i, given, reason);
+      }
+      if (is_bare_dim(dlrt_value_dim(s->blob, desc, d), &dim) && !(binding->bound >> dim & 1)) {
+        binding->dims[dim] = given->dims[d];
+        binding->bound |= 1u << dim;
+      }
+    }
+  }
+  /* Shapes. */
+  for (uint32_t i = 0; i < count; ++i) {
+    const dl_value_desc *desc = &s->arguments[i];
+    if (takes_default(desc, arguments, count, i, with_data))
+      continue;
+    uint64_t bytes;
+    for (uint32_t d = 0; d < desc->rank; ++d) {
+      const dl_size *size = dlrt_value_dim(s->blob, desc, d);
+      int64_t expected;
+      dlrt_size_result result = dlrt_size_evaluate(size, binding, &expected);
+      if (result != DLRT_SIZE_OK)
+        return size_failure(s, "an argument's shape", result);
+      if (arguments[i].dims[d] == expected)
+        continue;
+      char reason[DLRT_SIZE_TEXT + 96], words[DLRT_SIZE_TEXT];
+      /* Says what the number follows from, except where the shape shows the number itself. */
+      int length = snprintf(reason, sizeof reason, "dimension %u is %lld, not ", d,
+                            (long long)arguments[i].dims[d]);
+      if (size->count == 2 && size->code[0] == DL_SIZE_CONST)
+        snprintf(reason + length, sizeof reason - (size_t)length, "%lld", (long long)expected);
+      else
+        snprintf(reason + length, sizeof reason - (size_t)length, "%s = %lld",
+                 dlrt_size_text(words, s->blob, size), (long long)expected);
+      return mismatch(s, i, &arguments[i], reason);
+    }
+    if (!dlrt_tensor_bytes(desc->dtype, desc->rank, arguments[i].dims, &bytes))
+      return mismatch(s, i, &arguments[i], "its bytes overflow 64 bits");
+  }
+  /* Conditions. */
+  const dl_check_desc *checks = dlrt_at(s->blob, s->desc->checks);
+  for (uint32_t c = 0; c < s->desc->check_count; ++c) {
+    int64_t holds;
+    dlrt_size_result result =
+        dlrt_size_evaluate(dlrt_at(s->blob, checks[c].condition), binding, &holds);
+    if (result != DLRT_SIZE_OK)
+      return size_failure(s, "a condition", result);
+    if (!holds)
+      return dlrt_fail(DLRT_INVALID_ARGUMENT, "arguments of '%s': %s", s->name,
+                       dlrt_string(s->blob, checks[c].message));
+  }
+  return NULL;
+}
+
+/* Writes type and shape of each result asked for. */
+static dlrt_status shape_results(const signature *s, const dlrt_binding *binding,
+                                 dlrt_tensor *results, uint32_t count) {
+  if (count > s->desc->result_count)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "'%s' has %u result%s, got room for %u", s->name,
+                     s->desc->result_count, s->desc->result_count == 1 ? "" : "s", count);
+  if (count && !results)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "results of '%s' is NULL, but %u are asked for",
+                     s->name, count);
+  for (uint32_t i = 0; i < count; ++i) {
+    const dl_value_desc *desc = &s->results[i];
+    uint64_t bytes;
+    for (uint32_t d = 0; d < desc->rank; ++d) {
+      dlrt_size_result result =
+          dlrt_size_evaluate(dlrt_value_dim(s->blob, desc, d), binding, &results[i].dims[d]);
+      if (result != DLRT_SIZE_OK)
+        return size_failure(s, "a result's shape", result);
+    }
+    results[i].rank = desc->rank;
+    results[i].dtype = desc->dtype;
+    if (!dlrt_tensor_bytes(desc->dtype, desc->rank, results[i].dims, &bytes)) {
+      char type[DLRT_TYPE_TEXT];
+      return dlrt_fail(DLRT_OUT_OF_MEMORY, "%s: %s has no size in bytes",
+                       label_of(s, s->desc->argument_count + i).text,
+                       dlrt_type_text(type, desc->dtype, desc->rank, results[i].dims));
+    }
+  }
+  return NULL;
+}
+
+/* Bytes of a tensor whose shape has been checked. */
+static uint64_t bytes_of(const dlrt_tensor *tensor) {
+  uint64_t bytes = 0;
+  (void)dlrt_tensor_bytes(tensor->dtype, tensor->rank, tensor->dims, &bytes);
+  return bytes;
+}
+
+static dlrt_status check_room(const signature *s, uint32_t value, const dlrt_tensor *tensor,
+                              bool bytes_may_be_unknown) {
+  uint64_t needed = bytes_of(tensor);
+  char type[DLRT_TYPE_TEXT];
+  if (needed > tensor->bytes && !(bytes_may_be_unknown && tensor->bytes == 0))
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "%s: %s has %llu bytes, but its data has room for %zu",
+                     label_of(s, value).text,
+                     dlrt_type_text(type, tensor->dtype, tensor->rank, tensor->dims),
+                     (unsigned long long)needed, tensor->bytes);
+  size_t alignment = dlrt_dtype_bytes((dlrt_dtype)tensor->dtype);
+  if ((uintptr_t)tensor->data % alignment != 0)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "%s: data is not aligned to the %zu bytes of a %s",
+                     label_of(s, value).text, alignment, dtype_name(tensor->dtype));
+  return NULL;
+}
+
+static bool overlap(const dlrt_tensor *a, const dlrt_tensor *b) {
+  uintptr_t a_start = (uintptr_t)a->data, b_start = (uintptr_t)b->data;
+  uint64_t a_bytes = bytes_of(a), b_bytes = bytes_of(b);
+  return a_bytes && b_bytes && a_start < b_start + b_bytes && b_start < a_start + a_bytes;
+}
+
+/* The caller's memory: present, large enough, aligned, and apart. */
+static dlrt_status check_data(const signature *s, const dlrt_tensor *arguments,
+                              uint32_t argument_count, const dlrt_tensor *results,
+                              uint32_t result_count) {
+  dlrt_status status;
+  uint32_t first_result = s->desc->argument_count;
+  for (uint32_t i = 0; i < argument_count; ++i) {
+    if (takes_default(&s->arguments[i], arguments, argument_count, i, true))
+      continue;
+    if (!arguments[i].data && bytes_of(&arguments[i]))
+      return dlrt_fail(DLRT_INVALID_ARGUMENT, "%s: expected %s%s, got NULL data",
+                       label_of(s, i).text, dtype_name(s->arguments[i].dtype),
+                       expected_shape(s, i));
+    if ((status = check_room(s, i, &arguments[i], true)))
+      return status;
+  }
+  for (uint32_t i = 0; i < result_count; ++i) {
+    if (!results[i].data)
+      continue;
+    if ((status = check_room(s, first_result + i, &results[i], false)))
+      return status;
+    for (uint32_t j = 0; j < argument_count; ++j)
+      if (!takes_default(&s->arguments[j], arguments, argument_count, j, true) &&
+          overlap(&results[i], &arguments[j]))
+        return dlrt_fail(DLRT_INVALID_ARGUMENT, "%s overlaps %s in memory",
+                         label_of(s, first_result + i).text, label_of(s, j).text);
+    for (uint32_t j = 0; j < i; ++j)
+      if (results[j].data && overlap(&results[i], &results[j]))
+        return dlrt_fail(DLRT_INVALID_ARGUMENT, "%s overlaps %s in memory",
+                         label_of(s, first_result + i).text, label_of(s, first_result + j).text);
+  }
+  return NULL;
+}
+
+/* ---- running ---- */
+
+/* The frame as generated code sees it, and what the runtime finds behind it. */
+typedef struct call {
+  dl_frame frame;
+  dlrt_instance *instance;
+  dlrt_context *context;
+  uint32_t function; /* as users count them, UINT32_MAX for the init function */
+} call;
+
+static int64_t now_ns(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+static void parallel(const dl_frame *frame, dl_kernel_fn function, int64_t tasks, uint32_t kernel) {
+  const call *c = (const call *)frame;
+  if (tasks <= 0)
+    return;
+  dlrt_pool *pool = c->instance->pool;
+  dlrt_profile_fn profile = c->function == UINT32_MAX ? NULL : c->instance->profile;
+  int64_t start = 0;
+  if (profile) {
+    profile(c->instance->profile_user, c->function, kernel, tasks, -1);
+    start = now_ns();
+  }
+  if (tasks == 1 || !pool || !dlrt_pool_run(pool, frame, function, tasks, c->context->scratch.data))
+    function(frame, 0, tasks, c->context->scratch.data);
+  if (profile)
+    profile(c->instance->profile_user, c->function, kernel, tasks, now_ns() - start);
+}
+
+static const dl_host host = {
+    .abi_version = DL_ABI_VERSION, .size = sizeof host, .parallel = parallel};
+
+/* A fault in words, {index} and {value} filled in. */
+static dlrt_status fault_status(const signature *s, const dl_fault *fault) {
+  if (fault->site < 1 || fault->site > s->blob->fault_count)
+    return dlrt_fail(DLRT_FAULT, "'%s': unknown fault %lld of element %lld, value %lld", s->name,
+                     (long long)fault->site, (long long)fault->index, (long long)fault->value);
+  const dl_fault_desc *desc =
+      (const dl_fault_desc *)dlrt_at(s->blob, s->blob->faults) + (fault->site - 1);
+  const char *template = dlrt_string(s->blob, desc->message),
+             *location = dlrt_string(s->blob, desc->location);
+  char words[1024];
+  size_t used = 0;
+  while (*template && used + 24 < sizeof words) {
+    if (strncmp(template, "{index}", 7) == 0 || strncmp(template, "{value}", 7) == 0) {
+      int64_t number = template[1] == 'i' ? fault->index : fault->value;
+      used += (size_t)snprintf(words + used, sizeof words - used, "%lld", (long long)number);
+      template += 7;
+    } else
+      words[used++] = *template++;
+  }
+  words[used] = 0;
+  return *location ? dlrt_fail(DLRT_FAULT, "%s: in '%s': %s", location, s->name, words)
+                   : dlrt_fail(DLRT_FAULT, "in '%s': %s", s->name, words);
+}
+
+/* Fills in the buffers' addresses: one for each buffer of the description. */
+static void place_buffers(const signature *s, const dlrt_instance *instance, dlrt_context *context,
+                          const dlrt_plan *plan, const dlrt_tensor *arguments,
+                          uint32_t argument_count, const dlrt_tensor *results,
+                          uint32_t result_count) {
+  const dl_buffer_desc *buffers = dlrt_at(s->blob, s->desc->buffers);
+  for (uint32_t b = 0; b < s->desc->buffer_count; ++b) {
+    uint32_t index = buffers[b].index;
+    void *data = NULL;
+    switch (buffers[b].kind) {
+    case DL_BUFFER_ARGUMENT:
+      if (takes_default(&s->arguments[index], arguments, argument_count, index, true)) {
+        data = &context->defaults[index];
+        dlrt_store_scalar(s->arguments[index].dtype, s->arguments[index].default_value, data);
+      } else
+        data = arguments[index].data;
+      break;
+    case DL_BUFFER_VARIABLE:
+      data = dlrt_variable_data(instance, index);
+      break;
+    case DL_BUFFER_CONSTANT:
+      data = (void *)dlrt_at(s->blob, index);
+      break;
+    case DL_BUFFER_RESULT:
+      if (index < result_count && results[index].data) {
+        data = results[index].data;
+        break;
+      }
+      /* fallthrough */
+    case DL_BUFFER_ARENA:
+      /* There is no arena where nothing in it has any bytes; an address of its own is due all the
+       * same. */
+      data = plan->arena_bytes ? (char *)context->arena.data + plan->offsets[b]
+                               : context->scratch.data;
+      break;
+    }
+    context->buffers[b] = data;
+  }
+}
+
+dlrt_status dlrt_run(dlrt_instance *instance, uint32_t function, const dlrt_tensor *arguments,
+                     uint32_t argument_count, dlrt_tensor *results, uint32_t result_count) {
+  const signature s = signature_of(instance->model, function);
+  dlrt_binding binding;
+  dlrt_status status;
+  if ((status = bind(&s, arguments, argument_count, true, &binding)) ||
+      (status = shape_results(&s, &binding, results, result_count)) ||
+      (status = check_data(&s, arguments, argument_count, results, result_count)))
+    return status;
+  uint64_t arena_results =
+      s.desc->result_count >= 64 ? UINT64_MAX : (1ull << s.desc->result_count) - 1;
+  for (uint32_t i = 0; i < result_count && i < 64; ++i)
+    if (results[i].data)
+      arena_results &= ~(1ull << i);
+  dlrt_context *context;
+  const dlrt_plan *plan;
+  if ((status = dlrt_context_acquire(instance, &context)))
+    return status;
+  if (!(status = dlrt_plan_find(instance, context, function, &binding, arena_results, &plan))) {
+    dl_fault fault = {0, 0, 0};
+    call c = {.frame = {&host, context->buffers, binding.dims, &fault},
+              .instance = instance,
+              .context = context,
+              .function = UINT32_MAX};
+    if (instance->profile)
+      for (uint32_t i = 0; i < instance->model->exported_count; ++i)
+        if (instance->model->exported[i] == function)
+          c.function = i;
+    place_buffers(&s, instance, context, plan, arguments, argument_count, results, result_count);
+    uint32_t saved = dlrt_float_environment_enter();
+    instance->model->entries[function](&c.frame);
+    dlrt_float_environment_leave(saved);
+    if (fault.site)
+      status = fault_status(&s, &fault);
+  }
+  dlrt_context_release(context);
+  return status;
+}
+
+static dlrt_status check_function(const dlrt_model *model, uint32_t function) {
+  if (function >= model->exported_count)
+    return dlrt_fail(DLRT_NOT_FOUND, "no function %u: model '%s' has %u", function,
+                     dlrt_string(model->blob, model->blob->name), model->exported_count);
+  return NULL;
+}
+
+dlrt_status dlrt_call(dlrt_instance *instance, uint32_t function, const dlrt_tensor *arguments,
+                      uint32_t argument_count, dlrt_tensor *results, uint32_t result_count) {
+  if (!instance)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "instance is NULL");
+  const dlrt_model *model = instance->model;
+  dlrt_status status = check_function(model, function);
+  if (status)
+    return status;
+  uint32_t number = model->exported[function];
+  bool exclusive = !(dlrt_functions(model->blob)[number].flags & DL_FUNCTION_CONST);
+  if ((status = dlrt_instance_enter(instance, exclusive)))
+    return status;
+  status = dlrt_run(instance, number, arguments, argument_count, results, result_count);
+  dlrt_instance_leave(instance, exclusive);
+  return status;
+}
+
+dlrt_status dlrt_result_shapes(const dlrt_model *model, uint32_t function,
+                               const dlrt_tensor *arguments, uint32_t argument_count,
+                               dlrt_tensor *results, uint32_t result_count) {
+  if (!model)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "model is NULL");
+  dlrt_status status = check_function(model, function);
+  if (status)
+    return status;
+  const signature s = signature_of(model, model->exported[function]);
+  dlrt_binding binding;
+  if ((status = bind(&s, arguments, argument_count, false, &binding)))
+    return status;
+  return shape_results(&s, &binding, results, result_count);
+}

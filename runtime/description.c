@@ -1,0 +1,366 @@
+/*===- description.c - checks a model's description -*- C -*-===
+ * Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+ * SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+ *===----------------------------------------------------------------------===
+ *
+ * A description may come from a damaged or hostile file. Nothing in it is believed: one walk
+ * follows every reference with its bounds and checks every number that later code uses as an index,
+ * a size or a count. What has passed is read without checks everywhere else.
+ */
+#include "internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The walk. `path` says where it is, for messages. */
+typedef struct reader {
+  const uint8_t *base;
+  const dl_blob *blob;
+  uint32_t bytes;
+  uint64_t listed; /* bytes of the functions' tables so far: more than the blob has would be tables
+                      laid over each other */
+  char path[256];
+  dlrt_status status; /* the first failure */
+} reader;
+
+static bool damaged(reader *r, const char *what) {
+  if (!r->status)
+    r->status = dlrt_fail(DLRT_CORRUPT, "damaged description: %s%s%s", r->path,
+                          r->path[0] ? ": " : "", what);
+  return false;
+}
+
+static void enter(reader *r, const char *kind, uint32_t number) {
+  size_t used = strlen(r->path);
+  snprintf(r->path + used, sizeof r->path - used, "%s%s %u", used ? ", " : "", kind, number);
+}
+static void leave(reader *r) {
+  char *comma = strrchr(r->path, ',');
+  *(comma ? comma : r->path) = 0;
+}
+
+/* `count` structures of `size` bytes at a reference; NULL (and a failure) where they do not all lie
+ * in the blob. A count of 0 needs no reference. */
+static const void *array(reader *r, dl_ref ref, uint64_t count, uint64_t size, uint32_t alignment,
+                         const char *what) {
+  if (count == 0)
+    return r->base;
+  if (ref < sizeof(dl_blob) || ref % alignment != 0 || ref > r->bytes ||
+      count > (r->bytes - ref) / size) {
+    char words[64];
+    snprintf(words, sizeof words, "%s out of bounds", what);
+    damaged(r, words);
+    return NULL;
+  }
+  return r->base + ref;
+}
+
+/* A table of a function. Tables do not overlap, so that what is made of them is no larger than a
+ * multiple of the blob. */
+static const void *table(reader *r, dl_ref ref, uint32_t count, uint64_t size, uint32_t alignment,
+                         const char *what) {
+  const void *first = array(r, ref, count, size, alignment, what);
+  r->listed += count * size;
+  if (first && r->listed > r->bytes) {
+    damaged(r, "tables overlap");
+    return NULL;
+  }
+  return first;
+}
+
+/* Length of the valid UTF-8 character at a NUL-terminated text, or 0. */
+static int utf8_length(const uint8_t *s) {
+  static const struct {
+    uint8_t mask, lead;
+    uint32_t least;
+  } forms[] = {{0x80, 0, 0}, {0xe0, 0xc0, 0x80}, {0xf0, 0xe0, 0x800}, {0xf8, 0xf0, 0x10000}};
+  for (int n = 0; n < 4; ++n) {
+    if ((s[0] & forms[n].mask) != forms[n].lead)
+      continue;
+    uint32_t code = s[0] & (uint8_t)~forms[n].mask;
+    for (int i = 1; i <= n; ++i) {
+      if ((s[i] & 0xc0) != 0x80)
+        return 0;
+      code = code << 6 | (s[i] & 0x3f);
+    }
+    return code < forms[n].least || code > 0x10ffff || (code >= 0xd800 && code < 0xe000) ? 0
+                                                                                         : n + 1;
+  }
+  return 0;
+}
+
+/* A text that ends inside the blob; 0 stands for none where that is allowed. */
+static bool text(reader *r, dl_ref ref, uint32_t most, bool required, const char *what) {
+  char words[64];
+  if (ref == 0 && !required)
+    return true;
+  snprintf(words, sizeof words, "%s is no text", what);
+  if (ref < sizeof(dl_blob) || ref >= r->bytes)
+    return damaged(r, words);
+  uint32_t room = r->bytes - ref;
+  const uint8_t *s = r->base + ref, *end = memchr(s, 0, room < most + 1 ? room : most + 1);
+  if (!end || (required && end == s))
+    return damaged(r, words);
+  return true;
+}
+
+/* A text that stands in messages, lists and files: valid UTF-8 without control characters. */
+static bool name(reader *r, dl_ref ref, bool required, const char *what) {
+  if (!text(r, ref, DLRT_MAX_NAME_BYTES, required, what))
+    return false;
+  if (ref == 0)
+    return true;
+  for (const uint8_t *s = r->base + ref; *s;) {
+    int length = *s < 0x20 || *s == 0x7f ? 0 : utf8_length(s);
+    if (!length) {
+      char words[64];
+      snprintf(words, sizeof words, "%s is no printable text", what);
+      return damaged(r, words);
+    }
+    s += length;
+  }
+  return true;
+}
+
+static bool size_program(reader *r, dl_ref ref, const char *what) {
+  const dl_size *size = array(r, ref, 1, offsetof(dl_size, code), _Alignof(dl_size), what);
+  if (!size)
+    return false;
+  if (size->count > DLRT_MAX_SIZE_WORDS)
+    return damaged(r, "a size is too long");
+  if (!array(r, ref, 1, offsetof(dl_size, code) + 8ull * size->count, _Alignof(dl_size), what))
+    return false;
+  uint32_t depth = 0;
+  for (uint32_t i = 0; i < size->count; ++i) {
+    int64_t op = size->code[i];
+    if (op == DL_SIZE_CONST || op == DL_SIZE_DIM) {
+      if (++i == size->count || depth == DLRT_MAX_SIZE_DEPTH)
+        return damaged(r, "a size is cut off or too deep");
+      if (op == DL_SIZE_DIM && (size->code[i] < 0 || size->code[i] >= (int64_t)r->blob->dim_count))
+        return damaged(r, "a size names a dimension that does not exist");
+      ++depth;
+    } else if (op == DL_SIZE_NOT) {
+      if (depth < 1)
+        return damaged(r, "a size lacks an operand");
+    } else if (op >= DL_SIZE_ADD && op <= DL_SIZE_OR) {
+      if (depth < 2)
+        return damaged(r, "a size lacks an operand");
+      --depth;
+    } else
+      return damaged(r, "a size has an unknown operation");
+  }
+  return depth == 1 || damaged(r, "a size leaves other than one value");
+}
+
+static bool variable(reader *r, const dl_variable_desc *variable) {
+  if (!name(r, variable->name, true, "name") ||
+      !text(r, variable->doc, DLRT_MAX_TEXT_BYTES, false, "doc"))
+    return false;
+  if (variable->dtype >= DL_DTYPE_COUNT || variable->rank > DL_MAX_RANK ||
+      variable->kind > DL_VARIABLE_RANDOM)
+    return damaged(r, "unknown element type, rank or kind");
+  const int64_t *dims =
+      array(r, variable->dims, variable->rank, sizeof *dims, _Alignof(int64_t), "shape");
+  uint64_t bytes;
+  if (!dims)
+    return false;
+  if (!dlrt_tensor_bytes(variable->dtype, variable->rank, dims, &bytes) || bytes != variable->bytes)
+    return damaged(r, "bytes do not follow from the shape");
+  return true;
+}
+
+/* Whether a default value is an element of its type. */
+static bool representable(uint8_t dtype, double value) {
+  static const struct {
+    double least, beyond;
+  } ranges[] = {[DL_BOOL] = {0, 2},           [DL_U8] = {0, 0x1p8},
+                [DL_I8] = {-0x1p7, 0x1p7},    [DL_I16] = {-0x1p15, 0x1p15},
+                [DL_I32] = {-0x1p31, 0x1p31}, [DL_I64] = {-0x1p63, 0x1p63}};
+  if (dtype > DL_I64)
+    return true;
+  return value >= ranges[dtype].least && value < ranges[dtype].beyond &&
+         value == (double)(int64_t)value;
+}
+
+static bool value(reader *r, const dl_value_desc *value, bool is_argument) {
+  if (!name(r, value->name, is_argument, "name"))
+    return false;
+  if (value->dtype >= DL_DTYPE_COUNT || value->rank > DL_MAX_RANK || value->has_default > 1)
+    return damaged(r, "unknown element type or rank");
+  if (value->has_default &&
+      (!is_argument || value->rank != 0 || !representable(value->dtype, value->default_value)))
+    return damaged(r, "impossible default value");
+  const dl_ref *dims = array(r, value->dims, value->rank, sizeof *dims, _Alignof(dl_ref), "shape");
+  if (!dims)
+    return false;
+  for (uint32_t d = 0; d < value->rank; ++d)
+    if (!size_program(r, dims[d], "size"))
+      return false;
+  return true;
+}
+
+static bool buffer(reader *r, const dl_function_desc *function, const dl_buffer_desc *buffer) {
+  bool placed = buffer->kind == DL_BUFFER_RESULT || buffer->kind == DL_BUFFER_ARENA, exists = true;
+  switch (buffer->kind) {
+  case DL_BUFFER_ARGUMENT:
+    exists = buffer->index < function->argument_count;
+    break;
+  case DL_BUFFER_RESULT:
+    exists = buffer->index < function->result_count;
+    break;
+  case DL_BUFFER_VARIABLE:
+    exists = buffer->index < r->blob->variable_count;
+    break;
+  case DL_BUFFER_ARENA:
+    break;
+  case DL_BUFFER_CONSTANT:
+    exists = buffer->index >= sizeof(dl_blob) && buffer->index <= r->bytes &&
+             buffer->index % DL_BUFFER_ALIGNMENT == 0;
+    break;
+  default:
+    return damaged(r, "unknown kind");
+  }
+  if (!exists)
+    return damaged(r, "refers to what does not exist");
+  /* A function without launches still has lifetimes; all are 0 to 0. */
+  uint32_t launches = function->launch_count ? function->launch_count : 1;
+  if (placed && (buffer->first > buffer->last || buffer->last >= launches))
+    return damaged(r, "impossible lifetime");
+  return size_program(r, buffer->bytes, "size");
+}
+
+static bool init_function(reader *r, const dl_function_desc *function) {
+  if (function->argument_count > 1 || function->result_count != 0)
+    return damaged(r, "an init function takes a seed at most and returns nothing");
+  if (function->argument_count == 1) {
+    const dl_value_desc *seed = (const dl_value_desc *)(r->base + function->arguments);
+    if (seed->dtype != DL_I64 || seed->rank != 0)
+      return damaged(r, "an init function's seed is an i64 scalar");
+  }
+  return true;
+}
+
+static bool function(reader *r, const dl_function_desc *function) {
+  if (!name(r, function->name, true, "name") ||
+      !text(r, function->doc, DLRT_MAX_TEXT_BYTES, false, "doc"))
+    return false;
+  const dl_value_desc *arguments = table(r, function->arguments, function->argument_count,
+                                         sizeof *arguments, _Alignof(dl_value_desc), "arguments");
+  const dl_value_desc *results = table(r, function->results, function->result_count,
+                                       sizeof *results, _Alignof(dl_value_desc), "results");
+  const dl_buffer_desc *buffers = table(r, function->buffers, function->buffer_count,
+                                        sizeof *buffers, _Alignof(dl_buffer_desc), "buffers");
+  const dl_check_desc *checks = table(r, function->checks, function->check_count, sizeof *checks,
+                                      _Alignof(dl_check_desc), "checks");
+  const dl_kernel_desc *kernels = table(r, function->kernels, function->kernel_count,
+                                        sizeof *kernels, _Alignof(dl_kernel_desc), "kernels");
+  if (!arguments || !results || !buffers || !checks || !kernels)
+    return false;
+  uint32_t i;
+  for (i = 0; i < function->argument_count; ++i, leave(r)) {
+    enter(r, "argument", i);
+    if (!value(r, &arguments[i], true))
+      return false;
+  }
+  for (i = 0; i < function->result_count; ++i, leave(r)) {
+    enter(r, "result", i);
+    if (!value(r, &results[i], false))
+      return false;
+  }
+  for (i = 0; i < function->buffer_count; ++i, leave(r)) {
+    enter(r, "buffer", i);
+    if (!buffer(r, function, &buffers[i]))
+      return false;
+  }
+  for (i = 0; i < function->check_count; ++i, leave(r)) {
+    enter(r, "check", i);
+    if (!size_program(r, checks[i].condition, "size") ||
+        !text(r, checks[i].message, DLRT_MAX_TEXT_BYTES, true, "message"))
+      return false;
+  }
+  for (i = 0; i < function->kernel_count; ++i, leave(r)) {
+    enter(r, "kernel", i);
+    if (!name(r, kernels[i].name, true, "name") || !name(r, kernels[i].location, false, "location"))
+      return false;
+  }
+  if (function->scratch_bytes > PTRDIFF_MAX)
+    return damaged(r, "impossible scratch memory");
+  return !(function->flags & DL_FUNCTION_INIT) || init_function(r, function);
+}
+
+static bool description(reader *r) {
+  const dl_blob *blob = r->blob;
+  if (!name(r, blob->name, true, "name") ||
+      !text(r, blob->doc, DLRT_MAX_TEXT_BYTES, false, "doc") ||
+      !name(r, blob->compiler, false, "compiler") || !name(r, blob->triple, false, "triple") ||
+      !name(r, blob->cpu, false, "cpu") ||
+      !text(r, blob->features, DLRT_MAX_TEXT_BYTES, false, "features") ||
+      !name(r, blob->query, true, "query symbol"))
+    return false;
+  if (blob->dim_count > DL_MAX_DIMS)
+    return damaged(r, "too many dynamic dimensions");
+  const dl_ref *dims =
+      array(r, blob->dims, blob->dim_count, sizeof *dims, _Alignof(dl_ref), "dimensions");
+  const dl_variable_desc *variables =
+      array(r, blob->variables, blob->variable_count, sizeof *variables, _Alignof(dl_variable_desc),
+            "variables");
+  const dl_function_desc *functions =
+      array(r, blob->functions, blob->function_count, sizeof *functions, _Alignof(dl_function_desc),
+            "functions");
+  const dl_fault_desc *faults =
+      array(r, blob->faults, blob->fault_count, sizeof *faults, _Alignof(dl_fault_desc), "faults");
+  if (!dims || !variables || !functions || !faults)
+    return false;
+  uint32_t i, inits = 0;
+  uint64_t total = 0;
+  for (i = 0; i < blob->dim_count; ++i)
+    if (!name(r, dims[i], true, "a dimension's name"))
+      return false;
+  for (i = 0; i < blob->variable_count; ++i, leave(r)) {
+    enter(r, "variable", i);
+    if (!variable(r, &variables[i]))
+      return false;
+    if (__builtin_add_overflow(total, variables[i].bytes + DL_BUFFER_ALIGNMENT, &total) ||
+        total > PTRDIFF_MAX)
+      return damaged(r, "variables are too large");
+  }
+  for (i = 0; i < blob->function_count; ++i, leave(r)) {
+    enter(r, "function", i);
+    if (!function(r, &functions[i]))
+      return false;
+    inits += (functions[i].flags & DL_FUNCTION_INIT) != 0;
+  }
+  if (inits > 1)
+    return damaged(r, "more than one init function");
+  for (i = 0; i < blob->fault_count; ++i, leave(r)) {
+    enter(r, "fault", i);
+    if (!text(r, faults[i].message, DLRT_MAX_TEXT_BYTES, true, "message") ||
+        !name(r, faults[i].location, false, "location"))
+      return false;
+  }
+  return true;
+}
+
+dlrt_status dlrt_description_check(const void *data, size_t bytes) {
+  const dl_blob *blob = data;
+  if (bytes < sizeof *blob)
+    return dlrt_fail(DLRT_CORRUPT, "damaged description: %zu bytes, but its head alone has %zu",
+                     bytes, sizeof *blob);
+  if (memcmp(blob->magic, DL_BLOB_MAGIC, sizeof blob->magic) != 0)
+    return dlrt_fail(DLRT_INCOMPATIBLE,
+                     "not a model's description: it does not begin with " DL_BLOB_MAGIC);
+  if (blob->abi_version != DL_ABI_VERSION)
+    return dlrt_fail(DLRT_INCOMPATIBLE, "has ABI version %u, this runtime speaks version %u",
+                     blob->abi_version, DL_ABI_VERSION);
+  if ((uintptr_t)data % _Alignof(dl_function_desc) != 0)
+    return dlrt_fail(DLRT_INCOMPATIBLE, "description is not aligned to %zu bytes",
+                     _Alignof(dl_function_desc));
+  if (blob->blob_bytes < sizeof *blob || blob->blob_bytes > bytes)
+    return dlrt_fail(DLRT_CORRUPT,
+                     "damaged description: it says that it has %u bytes, there are %zu",
+                     blob->blob_bytes, bytes);
+  reader r = {.base = data, .blob = blob, .bytes = blob->blob_bytes};
+  description(&r);
+  return r.status;
+}

@@ -1,0 +1,269 @@
+/*===- instance.c - a model's variables and what calls need -*- C -*-===
+ * Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+ * SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+ *===----------------------------------------------------------------------===*/
+#include "internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_THREADS = 1024 };
+
+/* ---- who is inside ---- */
+
+dlrt_status dlrt_instance_enter(const dlrt_instance *instance, bool exclusive) {
+  /* Counting callers does not change what an instance says, hence the cast. */
+  _Atomic int32_t *users = &((dlrt_instance *)instance)->users;
+  int32_t seen = atomic_load_explicit(users, memory_order_relaxed);
+  do
+    if (exclusive ? seen != 0 : seen < 0)
+      return dlrt_fail(DLRT_INVALID_ARGUMENT, "the instance is in use by another call: only const "
+                                              "functions and reading variables may overlap");
+  while (!atomic_compare_exchange_weak_explicit(users, &seen, exclusive ? -1 : seen + 1,
+                                                memory_order_acquire, memory_order_relaxed));
+  return NULL;
+}
+
+void dlrt_instance_leave(const dlrt_instance *instance, bool exclusive) {
+  _Atomic int32_t *users = &((dlrt_instance *)instance)->users;
+  if (exclusive)
+    atomic_store_explicit(users, 0, memory_order_release);
+  else
+    atomic_fetch_sub_explicit(users, 1, memory_order_release);
+}
+
+/* ---- contexts ---- */
+
+static void free_context(dlrt_context *context, const dlrt_model *model) {
+  if (!context)
+    return;
+  if (context->plans)
+    for (uint64_t i = 0; i < (uint64_t)model->blob->function_count * DLRT_PLANS_PER_FUNCTION; ++i)
+      free(context->plans[i]);
+  free(context->plans);
+  free(context->buffers);
+  free(context->defaults);
+  dlrt_block_release(&context->arena);
+  dlrt_block_release(&context->scratch);
+  free(context);
+}
+
+static dlrt_context *create_context(const dlrt_model *model) {
+  dlrt_context *context = calloc(1, sizeof *context);
+  if (!context)
+    return NULL;
+  context->buffers = calloc(model->max_buffers + 1ull, sizeof *context->buffers);
+  context->defaults = calloc(model->max_arguments + 1ull, sizeof *context->defaults);
+  context->plans = calloc((size_t)model->blob->function_count * DLRT_PLANS_PER_FUNCTION + 1,
+                          sizeof *context->plans);
+  if (!context->buffers || !context->defaults || !context->plans ||
+      !dlrt_block_allocate(&context->scratch, model->scratch_bytes)) {
+    free_context(context, model);
+    return NULL;
+  }
+  return context;
+}
+
+dlrt_status dlrt_context_acquire(dlrt_instance *instance, dlrt_context **out_context) {
+  dlrt_context *first = atomic_load_explicit(&instance->contexts, memory_order_acquire);
+  for (dlrt_context *context = first; context; context = context->next) {
+    uint32_t idle = 0;
+    if (atomic_compare_exchange_strong_explicit(&context->busy, &idle, 1, memory_order_acquire,
+                                                memory_order_relaxed)) {
+      *out_context = context;
+      return NULL;
+    }
+  }
+  /* Const calls overlap for the first time at this width. */
+  dlrt_context *context = create_context(instance->model);
+  if (!context)
+    return dlrt_fail_memory("a further context for overlapping calls",
+                            instance->model->scratch_bytes);
+  atomic_store_explicit(&context->busy, 1, memory_order_relaxed);
+  do
+    context->next = first;
+  while (!atomic_compare_exchange_weak_explicit(&instance->contexts, &first, context,
+                                                memory_order_release, memory_order_acquire));
+  *out_context = context;
+  return NULL;
+}
+
+void dlrt_context_release(dlrt_context *context) {
+  atomic_store_explicit(&context->busy, 0, memory_order_release);
+}
+
+/* ---- instances ---- */
+
+static dlrt_status initialize(dlrt_instance *instance, uint64_t seed) {
+  const dlrt_model *model = instance->model;
+  int64_t *random_seed =
+      model->random_seed == UINT32_MAX ? NULL : dlrt_variable_data(instance, model->random_seed);
+  int64_t *random_calls =
+      model->random_calls == UINT32_MAX ? NULL : dlrt_variable_data(instance, model->random_calls);
+  int64_t old_seed = random_seed ? *random_seed : 0, old_calls = random_calls ? *random_calls : 0;
+  if (random_seed)
+    memcpy(random_seed, &seed, sizeof seed);
+  if (random_calls)
+    *random_calls = 0;
+  if (model->init == UINT32_MAX)
+    return NULL;
+  dlrt_tensor argument = {.data = &seed, .bytes = sizeof seed, .dtype = DLRT_I64};
+  dlrt_status status = dlrt_run(instance, model->init, &argument,
+                                dlrt_functions(model->blob)[model->init].argument_count, NULL, 0);
+  if (status) { /* it returned before it changed anything */
+    if (random_seed)
+      *random_seed = old_seed;
+    if (random_calls)
+      *random_calls = old_calls;
+  }
+  return status;
+}
+
+dlrt_status dlrt_instance_create(dlrt_model *model, const dlrt_options *options,
+                                 dlrt_instance **out_instance) {
+  if (!out_instance)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "out_instance is NULL");
+  *out_instance = NULL;
+  if (!model)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "model is NULL");
+  const char *name = dlrt_string(model->blob, model->blob->name);
+  if (!model->entries)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT,
+                     "model '%s' was opened to inspect it only: it has no code", name);
+  dlrt_options wanted = {.size = sizeof wanted};
+  if (options) {
+    if (options->size < sizeof options->size)
+      return dlrt_fail(DLRT_INVALID_ARGUMENT, "options.size is %u, expected %zu", options->size,
+                       sizeof wanted);
+    /* An older caller's options are shorter: what is not there keeps its default. */
+    memcpy(&wanted, options, options->size < sizeof wanted ? options->size : sizeof wanted);
+  }
+  if (wanted.threads > MAX_THREADS)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "options.threads is %u, expected at most %d",
+                     wanted.threads, MAX_THREADS);
+  if (wanted.memory_limit && model->variable_bytes > wanted.memory_limit)
+    return dlrt_fail(DLRT_OUT_OF_MEMORY,
+                     "out of memory: the variables of '%s' asked for %llu bytes, the limit is %zu",
+                     name, (unsigned long long)model->variable_bytes, wanted.memory_limit);
+
+  dlrt_instance *instance = calloc(1, sizeof *instance);
+  if (!instance)
+    return dlrt_fail_memory("an instance", sizeof *instance);
+  instance->model = model;
+  dlrt_model_retain(model);
+  instance->threads = wanted.threads ? wanted.threads : dlrt_available_threads();
+  if (instance->threads > MAX_THREADS)
+    instance->threads = MAX_THREADS;
+  instance->memory_limit = wanted.memory_limit ? wanted.memory_limit : UINT64_MAX;
+  dlrt_status status = NULL;
+  dlrt_context *context;
+  if (!dlrt_block_allocate(&instance->variables, model->variable_bytes))
+    status = dlrt_fail_memory("the variables", model->variable_bytes);
+  else if (!(context = create_context(model)))
+    status = dlrt_fail_memory("an instance", model->scratch_bytes);
+  else {
+    atomic_init(&instance->contexts, context);
+    if (instance->threads > 1 &&
+        !(instance->pool = dlrt_pool_create(instance->threads, model->scratch_bytes)))
+      status =
+          dlrt_fail_memory("the threads' scratch memory", model->scratch_bytes * instance->threads);
+    else
+      status = dlrt_instance_initialize(instance, wanted.seed);
+  }
+  if (status) {
+    dlrt_instance_release(instance);
+    return status;
+  }
+  *out_instance = instance;
+  return NULL;
+}
+
+void dlrt_instance_release(dlrt_instance *instance) {
+  if (!instance)
+    return;
+  dlrt_pool_release(instance->pool);
+  for (dlrt_context *context = atomic_load_explicit(&instance->contexts, memory_order_acquire);
+       context;) {
+    dlrt_context *next = context->next;
+    free_context(context, instance->model);
+    context = next;
+  }
+  dlrt_block_release(&instance->variables);
+  dlrt_model_release(instance->model);
+  free(instance);
+}
+
+dlrt_status dlrt_instance_initialize(dlrt_instance *instance, uint64_t seed) {
+  if (!instance)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "instance is NULL");
+  dlrt_status status = dlrt_instance_enter(instance, true);
+  if (status)
+    return status;
+  status = initialize(instance, seed);
+  dlrt_instance_leave(instance, true);
+  return status;
+}
+
+size_t dlrt_instance_variable_bytes(const dlrt_instance *instance) {
+  size_t bytes = 0;
+  if (instance)
+    for (uint32_t i = 0; i < instance->model->blob->variable_count; ++i)
+      bytes += dlrt_variables(instance->model->blob)[i].bytes;
+  return bytes;
+}
+size_t dlrt_instance_arena_bytes(const dlrt_instance *instance) {
+  return instance
+             ? atomic_load_explicit(&((dlrt_instance *)instance)->arena_bytes, memory_order_relaxed)
+             : 0;
+}
+uint32_t dlrt_instance_threads(const dlrt_instance *instance) {
+  return instance ? instance->threads : 0;
+}
+
+void dlrt_instance_set_profile(dlrt_instance *instance, dlrt_profile_fn profile, void *user) {
+  if (!instance)
+    return;
+  instance->profile = profile;
+  instance->profile_user = user;
+}
+
+/* What reading and writing a variable have in common. */
+static dlrt_status check_variable(const dlrt_instance *instance, uint32_t variable,
+                                  const void *data, size_t bytes) {
+  if (!instance)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "instance is NULL");
+  const dl_blob *blob = instance->model->blob;
+  if (variable >= blob->variable_count)
+    return dlrt_fail(DLRT_NOT_FOUND, "no variable %u: model '%s' has %u", variable,
+                     dlrt_string(blob, blob->name), blob->variable_count);
+  const dl_variable_desc *desc = &dlrt_variables(blob)[variable];
+  if (bytes != desc->bytes)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "variable '%s': expected %llu bytes, got %zu",
+                     dlrt_string(blob, desc->name), (unsigned long long)desc->bytes, bytes);
+  if (!data && bytes)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "variable '%s': data is NULL",
+                     dlrt_string(blob, desc->name));
+  return NULL;
+}
+
+dlrt_status dlrt_variable_read(const dlrt_instance *instance, uint32_t variable, void *data,
+                               size_t bytes) {
+  dlrt_status status = check_variable(instance, variable, data, bytes);
+  if (status || (status = dlrt_instance_enter(instance, false)))
+    return status;
+  if (bytes)
+    memcpy(data, dlrt_variable_data(instance, variable), bytes);
+  dlrt_instance_leave(instance, false);
+  return NULL;
+}
+
+dlrt_status dlrt_variable_write(dlrt_instance *instance, uint32_t variable, const void *data,
+                                size_t bytes) {
+  dlrt_status status = check_variable(instance, variable, data, bytes);
+  if (status || (status = dlrt_instance_enter(instance, true)))
+    return status;
+  if (bytes)
+    memcpy(dlrt_variable_data(instance, variable), data, bytes);
+  dlrt_instance_leave(instance, true);
+  return NULL;
+}

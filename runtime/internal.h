@@ -1,0 +1,228 @@
+/*===- internal.h - what the runtime's files share -*- C -*-===
+ * Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+ * SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+ *===----------------------------------------------------------------------===*/
+#ifndef DLRT_INTERNAL_H
+#define DLRT_INTERNAL_H
+
+#include "description.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- status.c ---- */
+
+/* A failure in words. The format uses strings and integers only: their output does not depend on
+ * the host's locale. */
+dlrt_status dlrt_fail(dlrt_code code, const char *format, ...)
+    __attribute__((format(printf, 2, 3), cold));
+/* The failure of a system call on a file: "'path': cannot ACTION: DESCRIPTION". */
+dlrt_status dlrt_fail_errno(int error, const char *action, const char *path) __attribute__((cold));
+/* A failed allocation of `asked` bytes for something. */
+dlrt_status dlrt_fail_memory(const char *what, uint64_t asked) __attribute__((cold));
+
+/* Room for "bf16[…]" with eight dimensions of twenty characters. */
+#define DLRT_TYPE_TEXT 208
+/* Writes "f32[128, 784]" ("f32" for a scalar) and returns the buffer. */
+const char *dlrt_type_text(char buffer[DLRT_TYPE_TEXT], uint8_t dtype, uint32_t rank,
+                           const int64_t *dims);
+
+/* ---- memory.c ---- */
+
+/* A block of memory, aligned to DL_BUFFER_ALIGNMENT, zero at first. */
+typedef struct dlrt_block {
+  void *data;
+  size_t bytes;        /* that may be used */
+  size_t mapped_bytes; /* not 0: a mapping of its own */
+  void *mapping;
+} dlrt_block;
+
+bool dlrt_block_allocate(dlrt_block *block, uint64_t bytes);
+void dlrt_block_release(dlrt_block *block);
+
+/* The next multiple of `alignment` (a power of two); false on overflow. */
+bool dlrt_align_up(uint64_t value, uint64_t alignment, uint64_t *out_value);
+
+/* ---- model.c ---- */
+
+struct dlrt_model {
+  _Atomic uint32_t references;
+  const dl_blob *blob;
+  const dl_entry_fn
+      *entries; /* in the order of the blob's functions; NULL where only the description was read */
+  void *owned_blob; /* the copy that `blob` points to, or NULL */
+  void *library;    /* of dlopen, or NULL */
+  int file;         /* the library's open file, or -1 */
+
+  uint32_t exported_count; /* functions that users see … */
+  uint32_t *exported;      /* … and their numbers in the blob */
+  uint32_t init;           /* number of the init function in the blob, or UINT32_MAX */
+  uint32_t random_seed;    /* variables, or UINT32_MAX */
+  uint32_t random_calls;
+  uint32_t *variables_by_name; /* sorted, for lookup */
+  uint64_t *variable_offsets;  /* in an instance's block */
+  uint64_t variable_bytes;     /* of that block */
+
+  uint32_t max_arguments, max_buffers;
+  uint64_t scratch_bytes; /* the most that any function asks for */
+
+  uint32_t *first_value;  /* for each function of the blob: where its arguments, then its results,
+                             begin in … */
+  const char **shapes;    /* … the shapes as text */
+  uint32_t *first_kernel; /* likewise for kernels: */
+  const char **kernel_names; /* "name (file:line)" */
+  char *texts;               /* the memory behind both */
+};
+
+static inline const void *dlrt_at(const dl_blob *blob, dl_ref ref) {
+  return (const char *)blob + ref;
+}
+static inline const char *dlrt_string(const dl_blob *blob, dl_ref ref) {
+  return ref ? (const char *)blob + ref : "";
+}
+static inline const dl_function_desc *dlrt_functions(const dl_blob *blob) {
+  return (const dl_function_desc *)dlrt_at(blob, blob->functions);
+}
+static inline const dl_variable_desc *dlrt_variables(const dl_blob *blob) {
+  return (const dl_variable_desc *)dlrt_at(blob, blob->variables);
+}
+static inline const dl_size *dlrt_value_dim(const dl_blob *blob, const dl_value_desc *value,
+                                            uint32_t dim) {
+  return (const dl_size *)dlrt_at(blob, ((const dl_ref *)dlrt_at(blob, value->dims))[dim]);
+}
+
+/* The model's variable of a name, or UINT32_MAX. */
+uint32_t dlrt_variable_number(const dlrt_model *model, const char *name);
+void dlrt_model_retain(dlrt_model *model);
+
+/* ---- elf.c ---- */
+
+/* Reads the description out of an ELF file's note into memory of its own (8-byte aligned, for
+ * free()). With `for_loading`, the file must also be a whole shared object. The description itself
+ * is not looked at. */
+dlrt_status dlrt_note_read(int file, const char *path, bool for_loading, void **out_data,
+                           size_t *out_bytes);
+/* Reads exactly `bytes` bytes at an offset. */
+dlrt_status dlrt_read_at(int file, const char *path, void *data, uint64_t bytes, uint64_t offset);
+
+/* ---- sizes.c ---- */
+
+/* Bytes of a dense tensor; false on overflow or a negative dimension. */
+bool dlrt_tensor_bytes(uint8_t dtype, uint32_t rank, const int64_t *dims, uint64_t *out_bytes);
+/* Writes a size program as an expression ("N", "2 * N + 1", "?" where it is too long); returns the
+ * buffer. */
+#define DLRT_SIZE_TEXT 160
+const char *dlrt_size_text(char buffer[DLRT_SIZE_TEXT], const dl_blob *blob, const dl_size *size);
+/* Writes a default value as an element; every dtype rounds to nearest even, whatever the caller's
+ * rounding mode. */
+void dlrt_store_scalar(uint8_t dtype, double value, void *out_element);
+
+/* ---- pool.c ---- */
+
+typedef struct dlrt_pool dlrt_pool;
+
+/* A pool for launches on `threads` threads, the calling one included; its threads start at the
+ * first launch. NULL: out of memory. */
+dlrt_pool *dlrt_pool_create(uint32_t threads, uint64_t scratch_bytes);
+/* Joins the threads. */
+void dlrt_pool_release(dlrt_pool *pool);
+/* Runs a launch. False where nothing has run: the pool is busy with another launch or has no
+ * threads. */
+bool dlrt_pool_run(dlrt_pool *pool, const dl_frame *frame, dl_kernel_fn function, int64_t tasks,
+                   void *scratch);
+/* CPUs that this process may run on. */
+uint32_t dlrt_available_threads(void);
+
+/* Generated code's floating-point environment: round to nearest, denormals kept, exceptions masked.
+ */
+static inline uint32_t dlrt_float_environment_enter(void) {
+  uint32_t saved = 0;
+#if defined(__x86_64__)
+  uint32_t standard = 0x1f80;
+  __asm__ volatile("stmxcsr %0" : "=m"(saved)::"memory");
+  __asm__ volatile("ldmxcsr %0" ::"m"(standard) : "memory");
+#endif
+  return saved;
+}
+static inline void dlrt_float_environment_leave(uint32_t saved) {
+#if defined(__x86_64__)
+  __asm__ volatile("ldmxcsr %0" ::"m"(saved) : "memory");
+#else
+  (void)saved;
+#endif
+}
+
+/* ---- plan.c ---- */
+
+/* Shapes of one function whose plans a context remembers. */
+#define DLRT_PLANS_PER_FUNCTION 8
+
+/* Where everything lies for one function, one binding of the dimensions and one choice of results
+ * that the caller takes. */
+typedef struct dlrt_plan {
+  uint64_t used;          /* the context's clock at its last use; 0: nothing in it */
+  uint64_t arena_results; /* bit i: result i lies in the arena (results beyond 63 always have a
+                             place there) */
+  uint64_t arena_bytes;
+  dlrt_binding binding;
+  uint64_t *offsets; /* [buffer_count] in the arena, for what lies there */
+  uint64_t *bytes;   /* [buffer_count] workspace of planning, as the rest */
+  uint32_t *first, *last, *order, *which;
+} dlrt_plan;
+
+struct dlrt_instance;
+
+/* What one call at a time needs. The instance's own context serves all calls except const ones that
+ * overlap in time. */
+typedef struct dlrt_context {
+  struct dlrt_context *next;
+  _Atomic uint32_t busy;
+  uint64_t clock;
+  dlrt_block arena;
+  dlrt_block scratch; /* of the calling thread */
+  void **buffers;     /* [model->max_buffers] dl_frame.buffers */
+  uint64_t *defaults; /* [model->max_arguments] elements of arguments left out */
+  dlrt_plan **plans;  /* [function_count][DLRT_PLANS_PER_FUNCTION] */
+} dlrt_context;
+
+/* The plan for a call, from memory or made now; makes sure that the context's arena is large
+ * enough. */
+dlrt_status dlrt_plan_find(struct dlrt_instance *instance, dlrt_context *context, uint32_t function,
+                           const dlrt_binding *binding, uint64_t arena_results,
+                           const dlrt_plan **out_plan);
+
+/* ---- instance.c ---- */
+
+struct dlrt_instance {
+  dlrt_model *model;
+  uint32_t threads;
+  uint64_t memory_limit; /* UINT64_MAX: none */
+  dlrt_block variables;
+  dlrt_pool *pool;                  /* NULL: one thread */
+  _Atomic int32_t users;            /* calls inside: n const ones, or -1 for one that is not */
+  _Atomic uint64_t arena_bytes;     /* of all contexts */
+  _Atomic(dlrt_context *) contexts; /* never NULL; only grows at its front */
+  dlrt_profile_fn profile;
+  void *profile_user;
+};
+
+static inline void *dlrt_variable_data(const dlrt_instance *instance, uint32_t variable) {
+  return (char *)instance->variables.data + instance->model->variable_offsets[variable];
+}
+
+/* Enters an instance, alone or beside others that only read it. The refusal is in words. */
+dlrt_status dlrt_instance_enter(const dlrt_instance *instance, bool exclusive);
+void dlrt_instance_leave(const dlrt_instance *instance, bool exclusive);
+/* A context that nobody else uses, and back. */
+dlrt_status dlrt_context_acquire(dlrt_instance *instance, dlrt_context **out_context);
+void dlrt_context_release(dlrt_context *context);
+
+/* ---- call.c ---- */
+
+/* Runs a function of the blob inside an instance that has been entered. */
+dlrt_status dlrt_run(dlrt_instance *instance, uint32_t function, const dlrt_tensor *arguments,
+                     uint32_t argument_count, dlrt_tensor *results, uint32_t result_count);
+
+#endif

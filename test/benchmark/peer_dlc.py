@@ -1,0 +1,157 @@
+#===- peer_dlc.py - dlc: compiles the case's program, checks it, and times it with dlrun bench -*- Python -*-===#
+# Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#===------------------------------------------------------------------------===#
+"""Every figure is of a separate process of dlc or dlrun: compiling (the best of three, the files being in the
+system's cache), from starting the process to its end with one result written, and the timed steps themselves."""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from timing import Preferred, arguments, emit, machine_ticks
+
+a = arguments()
+here = os.path.dirname(os.path.abspath(__file__))
+sys.path.append(os.path.join(here, "..", "reference"))
+
+import cases
+import data
+import checkpoints
+import numpy as np
+
+TWO_LAYER = {"w1": "w1", "w2": "w2"}
+MLP = {f"{kind[0]}{i + 1}": f"net.{2 * i}.{kind}" for i in range(3) for kind in ("weight", "bias")}
+# program, -D, names of the weights, name of the second input
+PROGRAMS = {
+    "A1_sgd": ("two_layer_sgd", {}, TWO_LAYER, "y"),
+    "A1_adam": ("two_layer_adam", {}, TWO_LAYER, "y"),
+    "A2_sgd": ("two_layer_sgd", {"K": 1000, "scale": 0.1}, TWO_LAYER, "y"),
+    "A2_adam": ("two_layer_adam", {"K": 1000, "scale": 0.1}, TWO_LAYER, "y"),
+    "B": ("mlp", {}, MLP, "label"),
+}
+dlc, dlrun = (os.path.join(a.bin or os.path.join(here, "..", "..", "build", "bin"), name) for name in ("dlc", "dlrun"))
+work = tempfile.mkdtemp(prefix="dlc-benchmark-")
+
+
+def run(*command, watch=False):
+    """-> (output, seconds, peak memory in MB) of one process.
+
+    The memory is watched while the process runs, which disturbs it: not where the time counts. (What wait4 says would
+    not do: it counts the memory of this process, from before the exec, as the other's.)"""
+    with tempfile.TemporaryFile("w+", dir=work) as out, tempfile.TemporaryFile("w+", dir=work) as error:
+        begin, peak = time.perf_counter(), 0
+        process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=out, stderr=error)
+        while watch and process.poll() is None:
+            peak = max(peak, high_water(process.pid))
+            time.sleep(0.002)
+        process.wait()
+        seconds = time.perf_counter() - begin
+        out.seek(0)
+        error.seek(0)
+        if process.returncode != 0:
+            words = error.read().strip()[-400:]
+            raise SystemExit(f"{' '.join(map(str, command))}: exit {process.returncode}: {words}")
+        return out.read(), seconds, round(peak / 1024, 1)
+
+
+def high_water(pid):
+    """The most memory that a running process has had so far, KB."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            return next((int(line.split()[1]) for line in file if line.startswith("VmHWM")), 0)
+    except OSError:
+        return 0  # it has ended
+
+
+def compile(program, defines):
+    artefact = os.path.join(work, "model.so")
+    words = [word for name, value in defines.items() for word in ("-D", f"{name}={value}")]
+    command = [dlc, os.path.join(here, "programs", program + ".dl"), "-o", artefact, *words]
+    _, _, memory = run(*command, watch=True)
+    seconds = [] if a.check_only else [run(*command)[1] for _ in range(3)]
+    fields = dict(compile_s=round(min(seconds), 3)) if seconds else {}
+    return artefact, dict(fields, compile_rss_mb=memory, artefact_kb=round(os.path.getsize(artefact) / 1024, 1))
+
+
+def save(name, value):
+    path = os.path.join(work, name + ".npy")
+    np.save(path, value)
+    return ["--input", f"{name}={path}"]
+
+
+def call(artefact, function, inputs, *options):
+    """-> (the result, seconds from start to end of the process)"""
+    out = os.path.join(work, "out")
+    os.makedirs(out, exist_ok=True)
+    _, seconds, _ = run(
+        dlrun, "call", artefact, function, *inputs, "--output-dir", out, "--threads", a.threads, *options
+    )
+    return np.load(os.path.join(out, "out.npy")), seconds
+
+
+def bench(artefact, function, *options):
+    with Preferred():
+        busy0, _ = machine_ticks()
+        own0 = os.times()
+        out, seconds, _ = run(dlrun, "bench", artefact, function, "--threads", a.threads, "--json", *options)
+        own1, (busy1, _) = os.times(), machine_ticks()
+    own = own1.children_user + own1.children_system - own0.children_user - own0.children_system
+    others = max(0.0, (busy1 - busy0) / os.sysconf("SC_CLK_TCK") - own) / seconds
+    _, _, memory = run(dlrun, "bench", artefact, function, "--threads", a.threads, "--json", *options, watch=True)
+    got = json.loads(out)
+    return dict(
+        ms=round(got["median_us"] / 1e3, 5),
+        ms_min=round(got["min_us"] / 1e3, 5),
+        repeats=got["runs"],
+        arena_kb=round(got["arena_bytes"] / 1024, 1),
+        rss_mb=memory,
+        others_pct=round(100 * others, 1),
+    )
+
+
+def gemm():
+    for m, k, n in cases.GEMM_SIZES:
+        artefact, fields = compile("gemm", dict(M=m, K=k, N=n))
+        x, y = data.gemm_operands((m, k, n))
+        inputs = save("x", x) + save("y", y)
+        product, _ = call(artefact, "product", inputs)
+        if not a.check_only:
+            fields.update(bench(artefact, "product", *inputs))
+            fields["gflops"] = round(2e-6 * m * k * n / fields["ms"], 1)
+        emit(peer="dlc", mode="", case=f"F_{m}x{k}x{n}", threads=a.threads, check=data.gemm_check(product), **fields)
+
+
+def training():
+    program, defines, names, second = PROGRAMS[a.case]
+    artefact, fields = compile(program, defines)
+    weights, x, y = data.make(a.case)
+    inputs = save("x", x) + save(second, y)
+    path = os.path.join(work, "variables.safetensors")
+    call_first = lambda: call(artefact, "step", inputs)[1]
+    seconds = [call_first() for _ in range(1 if a.check_only else 7)]
+    fields["first_result_s"] = round(statistics.median(seconds), 4)
+    out = os.path.join(work, "out")
+    run(dlrun, "call", artefact, "step", *inputs, "--repeat", 0, "--save", path, "--output-dir", out)
+    tensors, metadata = checkpoints.read(path)
+    for name, value in data.in_out(weights).items():
+        assert (
+            tensors[names[name]].shape == value.shape
+        ), f"{names[name]}: {tensors[names[name]].shape}, expected {value.shape}"
+        tensors[names[name]] = value
+    checkpoints.write(path, tensors, metadata)
+    loss, _ = call(artefact, "step", inputs, "--load", path, "--repeat", cases.CHECK_STEPS)
+    if not a.check_only:
+        fields.update(bench(artefact, "step", *inputs, "--load", path))
+    emit(peer="dlc", mode="", case=a.case, threads=a.threads, check=float(loss), **fields)
+
+
+try:
+    gemm() if a.case == "F" else training()
+finally:
+    shutil.rmtree(work)

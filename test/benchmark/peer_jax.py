@@ -1,0 +1,48 @@
+#===- peer_jax.py - training on JAX: one jitted step, its state donated -*- Python -*-===#
+# Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#===------------------------------------------------------------------------===#
+import time
+
+from timing import arguments, emit, measure, peak_memory_mb, since_start
+
+a = arguments()
+
+import cases
+import data
+import jax
+import jax.numpy as jnp
+import models_jax
+
+import_s = since_start()
+state = list(jax.tree_util.tree_map(jnp.asarray, models_jax.state(a.case)))
+x, y = state[4:]
+step = jax.jit(models_jax.make_step(a.case), donate_argnums=(0, 1, 2, 3))
+begin = time.perf_counter()
+*state, loss = step(*state[:4], x, y)
+loss = float(loss)
+compile_s, first_result_s = time.perf_counter() - begin, since_start()
+for _ in range(cases.CHECK_STEPS - 1):
+    *state, loss = step(*state, x, y)
+
+
+def run(n):
+    global state
+    for _ in range(n):
+        *state, last = step(*state, x, y)
+    jax.block_until_ready((state, last))
+
+
+emit(
+    peer="jax",
+    mode="jit",
+    case=a.case,
+    threads=a.threads,
+    check=float(loss),
+    import_s=import_s,
+    compile_s=round(compile_s, 3),
+    first_result_s=first_result_s,
+    version=jax.__version__,
+    **({} if a.check_only else measure(run)),
+    rss_mb=peak_memory_mb(),
+)

@@ -1,0 +1,270 @@
+#!/usr/bin/env python3
+#===- report.py - tables from the benchmark's results -*- Python -*-===#
+# Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#===------------------------------------------------------------------------===#
+"""report.py [results.jsonl] [--output docs/performance.md]"""
+
+import json
+import os
+import platform
+import statistics
+import sys
+
+sys.dont_write_bytecode = True
+
+from cases import CASES
+
+BEGIN, END = "<!-- benchmark: begin (written by test/benchmark/run.py) -->", "<!-- benchmark: end -->"
+CHECK_TOLERANCE = 1e-3
+
+
+def title(record):
+    """'jax', 'torch eager', …"""
+    mode = record["mode"] if record["peer"] == "torch" else ""
+    return f"{record['peer']} {mode}".strip()
+
+
+def line(record):
+    """A record as one line of progress."""
+    words = f"round {record['round']} {record['case']} threads {record['threads']} {title(record)}: "
+    if "error" in record:
+        return words + "failed: " + record["error"]
+    time = f"{record['ms']} ms, others {record.get('others_pct')} %, " if "ms" in record else ""
+    return words + time + f"check {record['check']:.7g}"
+
+
+def number(value):
+    return f"{value:.3f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+class Results:
+    """Records by case, thread count and peer, in the order they came."""
+
+    def __init__(self, records):
+        self.by = {}
+        for record in records:
+            self.by.setdefault((record["case"], record["threads"], title(record)), []).append(record)
+        self.cases = list(dict.fromkeys(record["case"] for record in records if record["case"] != "F"))
+        self.threads = sorted({record["threads"] for record in records}, reverse=True)
+        self.peers = sorted({title(record) for record in records}, key=lambda name: (name != "dlc", name))
+
+    def times(self, case, threads, peer):
+        """-> ms by round"""
+        return {r["round"]: r["ms"] for r in self.by.get((case, threads, peer), []) if "ms" in r}
+
+    def median(self, case, threads, peer, key="ms"):
+        values = [r[key] for r in self.by.get((case, threads, peer), []) if key in r]
+        return statistics.median(values) if values else None
+
+    def spread(self, case, threads, peer):
+        values = self.times(case, threads, peer).values()
+        return f"{number(min(values))}–{number(max(values))}" if len(values) > 1 else ""
+
+    def best_peer(self, case, threads):
+        found = [(self.median(case, threads, peer), peer) for peer in self.peers if peer != "dlc"]
+        return min(((ms, peer) for ms, peer in found if ms is not None), default=None)
+
+    def ratio(self, case, threads):
+        """dlc's time over the best peer's, each round by itself; -> (median, best peer) or None"""
+        best = self.best_peer(case, threads)
+        if best is None:
+            return None
+        mine, other = self.times(case, threads, "dlc"), self.times(case, threads, best[1])
+        ratios = [mine[turn] / other[turn] for turn in mine if turn in other]
+        return (statistics.median(ratios), best[1]) if ratios else None
+
+
+def table(head, rows):
+    return [
+        "| " + " | ".join(head) + " |",
+        "|---" * len(head) + "|",
+        *("| " + " | ".join(row) + " |" for row in rows),
+        "",
+    ]
+
+
+def shape(case):
+    return "×".join(case[2:].split("x"))
+
+
+def gemm_tables(results):
+    cases = [case for case in results.cases if case.startswith("F_")]
+    peers = [
+        peer for peer in results.peers if any(results.times(case, t, peer) for case in cases for t in results.threads)
+    ]
+    if not peers:
+        return []
+    out = ["### Matrix products, f32, GFLOP/s", ""]
+    rows = []
+    for peer in peers:
+        for threads in results.threads:
+            cells = [results.median(case, threads, peer, "gflops") for case in cases]
+            rows.append([peer, str(threads), *("—" if cell is None else f"{cell:.0f}" for cell in cells)])
+    for threads in results.threads if "dlc" in peers else []:
+        cells = [results.ratio(case, threads) for case in cases]
+        rows.append(
+            [
+                "**dlc's rate / best peer's**",
+                str(threads),
+                *(f"**{1 / cell[0]:.2f}** ({cell[1]})" if cell else "—" for cell in cells),
+            ]
+        )
+    return out + table(["", "threads", *(shape(case) for case in cases)], rows)
+
+
+def training_tables(results):
+    cases = [case for case in results.cases if case in CASES and case != "F"]
+    if not any(results.times(case, t, peer) for case in cases for t in results.threads for peer in results.peers):
+        return []
+    out = ["### One training step, ms", ""]
+    for threads in results.threads:
+        rows = []
+        peers = [peer for peer in results.peers if any(results.times(case, threads, peer) for case in cases)]
+        for case in cases:
+            row = [case]
+            for peer in peers:
+                ms = results.median(case, threads, peer)
+                row.append(
+                    "—" if ms is None else f"{number(ms)} ({results.spread(case, threads, peer)})".replace(" ()", "")
+                )
+            ratio = results.ratio(case, threads)
+            rows.append([*row, f"**{ratio[0]:.2f}** ({ratio[1]})" if ratio else "—"])
+        out += [f"{threads} thread{'s' if threads > 1 else ''}; in brackets the fastest and the slowest process:", ""]
+        out += table(["case", *peers, "dlc / best peer"], rows)
+    out += ["- " + f"{case}: {CASES[case].words}" for case in cases] + [""]
+    return out
+
+
+def cost_tables(results):
+    """What surrounds the steps: compiling, the first result, memory."""
+    threads = results.threads[0]
+    fields = [
+        ("compile_s", "compiling, s", lambda v: f"{v:.3f}"),
+        ("first_result_s", "start of the process to first result, s", lambda v: f"{v:.3f}"),
+        ("rss_mb", "peak memory, MB", lambda v: f"{v:.0f}"),
+        ("artefact_kb", "artefact, KB", lambda v: f"{v:.0f}"),
+        ("arena_kb", "arena, KB", lambda v: f"{v:.0f}"),
+    ]
+    rows = []
+    for case in results.cases:
+        for peer in results.peers:
+            values = []
+            for key, _, text in fields:
+                # a framework's compile time is that of its first process: later ones find its cache
+                found = [r[key] for r in results.by.get((case, threads, peer), []) if key in r]
+                value = (
+                    None
+                    if not found
+                    else found[0] if key == "compile_s" and peer != "dlc" else statistics.median(found)
+                )
+                values.append("—" if value is None else text(value))
+            if any(value != "—" for value in values) and not (case.startswith("F_") and peer != "dlc"):
+                rows.append([shape(case) if case.startswith("F_") else case, peer, *values])
+    if not rows:
+        return []
+    return ["### Compiling, starting, memory", "", *table(["case", "", *(words for _, words, _ in fields)], rows)]
+
+
+def machine():
+    model, flags = "", set()
+    with open("/proc/cpuinfo") as file:
+        for text in file:
+            key, _, value = text.partition(":")
+            if key.strip() == "model name":
+                model = value.strip()
+            elif key.strip() == "flags":
+                flags = set(value.split())
+    vectors = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "no AVX2"
+    return f"{model}, {len(os.sched_getaffinity(0))} processors, {vectors}, Linux {platform.release().split('-')[0]}"
+
+
+def versions(records):
+    found = {}
+    for record in records:
+        if record.get("version"):
+            found[record["peer"]] = record["version"]
+    return ", ".join(f"{peer} {version}" for peer, version in sorted(found.items()))
+
+
+def page(records):
+    results = Results(records)
+    processes = 1 + max(record["round"] for record in records)
+    busy = [record["others_pct"] for record in records if "others_pct" in record]
+    out = [
+        f"Machine: {machine()}. Peers: {versions(records) or 'none'}.",
+        f"Measured {records[0]['when'][:10]}; processes of each: {processes}, interleaved.",
+    ]
+    if busy:
+        median, most = statistics.median(busy), max(busy)
+        out.append(f"Other programs took {median:.0f} % of a processor meanwhile (median; at most {most:.0f} %).")
+    out += ["", *gemm_tables(results), *training_tables(results), *cost_tables(results)]
+    failed = sorted(
+        {
+            f"- {record['case']}, {record['threads']} threads, {title(record)}: {record['error']}"
+            for record in records
+            if "error" in record
+        }
+    )
+    if failed:
+        out += ["Failed:", "", *failed, ""]
+    return "\n".join(out)
+
+
+def problems(records):
+    """What makes the run worthless: dlc failed, or its results are not the peers'."""
+    out = [
+        f"{r['case']}, {r['threads']} threads: dlc failed: {r['error']}"
+        for r in records
+        if r["peer"] == "dlc" and "error" in r
+    ]
+    for case in dict.fromkeys(record["case"] for record in records):
+        checks = {}
+        for record in records:
+            if record["case"] == case and "check" in record:
+                checks.setdefault(title(record), []).append(record["check"])
+        values = [value for found in checks.values() for value in found]
+        if values and not max(values) - min(values) <= CHECK_TOLERANCE * abs(statistics.median(values)):
+            out.append(
+                f"{case}: the checks differ: " + ", ".join(f"{peer} {found[0]:.7g}" for peer, found in checks.items())
+            )
+    return out
+
+
+def write(records, output=None):
+    """Prints the tables, or puts them into a page: between its markers, if it has them, else as a new page."""
+    if not records:
+        return
+    text = page(records)
+    if output is None:
+        print(text)
+        return
+    block = f"{BEGIN}\n\n{text}\n{END}"
+    old = ""
+    if os.path.exists(output):
+        with open(output) as file:
+            old = file.read()
+    if BEGIN in old and END in old:
+        new = old[: old.index(BEGIN)] + block + old[old.index(END) + len(END) :]
+    else:
+        new = (old.rstrip("\n") + "\n\n" if old else "# Performance\n\n") + block + "\n"
+    with open(output, "w") as file:
+        file.write(new)
+
+
+def main():
+    import argparse
+
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    parser = argparse.ArgumentParser(description="tables from the benchmark's results")
+    parser.add_argument("results", nargs="?", default=os.path.join(root, "build", "benchmark", "results.jsonl"))
+    parser.add_argument("--output", help="write the tables into this Markdown page; else they are printed")
+    options = parser.parse_args()
+    with open(options.results) as file:
+        records = [json.loads(text) for text in file]
+    write(records, options.output)
+    return 1 if problems(records) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+#!/usr/bin/env python3
+#===- run.py - runs the benchmark: dlc and its peers, interleaved, each figure from several processes -*- Python -*-===#
+# Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#===------------------------------------------------------------------------===#
+"""Measures the cases on dlc and on the peers that install-peers.sh has installed, and writes tables.
+
+    run.py                                    everything: cases F A1 A2 B, 2 and 1 threads, 5 processes of each
+    run.py A1 --threads 2 --processes 3       some of it
+    run.py --check-only                       only that all peers compute the same
+    run.py --output docs/performance.md       the tables into the page, between its two markers
+
+A round measures every peer once, in turn, each in a fresh process; then comes the next round. Ratios are taken
+within a round, so that a slow minute of the machine falls on both. Results go to a file of JSON lines (--results);
+report.py makes the tables from it again. Exits 1 where dlc failed or computed something else than the peers.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+sys.dont_write_bytecode = True
+
+import report
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+PEERS = os.environ.get("PEERS", os.path.expanduser("~/.cache/dlc-peers"))
+GROUPS = {"F": ["F"], "A1": ["A1_sgd", "A1_adam"], "A2": ["A2_sgd", "A2_adam"], "B": ["B"]}
+PEER_NAMES = ["dlc", "jax", "torch", "torch-compile", "numpy"]
+LIMIT_S = 300
+
+
+def jobs_of(case, peers):
+    """-> [(peer, script, mode)]"""
+    if case == "F":
+        found = [("dlc", "peer_dlc.py", "gemm"), *((peer, "peer_gemm.py", peer) for peer in ("jax", "torch", "numpy"))]
+        return [job for job in found if job[0] in peers]
+    found = [("dlc", "peer_dlc.py", "step"), ("jax", "peer_jax.py", "jit"), ("torch", "peer_torch.py", "eager")]
+    if case.endswith("adam") or case == "B":
+        found.append(("torch", "peer_torch.py", "eager_fused"))
+    found.append(("torch-compile", "peer_torch.py", "compile"))
+    return [job for job in found if job[0] in peers]
+
+
+def library_path(packages):
+    """torch of the package registry is a CUDA build: it loads libraries of its neighbours, and of the toolkit."""
+    folders = [os.path.join(packages, "nvidia", name, "lib") for name in ("cu13", "cusparselt", "nvshmem", "nccl")]
+    nvcc = shutil.which("nvcc")
+    toolkit = os.environ.get("CUDA_HOME") or (
+        os.path.dirname(os.path.dirname(os.path.realpath(nvcc))) if nvcc else None
+    )
+    if toolkit:
+        folders.append(os.path.join(toolkit, "lib64"))
+    return os.pathsep.join(folder for folder in folders if os.path.isdir(folder))
+
+
+def environment(python, peer, threads, cache):
+    env = dict(os.environ, PYTHONDONTWRITEBYTECODE="1", PATH=os.path.dirname(python) + os.pathsep + os.environ["PATH"])
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "LD_LIBRARY_PATH", "XLA_FLAGS"):
+        env.pop(name, None)  # settings of this machine's owner would change the peers
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        env[name] = str(threads)
+    if peer.startswith("torch"):
+        packages = subprocess.run(
+            [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        env["LD_LIBRARY_PATH"] = library_path(packages)
+        env["TORCHINDUCTOR_CACHE_DIR"] = cache
+    if peer == "jax" and threads == 1:
+        env["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+    return env
+
+
+def measure(python, job, case, threads, options, cache):
+    """-> the records of one process"""
+    peer, script, mode = job
+    command = [python, os.path.join(HERE, script), "--case", case, "--mode", mode, "--threads", str(threads)]
+    if options.check_only:
+        command.append("--check-only")
+    if peer == "dlc":
+        command += ["--bin", options.bin]
+    processors = sorted(os.sched_getaffinity(0))[-threads:]
+    words = ""
+    try:
+        done = subprocess.run(
+            command,
+            env=environment(python, peer, threads, cache),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            start_new_session=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, processors),
+        )
+        found = [json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+        if done.returncode != 0 or not found:
+            words = (done.stderr.strip().splitlines() or ["no result"])[-1][:300]
+    except subprocess.TimeoutExpired:
+        found, words = [], f"took more than {LIMIT_S} s"
+    if words:
+        found.append(
+            dict(
+                peer=peer.split("-")[0],
+                mode=mode if script == "peer_torch.py" else "",
+                case=case,
+                threads=threads,
+                error=words,
+            )
+        )
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0], epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {' '.join(GROUPS)} (default: all)")
+    parser.add_argument("--threads", default="2,1", help="thread counts (default 2,1)")
+    parser.add_argument("--processes", type=int, default=5, help="processes of each, that is, rounds (default 5)")
+    parser.add_argument("--peers", default=",".join(PEER_NAMES), help=f"default {','.join(PEER_NAMES)}")
+    parser.add_argument(
+        "--bin", default=os.path.join(ROOT, "build", "bin"), help="folder of dlc and dlrun (default build/bin)"
+    )
+    parser.add_argument(
+        "--results", default=os.path.join(ROOT, "build", "benchmark", "results.jsonl"), help="JSON lines; begun anew"
+    )
+    parser.add_argument("--output", help="write the tables into this Markdown page; else they are printed")
+    parser.add_argument("--check-only", action="store_true", help="no timing: only that all compute the same")
+    options = parser.parse_args()
+    options.bin = os.path.abspath(options.bin)
+    for name in options.cases:
+        if name not in GROUPS:
+            parser.error(f"no case {name}; there are {' '.join(GROUPS)}")
+    peers = options.peers.split(",")
+    for name in peers:
+        if name not in PEER_NAMES:
+            parser.error(f"no peer {name}; there are {' '.join(PEER_NAMES)}")
+    python = os.path.join(PEERS, "venv", "bin", "python")
+    if not os.access(python, os.X_OK):
+        parser.error(f"no peers in {PEERS}: run {os.path.join(HERE, 'install-peers.sh')} first, or set PEERS")
+    if "dlc" in peers and not os.access(os.path.join(options.bin, "dlc"), os.X_OK):
+        parser.error(f"no dlc in {options.bin}: build first, or say --bin, or leave it out with --peers")
+    names = [name for group in options.cases or GROUPS for name in GROUPS[group]]
+    thread_counts = [int(word) for word in options.threads.split(",")]
+    cache = os.path.join(os.path.dirname(options.results), "torch-cache")
+    shutil.rmtree(cache, ignore_errors=True)
+    os.makedirs(cache)
+    records = []
+    with open(options.results, "w") as file:
+        for turn in range(1 if options.check_only else options.processes):
+            for name in names:
+                for threads in thread_counts:
+                    for job in jobs_of(name, peers):
+                        for record in measure(python, job, name, threads, options, cache):
+                            record.update(
+                                round=turn,
+                                load=round(os.getloadavg()[0], 2),
+                                when=time.strftime("%FT%TZ", time.gmtime()),
+                            )
+                            records.append(record)
+                            file.write(json.dumps(record) + "\n")
+                            file.flush()
+                            print(report.line(record), file=sys.stderr, flush=True)
+    shutil.rmtree(cache, ignore_errors=True)
+    report.write(records, options.output)
+    problems = report.problems(records)
+    for words in problems:
+        print(f"run.py: {words}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

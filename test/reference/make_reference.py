@@ -1,0 +1,644 @@
+#!/usr/bin/env python3
+#===- make_reference.py - PyTorch's figures for the reference cases -*- Python -*-===#
+# Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#===------------------------------------------------------------------------===#
+"""Writes figures.npz: what PyTorch computes for the cases of suite.py, in f64 (and the three programs in f32 too).
+
+Run once, wherever torch is; the tests need only the figures:  python3 make_reference.py
+Each class below restates one program of cases/ (or of examples/) with torch's own layers, losses and optimizers.
+"""
+
+import sys
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import suite
+
+
+class Model:
+    """A program: methods are its functions, `v` holds its variables in the program's layout."""
+
+    def __init__(self, initial, dtype):
+        self.dtype = dtype
+        self.v = {}
+        for name, value in initial.items():
+            self.v[name] = torch.tensor(value, dtype=dtype).requires_grad_(True)
+        self.prepare()
+
+    def prepare(self):
+        pass
+
+    def variables(self):
+        return self.v
+
+
+def gradients(value, wanted):
+    return torch.autograd.grad(value, wanted, materialize_grads=True)
+
+
+# ---- the three programs ----
+
+
+class TwoLayerGrad(Model):
+    def step(self, x, y, lr=None):
+        w1, w2 = self.v["w1"], self.v["w2"]
+        loss = ((torch.relu(x @ w1) @ w2 - y) ** 2).sum(1).mean()
+        g1, g2 = gradients(loss, (w1, w2))
+        rate = 1e-5 if lr is None else lr
+        with torch.no_grad():
+            w1 -= rate * g1
+            w2 -= rate * g2
+        return loss
+
+    step_lr = step
+
+
+class Trained(Model):
+    """What the layers `net.0`, `net.2`, … (weights [in, out]) and one or more torch optimizers make."""
+
+    optimizer = None
+
+    def prepare(self):
+        self.steps = 0
+        if self.optimizer is not None:
+            self.torch_optimizer = self.optimizer(list(self.v.values()))
+
+    def linear(self, i, x):
+        return F.linear(x, self.v[f"net.{i}.weight"].T, self.v[f"net.{i}.bias"])
+
+    def train(self, loss):
+        self.torch_optimizer.zero_grad()
+        loss.backward()
+        self.torch_optimizer.step()
+        self.steps += 1
+        return loss.detach()
+
+    def variables(self):
+        out = dict(self.v)
+        for name, value in self.v.items():
+            state = self.torch_optimizer.state.get(value, {})
+            if "exp_avg" in state:
+                out[f"step.m.{name}"] = state["exp_avg"]
+                out[f"step.v.{name}"] = state["exp_avg_sq"]
+        out["step.t"] = torch.tensor(self.steps)
+        return out
+
+
+class TwoLayer(Trained):
+    def optimizer(self, parameters):
+        return torch.optim.Adam(parameters, lr=1e-4)
+
+    def predict(self, x):
+        return self.linear(2, torch.relu(self.linear(0, x)))
+
+    def loss(self, x, y):
+        return ((self.predict(x) - y) ** 2).sum()
+
+    def step(self, x, y):
+        return self.train(self.loss(x, y))
+
+
+class Mlp(Trained):
+    def optimizer(self, parameters):
+        return torch.optim.Adam(parameters, lr=1e-3)
+
+    def scores(self, x):
+        return self.linear(5, torch.relu(self.linear(3, torch.relu(self.linear(0, x)))))
+
+    def predict(self, x):
+        return torch.softmax(self.scores(x), 1)
+
+    def loss(self, x, label):
+        return F.cross_entropy(self.scores(x), label.long())
+
+    def accuracy(self, x, label):
+        return (self.scores(x).argmax(1) == label).to(self.dtype).mean()
+
+    def step(self, x, label):
+        return self.train(self.loss(x, label))
+
+
+# ---- layers ----
+
+
+class Linear(Model):
+    def forward(self, x):
+        dense = F.linear(x, self.v["dense.weight"].T, self.v["dense.bias"])
+        return F.linear(dense, self.v["plain.weight"].T)
+
+    def gradients(self, x, dy):
+        wanted = (x, self.v["dense.weight"], self.v["dense.bias"], self.v["plain.weight"])
+        return gradients((self.forward(x) * dy).sum(), wanted)
+
+
+class LayerNorm(Model):
+    def forward(self, x):
+        return F.layer_norm(x, (7,), self.v["norm.weight"], self.v["norm.bias"])
+
+    def gradients(self, x, dy):
+        return gradients((self.forward(x) * dy).sum(), (x, self.v["norm.weight"], self.v["norm.bias"]))
+
+
+class GroupNorm(LayerNorm):
+    def forward(self, x):
+        return F.group_norm(x, 2, self.v["norm.weight"], self.v["norm.bias"])
+
+
+class BatchNorm(LayerNorm):
+    def prepare(self):
+        self.layer = torch.nn.BatchNorm1d(5, dtype=self.dtype)
+        self.layer.weight = torch.nn.Parameter(self.v["norm.weight"].detach())
+        self.layer.bias = torch.nn.Parameter(self.v["norm.bias"].detach())
+
+    def evaluate(self, x):
+        return self.layer.eval()(x)
+
+    def forward(self, x):
+        return self.layer.train()(x)
+
+    def gradients(self, x, dy):
+        return gradients((self.forward(x) * dy).sum(), (x, self.layer.weight, self.layer.bias))
+
+    def variables(self):
+        return {"norm.running_mean": self.layer.running_mean, "norm.running_var": self.layer.running_var}
+
+
+class Recurrent(Model):
+    def prepare(self):
+        self.gru = torch.nn.GRUCell(3, 4, dtype=self.dtype)
+        self.lstm = torch.nn.LSTMCell(3, 4, dtype=self.dtype)
+        v = {name: value.detach() for name, value in self.v.items()}
+        with torch.no_grad():
+            self.gru.weight_ih.copy_(v["gru.weight_x"].T)
+            self.gru.weight_hh.copy_(v["gru.weight_h"].T)
+            self.gru.bias_ih.copy_(v["gru.bias_x"])
+            self.gru.bias_hh.copy_(v["gru.bias_h"])
+            self.lstm.weight_ih.copy_(v["lstm.gates.weight"][:3].T)
+            self.lstm.weight_hh.copy_(v["lstm.gates.weight"][3:].T)
+            self.lstm.bias_ih.copy_(v["lstm.gates.bias"])
+            self.lstm.bias_hh.zero_()
+
+    def gru_forward(self, x, h):
+        return self.gru(x, h)
+
+    def gru_gradients(self, x, h, dy):
+        g = self.gru
+        dx, dh, wx, wh, bx, bh = gradients((g(x, h) * dy).sum(), (x, h, g.weight_ih, g.weight_hh, g.bias_ih, g.bias_hh))
+        return dx, dh, wx.T, wh.T, bx, bh
+
+    def lstm_forward(self, x, h, c):
+        return self.lstm(x, (h, c))
+
+    def lstm_gradients(self, x, h, c, dy):
+        cell = self.lstm
+        a, b = cell(x, (h, c))
+        wanted = (x, h, c, cell.weight_ih, cell.weight_hh, cell.bias_ih)
+        dx, dh, dc, wx, wh, bias = gradients((a * dy).sum() + (b * dy * dy).sum(), wanted)
+        return dx, dh, dc, torch.cat([wx.T, wh.T]), bias
+
+
+class PlainLayers(Trained):
+    def flat(self, x):
+        return x.flatten(1)
+
+    def forward(self, x):
+        return torch.sigmoid(self.linear(2, x.flatten(1)))
+
+
+# ---- losses ----
+
+
+class Losses(Model):
+    def with_gradients(self, loss, *wanted):
+        return (loss, *gradients(loss.sum(), wanted))
+
+    def cross_entropy_mean(self, scores, label):
+        return self.with_gradients(F.cross_entropy(scores, label.long()), scores)
+
+    def cross_entropy_sum(self, scores, label):
+        return self.with_gradients(F.cross_entropy(scores, label.long(), reduction="sum"), scores)
+
+    def cross_entropy_each(self, scores, label, dy):
+        loss = F.cross_entropy(scores, label.long(), reduction="none")
+        return (loss, *gradients((loss * dy).sum(), (scores,)))
+
+    def cross_entropy_axis(self, scores, label):
+        return self.with_gradients(F.cross_entropy(scores, label.long()), scores)
+
+    def binary_mean(self, scores, target):
+        return self.with_gradients(F.binary_cross_entropy_with_logits(scores, target), scores)
+
+    def binary_sum(self, scores, target):
+        return self.with_gradients(F.binary_cross_entropy_with_logits(scores, target, reduction="sum"), scores)
+
+    def huber_mean(self, x, y):
+        return self.with_gradients(F.huber_loss(x, y), x)
+
+    def huber_delta(self, x, y):
+        return self.with_gradients(F.huber_loss(x, y, delta=0.5, reduction="sum"), x, y)
+
+    def l2(self, x, y):
+        return self.with_gradients(F.mse_loss(x, y), x, y)
+
+
+# ---- optimizers: one method per train step; PyTorch's own optimizer behind each ----
+
+
+class Optimized(Trained):
+    def prepare(self):
+        super().prepare()
+        self.torch_optimizer = None
+
+    def loss(self, x, y):
+        return ((self.linear(2, torch.tanh(self.linear(0, x))) - y) ** 2).mean()
+
+    def weights(self, *names):
+        return [value for name, value in self.v.items() if not names or name in names]
+
+    def run(self, x, y, make, clip=None, schedule=None):
+        if self.torch_optimizer is None:
+            self.torch_optimizer = make()
+            if schedule:
+                self.schedule = torch.optim.lr_scheduler.LambdaLR(self.torch_optimizer, schedule)
+        loss = self.loss(x, y)
+        self.torch_optimizer.zero_grad()
+        loss.backward()
+        if clip:
+            clip()
+        self.torch_optimizer.step()
+        if schedule:
+            self.schedule.step()
+        return loss.detach()
+
+    def sgd(self, x, y, **settings):
+        return self.run(x, y, lambda: torch.optim.SGD(self.weights(), lr=0.05, **settings))
+
+
+class OptimizerSgd(Optimized):
+    def plain(self, x, y):
+        return self.sgd(x, y)
+
+    def decayed(self, x, y):
+        return self.sgd(x, y, weight_decay=0.01)
+
+    def momentum(self, x, y):
+        return self.sgd(x, y, momentum=0.9)
+
+    def nesterov(self, x, y):
+        return self.sgd(x, y, momentum=0.9, nesterov=True, weight_decay=0.01)
+
+
+class OptimizerAdam(Optimized):
+    def adam(self, x, y):
+        return self.run(x, y, lambda: torch.optim.Adam(self.weights(), lr=0.01))
+
+    def betas(self, x, y):
+        return self.run(x, y, lambda: torch.optim.Adam(self.weights(), lr=0.01, betas=(0.8, 0.95), eps=1e-3))
+
+    def adamw(self, x, y):
+        return self.run(x, y, lambda: torch.optim.AdamW(self.weights(), lr=0.01, weight_decay=0.1))
+
+    def matrices(self, x, y):
+        groups = [
+            dict(params=self.weights("net.0.weight", "net.2.weight"), weight_decay=0.1),
+            dict(params=self.weights("net.0.bias", "net.2.bias"), weight_decay=0.0),
+        ]
+        return self.run(x, y, lambda: torch.optim.AdamW(groups, lr=0.01))
+
+
+class OptimizerCommon(Optimized):
+    def clip_norm(self, x, y):
+        clip = lambda: torch.nn.utils.clip_grad_norm_(self.weights(), 0.1)
+        return self.run(x, y, lambda: torch.optim.Adam(self.weights(), lr=0.01), clip)
+
+    def clip_value(self, x, y):
+        clip = lambda: torch.nn.utils.clip_grad_value_(self.weights(), 0.02)
+        return self.run(x, y, lambda: torch.optim.SGD(self.weights(), lr=0.05), clip)
+
+    def accumulate(self, x, y):
+        if self.torch_optimizer is None:
+            self.torch_optimizer = torch.optim.SGD(self.weights(), lr=0.05, momentum=0.9)
+        loss = self.loss(x, y)
+        (loss / 3).backward()
+        self.steps += 1
+        if self.steps % 3 == 0:
+            self.torch_optimizer.step()
+            self.torch_optimizer.zero_grad()
+        return loss.detach()
+
+    def head(self, x, y):
+        return self.run(x, y, lambda: torch.optim.SGD(self.weights("net.2.weight", "net.2.bias"), lr=0.05))
+
+
+class Schedules(Optimized):
+    def cosine(self, x, y):
+        factor = lambda count: 0.5 * (1 + np.cos(np.pi * np.clip(count / 10, 0, 1)))
+        return self.run(x, y, lambda: torch.optim.SGD(self.weights(), lr=0.05), schedule=factor)
+
+    def warmup(self, x, y):
+        def factor(count):
+            progress = np.clip((count - 4) / 6, 0, 1)
+            rate = 0.001 + (0.02 - 0.001) * 0.5 * (1 + np.cos(np.pi * progress))
+            return min((count + 1) / 4, 1) * rate / 0.02
+
+        return self.run(x, y, lambda: torch.optim.Adam(self.weights(), lr=0.02), schedule=factor)
+
+    def exponential(self, x, y):
+        factor = lambda count: 0.5 ** (count / 4)
+        return self.run(x, y, lambda: torch.optim.SGD(self.weights(), lr=0.05), schedule=factor)
+
+
+# ---- builtins ----
+
+ELEMENTWISE = {
+    "exp": torch.exp,
+    "log": torch.log,
+    "sqrt": torch.sqrt,
+    "rsqrt": torch.rsqrt,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "relu": torch.relu,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "abs": torch.abs,
+    "square": lambda x: x**2,
+    "cube": lambda x: x**3,
+    "reciprocal": lambda x: 1 / x,
+    "inverse_square": lambda x: x**-2,
+    "root": lambda x: x**0.5,
+    "exponent": lambda x: 2**x,
+    "negate": lambda x: -x,
+    "clipped": lambda x: torch.clamp(x, -0.5, 0.75),
+    "positive_part": torch.relu,  # and so with gradient 0 at 0
+    "negative_part": lambda x: torch.clamp(x, max=0.0),
+    "chosen": lambda x: torch.where(x > 0.5, x * x, -x),
+    # the branch that is not taken gets a harmless argument: torch itself would give NaN
+    "guarded_root": lambda x: torch.where(x > 0, torch.sqrt(torch.where(x > 0, x, 1.0)), 0.0),
+    "guarded_log": lambda x: torch.where(x > 0, torch.log(torch.where(x > 0, x, 1.0)), x),
+}
+
+
+class Elementwise(Model):
+    def rounded(self, x):
+        return torch.round(x)
+
+    def __getattr__(self, name):
+        function = ELEMENTWISE[name.removesuffix("_of")]
+
+        def value_and_gradient(x):
+            y = function(x)
+            return (y, *gradients(y.sum(), (x,)))
+
+        return value_and_gradient
+
+
+class Arithmetic(Model):
+    def both(self, y, a, b, dy):
+        return (y, *gradients((y * dy).sum(), (a, b)))
+
+    def add(self, a, b, dy):
+        return self.both(a + b, a, b, dy)
+
+    def subtract(self, a, b, dy):
+        return self.both(a - b, a, b, dy)
+
+    def multiply(self, a, b, dy):
+        return self.both(a * b, a, b, dy)
+
+    def divide(self, a, b, dy):
+        return self.both(a / b, a, b, dy)
+
+    def power(self, a, b, dy):
+        return self.both(a**b, a, b, dy)
+
+    def larger(self, a, b, dy):
+        return self.both(torch.maximum(a, b), a, b, dy)
+
+    def smaller(self, a, b, dy):
+        return self.both(torch.minimum(a, b), a, b, dy)
+
+    def remainder(self, a, b):
+        return torch.remainder(a, b)
+
+    def choose(self, c, a, b, dy):
+        return self.both(torch.where(c > 0, a, b), a, b, dy)
+
+    def compare(self, a, b):
+        return a == b, a != b, a < b, a <= b, a > b, a >= b
+
+    def logic(self, a, b):
+        return (a > 0) & (b > 0), (a > 0) | (b > 0), ~((a > 0) | (b > 0))
+
+    def integers(self, a, b):
+        return a + b, a - b, a * b, torch.remainder(a, b), torch.maximum(a, b), a.to(self.dtype) / 4
+
+
+class Reductions(Model):
+    def scalar(self, y, x):
+        return (y, *gradients(y, (x,)))
+
+    def weighted(self, y, x, dy):
+        return (y, *gradients((y * dy).sum(), (x,)))
+
+    def first(self, index, x, axis):
+        """The values at an index of numpy's argmax or argmin, the first of several: the gradient goes there alone."""
+        return torch.take_along_dim(
+            x, torch.from_numpy(np.expand_dims(index(x.detach().numpy(), axis), axis)), axis
+        ).squeeze(axis)
+
+    def sum_all(self, x):
+        return self.scalar((x * x).sum(), x)
+
+    def mean_all(self, x):
+        return self.scalar((x * x).mean(), x)
+
+    def max_all(self, x):
+        return self.scalar(x.max(), x)
+
+    def min_all(self, x):
+        return self.scalar(x.min(), x)
+
+    def sum_axis(self, x, dy):
+        return self.weighted((x * x).sum(1), x, dy)
+
+    def mean_axes(self, x, dy):
+        return self.weighted((x * x).mean((0, 2)), x, dy)
+
+    def mean_kept(self, x, dy):
+        return self.weighted((x * x).mean(-1, keepdim=True), x, dy)
+
+    def sum_first(self, x, dy):
+        return self.weighted((x * x).sum(0), x, dy)
+
+    def max_axis(self, x, dy):
+        return self.weighted(self.first(np.argmax, x, 1), x, dy)
+
+    def min_axis(self, x, dy):
+        return self.weighted(self.first(np.argmin, x, -1), x, dy)
+
+    def argmax_axis(self, x):
+        return torch.from_numpy(np.argmax(x.detach().numpy(), 1).astype(np.int32))
+
+    def argmin_axis(self, x):
+        return torch.from_numpy(np.argmin(x.detach().numpy(), -1).astype(np.int32))
+
+    def softmax_last(self, x, dy):
+        return self.weighted(torch.softmax(x, -1), x, dy)
+
+    def softmax_axis(self, x, dy):
+        return self.weighted(torch.softmax(x, 1), x, dy)
+
+    def any_axis(self, x):
+        return (x > 1.5).any(2)
+
+    def all_axis(self, x):
+        return (x > -1.5).all(2)
+
+    def sum_long(self, x, dy):
+        return self.weighted((x * x).sum(1), x, dy)
+
+    def sum_columns(self, x, dy):
+        return self.weighted((x * x).sum(0), x, dy)
+
+
+class Shapes(Model):
+    def squared(self, y, dy, *wanted):
+        return (y, *gradients((y * y * dy).sum(), wanted))
+
+    def reshaped(self, x, dy):
+        return self.squared(x.reshape(len(x), -1, 3), dy, x)
+
+    def transposed(self, x, dy):
+        return self.squared(x.permute(2, 0, 1), dy, x)
+
+    def flipped(self, x, dy):
+        return self.squared(x.T, dy, x)
+
+    def joined(self, a, b, dy):
+        return self.squared(torch.cat([a, b], 1), dy, a, b)
+
+    def stacked(self, a, b, dy):
+        return self.squared(torch.stack([a, b], 1), dy, a, b)
+
+    def parted(self, x, dy):
+        a, b, c = torch.chunk(x, 3, 2)
+        return (a, b, c, *gradients((a * b * dy).sum() + (c * c).sum(), (x,)))
+
+    def picked(self, x, dy):
+        return self.squared(x[:, 1], dy, x)
+
+    def sliced(self, x, dy):
+        return self.squared(x[:, 1:3, ::2], dy, x)
+
+    def last(self, x, dy):
+        return self.squared(x[..., -1], dy, x)
+
+    def widened(self, x, dy):
+        return self.squared(x[:, None].expand(-1, 4), dy, x)
+
+    def counted(self, x):
+        return torch.arange(6, dtype=torch.int32), torch.arange(3)[:, None] * x[None, :]
+
+
+class Products(Arithmetic):
+    def plain(self, a, b, dy):
+        return self.both(a @ b, a, b, dy)
+
+    shared_right = batched = by_vector = of_vector = plain
+
+    def left_transposed(self, a, b, dy):
+        return self.both(a.T @ b, a, b, dy)
+
+    def right_transposed(self, a, b, dy):
+        return self.both(a @ b.T, a, b, dy)
+
+    def both_transposed(self, a, b, dy):
+        return self.both(a.T @ b.T, a, b, dy)
+
+    def inner(self, a, b):
+        return (a @ b, *gradients(a @ b, (a, b)))
+
+    def second_order(self, a, b):
+        y = (torch.tanh(a @ b) ** 2).sum()
+        (g,) = torch.autograd.grad(y, a, create_graph=True)
+        return (y, *gradients((g * g).sum(), (b,)))
+
+
+MODELS = {
+    "two_layer_grad": TwoLayerGrad,
+    "two_layer": TwoLayer,
+    "mlp": Mlp,
+    "linear": Linear,
+    "layer_norm": LayerNorm,
+    "group_norm": GroupNorm,
+    "batch_norm": BatchNorm,
+    "recurrent": Recurrent,
+    "plain_layers": PlainLayers,
+    "losses": Losses,
+    "optimizer_sgd": OptimizerSgd,
+    "optimizer_adam": OptimizerAdam,
+    "optimizer_common": OptimizerCommon,
+    "schedules": Schedules,
+    "elementwise": Elementwise,
+    "arithmetic": Arithmetic,
+    "reductions": Reductions,
+    "shapes": Shapes,
+    "products": Products,
+}
+
+
+def argument(value, dtype):
+    value = np.asarray(value)
+    if value.dtype.kind == "f":
+        return torch.tensor(value, dtype=dtype).requires_grad_(True)
+    return torch.tensor(value)
+
+
+def plain(value):
+    value = value.detach().numpy()
+    return value.astype(np.float64) if value.dtype.kind == "f" else value
+
+
+def figures_of(case, dtype):
+    """-> what the case's calls return and leave in the variables, by 'tag.result' and 'tag/variable'"""
+    out = {}
+    model = MODELS[case.name](case.variables, dtype)
+    for call in case.calls:
+        if call.fresh:
+            model = MODELS[case.name](case.variables, dtype)
+        rows = []
+        for _ in range(max(call.steps, 1)):
+            inputs = {name: argument(value, dtype) for name, value in call.inputs.items()}
+            got = getattr(model, call.function)(**inputs)
+            got = got if isinstance(got, tuple) else (got,)
+            rows.append([plain(value) for value in got])
+        for i, name in enumerate(call.results):
+            values = np.stack([row[i] for row in rows]) if call.steps else rows[0][i]
+            out[f"{call.tag}.{name}"] = values
+        variables = model.variables() if call.variables else {}
+        for name in call.variables:
+            out[f"{call.tag}/{name}"] = suite.digest(plain(variables[name]))
+    return out
+
+
+def main():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    figures = {}
+    for case in suite.cases():
+        for name, value in figures_of(case, torch.float64).items():
+            figures[f"{case.name}/{name}"] = value
+        if case.name in ("two_layer_grad", "two_layer", "mlp"):
+            for name, value in figures_of(case, torch.float32).items():
+                figures[f"f32/{case.name}/{name}"] = value
+    np.savez_compressed(suite.FIGURES, torch=np.array(torch.__version__), **figures)
+    print(f"{len(figures)} figures of torch {torch.__version__} in {suite.FIGURES}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,406 @@
+#===- suite.py - what the reference figures are made of -*- Python -*-===#
+# Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#===------------------------------------------------------------------------===#
+"""The cases: a program, initial values, and calls with their inputs.
+
+make_reference.py asks PyTorch for the results of each case and stores them; run_reference.py compiles the programs and
+compares. Initial values and inputs are not stored: both sides draw them from philox.py by name.
+"""
+
+import os
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from philox import integers, positive, signed, uniform
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+EXAMPLES = os.path.join(HERE, "..", "..", "examples")
+FIGURES = os.path.join(HERE, "figures.npz")
+
+# Largest error allowed, as a part of the expected value (of its array's largest element, where that is what counts).
+TOLERANCE = {
+    "exact": {"f64": 0.0, "f32": 0.0},
+    "elementwise": {"f64": 1e-13, "f32": 1e-6},
+    "layer": {"f64": 1e-11, "f32": 2e-5},
+    "training": {"f64": 1e-9, "f32": 1e-4},
+}
+
+
+@dataclass
+class Call:
+    """One function called `steps` times on the same inputs, the variables going from call to call."""
+
+    function: str
+    inputs: dict
+    results: tuple = ("out",)
+    tag: str = ""  # names the stored figures; the function's name if empty
+    steps: int = 0  # 0: one call; else that many, whose results are stacked
+    fresh: bool = False  # begins with the initial values again
+    variables: tuple = ()  # compared afterwards
+
+    def __post_init__(self):
+        self.tag = self.tag or self.function
+
+
+@dataclass
+class Case:
+    name: str
+    program: str
+    calls: list
+    variables: dict = field(default_factory=dict)  # initial values
+    defines: dict = field(default_factory=dict)
+    edit: tuple = ()  # (old, new): a change of the program's text
+    tolerance: str = "layer"
+
+
+def digest(value):
+    """What is stored of a large array: its norm and every so many elements."""
+    value = np.asarray(value, np.float64)
+    if value.size <= 1024:
+        return value
+    stride = value.size // 250 | 1
+    return np.concatenate([[np.linalg.norm(value)], value.reshape(-1)[::stride]])
+
+
+def _weights(case, scale=None, **shapes):
+    """Initial values by variable; '__' stands for a dot in a name."""
+    out = {}
+    for name, shape in shapes.items():
+        name = name.replace("__", ".")
+        # about as large as a layer's own initial values
+        size = scale if scale is not None else 2.0 ** -np.round(np.log2(shape[0]) / 2)
+        out[name] = signed(f"{case}/{name}", shape, size)
+    return out
+
+
+def _programs():
+    n, d, h, k = 8, 20, 12, 5
+    x = signed("two_layer_grad/x", (n, d))
+    y = signed("two_layer_grad/y", (n, d))
+    yield Case(
+        "two_layer_grad",
+        os.path.join(EXAMPLES, "two_layer_grad.dl"),
+        [
+            Call("step", dict(x=x, y=y), steps=20, variables=("w1", "w2")),
+            Call(
+                "step",
+                dict(x=x, y=y, lr=np.float64(2.0**-10)),
+                tag="step_lr",
+                steps=20,
+                fresh=True,
+                variables=("w1", "w2"),
+            ),
+        ],
+        _weights("two_layer_grad", scale=2.0, w1=(d, h), w2=(h, d)),
+        dict(N=n, D=d, H=h),
+        tolerance="training",
+    )
+
+    x = signed("two_layer/x", (n, d))
+    y = signed("two_layer/y", (n, k))
+    names = ("net.0.weight", "net.0.bias", "net.2.weight", "net.2.bias")
+    slots = tuple(f"step.{slot}.{name}" for slot in "mv" for name in names)
+    yield Case(
+        "two_layer",
+        os.path.join(EXAMPLES, "two_layer.dl"),
+        [
+            Call("predict", dict(x=x)),
+            Call("loss", dict(x=x, y=y)),
+            Call("step", dict(x=x, y=y), steps=20, variables=names + slots + ("step.t",)),
+            Call("predict", dict(x=x), tag="predict_after"),
+        ],
+        _weights("two_layer", net__0__weight=(d, h), net__0__bias=(h,), net__2__weight=(h, k), net__2__bias=(k,)),
+        dict(N=n, D=d, H=h, K=k),
+        tolerance="training",
+    )
+
+    yield mlp("mlp", ("nn.dropout(0.1)", "nn.dropout(0)"))
+
+
+def mlp(name, edit=()):
+    n = 32
+    x = uniform((n, 784), "mlp/x")
+    label = integers("mlp/label", (n,), 10)
+    names = tuple(f"net.{i}.{part}" for i in (0, 3, 5) for part in ("weight", "bias"))
+    initial = {}
+    for i, cin, cout in ((0, 784, 512), (3, 512, 512), (5, 512, 10)):
+        initial[f"net.{i}.weight"] = signed(f"mlp/net.{i}.weight", (cin, cout), 2.0**-5)
+        initial[f"net.{i}.bias"] = signed(f"mlp/net.{i}.bias", (cout,), 2.0**-5)
+    return Case(
+        name,
+        os.path.join(EXAMPLES, "mlp.dl"),
+        [
+            Call("predict", dict(x=x[:5]), tag="predict_5"),
+            Call("loss", dict(x=x, label=label)),
+            Call("step", dict(x=x, label=label), steps=20, variables=names + ("step.t",)),
+            Call("accuracy", dict(x=x, label=label), tag="accuracy_after"),
+            Call("loss", dict(x=x[:7], label=label[:7]), tag="loss_7_after"),
+        ],
+        initial,
+        edit=edit,
+        tolerance="training",
+    )
+
+
+def _case(name, calls, tolerance="layer", **shapes):
+    return Case(name, os.path.join(HERE, "cases", name + ".dl"), calls, _weights(name, **shapes), tolerance=tolerance)
+
+
+def _layers():
+    x, dy = signed("linear/x", (5, 3, 7)), signed("linear/dy", (5, 3, 5))
+    yield _case(
+        "linear",
+        [
+            Call("forward", dict(x=x)),
+            Call("gradients", dict(x=x, dy=dy), ("dx", "dense_weight", "dense_bias", "plain_weight")),
+        ],
+        dense__weight=(7, 4),
+        dense__bias=(4,),
+        plain__weight=(4, 5),
+    )
+    for name, width, shape in (("layer_norm", 7, (5, 3, 7)), ("group_norm", 6, (4, 6, 3, 5))):
+        x, dy = signed(f"{name}/x", shape), signed(f"{name}/dy", shape)
+        yield _case(
+            name,
+            [Call("forward", dict(x=x)), Call("gradients", dict(x=x, dy=dy), ("dx", "weight", "bias"))],
+            norm__weight=(width,),
+            norm__bias=(width,),
+        )
+    running = ("norm.running_mean", "norm.running_var")
+    x, dy = signed("batch_norm/x", (6, 5, 3)), signed("batch_norm/dy", (6, 5, 3))
+    yield _case(
+        "batch_norm",
+        [
+            Call("evaluate", dict(x=x)),
+            Call("forward", dict(x=x), variables=running),
+            Call("gradients", dict(x=x[:4], dy=dy[:4]), ("dx", "weight", "bias"), variables=running),
+            Call("evaluate", dict(x=x), tag="evaluate_after"),
+        ],
+        norm__weight=(5,),
+        norm__bias=(5,),
+    )
+    x, h, c, dy = (signed(f"recurrent/{name}", (5, size)) for name, size in (("x", 3), ("h", 4), ("c", 4), ("dy", 4)))
+    gru = dict(x=x, h=h)
+    lstm = dict(x=x, h=h, c=c)
+    yield _case(
+        "recurrent",
+        [
+            Call("gru_forward", gru),
+            Call("gru_gradients", dict(gru, dy=dy), ("dx", "dh", "weight_x", "weight_h", "bias_x", "bias_h")),
+            Call("lstm_forward", lstm, ("h_next", "c_next")),
+            Call("lstm_gradients", dict(lstm, dy=dy), ("dx", "dh", "dc", "weight", "bias")),
+        ],
+        gru__weight_x=(3, 12),
+        gru__weight_h=(4, 12),
+        gru__bias_x=(12,),
+        gru__bias_h=(12,),
+        lstm__gates__weight=(7, 16),
+        lstm__gates__bias=(16,),
+    )
+    x = signed("plain_layers/x", (5, 3, 5))
+    yield _case(
+        "plain_layers", [Call("flat", dict(x=x)), Call("forward", dict(x=x))], net__2__weight=(15, 4), net__2__bias=(4,)
+    )
+
+
+def _losses():
+    pair = ("loss", "dscores")
+    scores = signed("losses/scores", (9, 7), 4.0)
+    label = integers("losses/label", (9,), 7)
+    ignored = label.copy()
+    ignored[[1, 4, 8]] = -100
+    wide = signed("losses/wide", (4, 7, 3), 4.0)
+    wide_label = integers("losses/wide_label", (4, 3), 7)
+    wide_label[1, 2] = -100
+    large = scores * 64
+    x, y = signed("losses/x", (9, 3)), signed("losses/y", (9, 3))
+    target = uniform((9, 3), "losses/target")
+    yield _case(
+        "losses",
+        [
+            Call("cross_entropy_mean", dict(scores=scores, label=label), pair),
+            Call("cross_entropy_mean", dict(scores=scores, label=ignored), pair, tag="cross_entropy_ignored"),
+            Call("cross_entropy_mean", dict(scores=large, label=label), pair, tag="cross_entropy_large"),
+            Call("cross_entropy_sum", dict(scores=scores, label=ignored), pair),
+            Call("cross_entropy_each", dict(scores=scores, label=ignored, dy=signed("losses/dy", (9,))), pair),
+            Call("cross_entropy_axis", dict(scores=wide, label=wide_label), pair),
+            Call("binary_mean", dict(scores=x, target=target), pair),
+            Call("binary_mean", dict(scores=x * 64, target=target), pair, tag="binary_large"),
+            Call("binary_sum", dict(scores=x, target=target), pair),
+            Call("huber_mean", dict(x=x, y=y), ("loss", "dx")),
+            Call("huber_delta", dict(x=x, y=y), ("loss", "dx", "dy")),
+            Call("l2", dict(x=x, y=y), ("loss", "dx", "dy")),
+        ],
+    )
+
+
+NET = dict(net__0__weight=(6, 8), net__0__bias=(8,), net__2__weight=(8, 2), net__2__bias=(2,))
+
+
+def _optimizers():
+    x, y = signed("optimizers/x", (9, 6)), signed("optimizers/y", (9, 2))
+    names = tuple(name.replace("__", ".") for name in NET)
+    for name, steps in (
+        ("optimizer_sgd", ("plain", "decayed", "momentum", "nesterov")),
+        ("optimizer_adam", ("adam", "betas", "adamw", "matrices")),
+        ("optimizer_common", ("clip_norm", "clip_value", "accumulate", "head")),
+        ("schedules", ("cosine", "warmup", "exponential")),
+    ):
+        calls = [Call(step, dict(x=x, y=y), steps=12, fresh=True, variables=names) for step in steps]
+        yield _case(name, calls, "training", **NET)
+
+
+# How each function of elementwise.dl is called: the range of its argument.
+ANYWHERE = (
+    "exp tanh sigmoid relu gelu silu sin cos abs square cube exponent negate "
+    "clipped positive_part negative_part chosen guarded_root guarded_log rounded"
+).split()
+POSITIVE = "log sqrt rsqrt reciprocal inverse_square root".split()
+OPERATORS = (
+    "square cube reciprocal inverse_square root exponent negate "
+    "clipped positive_part negative_part chosen guarded_root guarded_log rounded"
+).split()
+SPECIAL_X = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1000.0, -1000.0, 1.0, -1.0, 0.5, 1.5, 2.5, -2.5])
+# Where functions are asked for their limits, the arguments that have none are left out.
+SPECIAL = {
+    "exp": SPECIAL_X,
+    "log": SPECIAL_X,
+    "sqrt": SPECIAL_X,
+    "rsqrt": SPECIAL_X,
+    "tanh": SPECIAL_X,
+    "sigmoid": SPECIAL_X,
+    "relu": SPECIAL_X,
+    "gelu": SPECIAL_X[[0, 1, 2, 4, 5, 6, 7, 8]],
+    "silu": SPECIAL_X[[0, 1, 2, 4, 5, 6, 7, 8]],
+    "sin": SPECIAL_X,
+    "cos": SPECIAL_X,
+    "abs": SPECIAL_X,
+    "rounded": SPECIAL_X,
+    "positive_part": SPECIAL_X,
+    "negative_part": SPECIAL_X,
+    "clipped": SPECIAL_X,
+    "reciprocal": SPECIAL_X,
+    "guarded_root": SPECIAL_X,
+    "guarded_log": SPECIAL_X,
+}
+# At these the derivative is laid down by the language (rule 13) or plain.
+KINKS = {
+    "relu": np.array([0.0, -0.0, 1.0, -1.0]),
+    "abs": np.array([0.0, -0.0, 1.0, -1.0]),
+    "positive_part": np.array([0.0, -0.0, 1.0, -1.0]),
+    "guarded_root": np.array([0.0, -1.0, 4.0]),
+    "guarded_log": np.array([0.0, -1.0, 4.0]),
+}
+
+
+def elementwise_function(name):
+    return name if name in OPERATORS else name + "_of"
+
+
+def _builtins():
+    n = 61
+    calls = []
+    for name in ANYWHERE + POSITIVE:
+        x = positive(f"elementwise/{name}", (n,)) if name in POSITIVE else signed(f"elementwise/{name}", (n,), 4.0)
+        results = ("out",) if name == "rounded" else ("y", "dx")
+        calls.append(Call(elementwise_function(name), dict(x=x), results))
+    for name, x in SPECIAL.items():
+        first = "out" if name == "rounded" else "y"
+        calls.append(Call(elementwise_function(name), dict(x=x), (first,), tag=name + "_special"))
+    for name, x in KINKS.items():
+        calls.append(Call(elementwise_function(name), dict(x=x), ("y", "dx"), tag=name + "_kink"))
+    yield _case("elementwise", calls, "elementwise")
+
+    a, b, dy = signed("arithmetic/a", (7, 1)), signed("arithmetic/b", (5,)), signed("arithmetic/dy", (7, 5))
+    p, q = positive("arithmetic/p", (7, 1)), positive("arithmetic/q", (5,))
+    three = ("y", "da", "db")
+    u = np.array([0.0, 1.0, -1.0, 2.0, np.inf, -np.inf, np.nan, np.nan, 3.0])
+    v = np.array([-0.0, 1.0, 1.0, -2.0, np.inf, np.inf, np.nan, 1.0, np.nan])
+    i, j = integers("arithmetic/i", (9,), 1000) - 500, integers("arithmetic/j", (9,), 50) + 1
+    yield _case(
+        "arithmetic",
+        [
+            *(Call(f, dict(a=a, b=b, dy=dy), three) for f in ("add", "subtract", "multiply", "larger", "smaller")),
+            Call("divide", dict(a=a, b=q, dy=dy), three),
+            Call("power", dict(a=p, b=b, dy=dy), three),
+            Call("remainder", dict(a=a, b=q)),
+            Call("remainder", dict(a=a, b=-q), tag="remainder_negative"),
+            Call("choose", dict(c=a, a=b, b=signed("arithmetic/m", (7, 5)), dy=dy), three),
+            Call("compare", dict(a=u, b=v), ("equal", "unequal", "less", "less_equal", "greater", "greater_equal")),
+            Call("logic", dict(a=u, b=v), ("both", "either", "neither")),
+            Call("integers", dict(a=i, b=j), ("total", "difference", "product", "modulus", "largest", "as_float")),
+        ],
+    )
+
+    x = signed("reductions/x", (4, 5, 3))
+    ties = integers("reductions/ties", (4, 5, 3), 3).astype(np.float64)
+    long = signed("reductions/long", (3, 1000))
+    two = ("y", "dx")
+    dy3, dy5 = signed("reductions/dy3", (4, 3)), signed("reductions/dy5", (4, 5))
+    yield _case(
+        "reductions",
+        [
+            *(Call(f, dict(x=x), two) for f in ("sum_all", "mean_all", "max_all", "min_all")),
+            Call("sum_axis", dict(x=x, dy=dy3), two),
+            Call("mean_axes", dict(x=x, dy=dy5[0]), two),
+            Call("mean_kept", dict(x=x, dy=dy5[:, :, None]), two),
+            Call("sum_first", dict(x=x, dy=x[0]), two),
+            Call("max_axis", dict(x=x, dy=dy3), two),
+            Call("max_axis", dict(x=ties, dy=dy3), two, tag="max_ties"),
+            Call("min_axis", dict(x=x, dy=dy5), two),
+            Call("min_axis", dict(x=ties, dy=dy5), two, tag="min_ties"),
+            Call("argmax_axis", dict(x=x)),
+            Call("argmax_axis", dict(x=ties), tag="argmax_ties"),
+            Call("argmin_axis", dict(x=x)),
+            Call("argmin_axis", dict(x=ties), tag="argmin_ties"),
+            *(Call(f, dict(x=x, dy=signed("reductions/dy", (4, 5, 3))), two) for f in ("softmax_last", "softmax_axis")),
+            Call("softmax_last", dict(x=x * 512, dy=x), two, tag="softmax_large"),
+            Call("any_axis", dict(x=x)),
+            Call("all_axis", dict(x=x)),
+            Call("sum_long", dict(x=long, dy=dy3[:3, 0]), two),
+            Call("sum_columns", dict(x=long, dy=long[0]), two),
+        ],
+    )
+
+    x = signed("shapes/x", (5, 4, 6))
+    s = lambda *shape: signed(f"shapes/{shape}", shape)
+    yield _case(
+        "shapes",
+        [
+            Call("reshaped", dict(x=x, dy=s(5, 8, 3)), two),
+            Call("transposed", dict(x=x, dy=s(6, 5, 4)), two),
+            Call("flipped", dict(x=x[:, 0], dy=s(6, 5)), two),
+            Call("joined", dict(a=s(5, 3), b=s(5, 5), dy=s(5, 8)), three),
+            Call("stacked", dict(a=s(5, 3), b=-2 * s(5, 3), dy=s(5, 2, 3)), three),
+            Call("parted", dict(x=x, dy=s(5, 4, 2)), ("p", "q", "r", "dx")),
+            Call("picked", dict(x=x, dy=s(5, 6)), two),
+            Call("sliced", dict(x=x, dy=s(5, 2, 3)), two),
+            Call("last", dict(x=x, dy=s(5, 4)), two),
+            Call("widened", dict(x=x[:, 0, 0], dy=s(5, 4)), two),
+            Call("counted", dict(x=x[:, 0, 0]), ("numbers", "table")),
+        ],
+    )
+
+    n = 17
+    s = lambda *shape: signed(f"products/{shape}", shape)
+    yield _case(
+        "products",
+        [
+            Call("plain", dict(a=s(n, 133), b=s(133, 45), dy=s(n, 45)), three),
+            Call("left_transposed", dict(a=s(9, n), b=s(9, 4), dy=s(n, 4)), three),
+            Call("right_transposed", dict(a=s(n, 9), b=s(4, 9), dy=s(n, 4)), three),
+            Call("both_transposed", dict(a=s(9, n), b=s(4, 9), dy=s(n, 4)), three),
+            Call("shared_right", dict(a=s(n, 3, 9), b=s(9, 4), dy=s(n, 3, 4)), three),
+            Call("batched", dict(a=s(n, 3, 9), b=s(n, 9, 4), dy=s(n, 3, 4)), three),
+            Call("by_vector", dict(a=s(n, 9), b=s(9), dy=s(n)), three),
+            Call("of_vector", dict(a=s(9), b=s(9, 4), dy=s(4)), three),
+            Call("inner", dict(a=s(n), b=-s(n) / 2), three),
+            Call("second_order", dict(a=s(n, 9) / 4, b=s(9, 4)), ("y", "db")),
+        ],
+    )
+
+
+def cases():
+    return [*_programs(), *_layers(), *_losses(), *_optimizers(), *_builtins()]

@@ -1,0 +1,320 @@
+//===- Bench.cpp - dlrun bench: how long one call takes -*- C++ -*-===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//===----------------------------------------------------------------------===//
+
+#include "Commands.h"
+#include "Inputs.h"
+#include "Json.h"
+#include "ShapeText.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <numbers>
+#include <random>
+
+namespace dlc::run {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double secondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// Fills arrays with standard-normal numbers, whole numbers in [0, range) and random bools.
+class Filler {
+public:
+  explicit Filler(uint64_t seed) : random(seed) {}
+
+  Expected<Array> fill(const Value &argument, std::vector<int64_t> dims,
+                       std::optional<int64_t> range) {
+    std::optional<uint64_t> bytes = byteCount(argument.dtype, dims);
+    if (!bytes || *bytes > SIZE_MAX / 2)
+      return makeError("argument ", quote(argument.name), " would be ",
+                       typeText(argument.dtype, dims), ", which no memory holds");
+    Array array{argument.dtype, std::move(dims), Buffer(static_cast<size_t>(*bytes))};
+    size_t count = array.data.size() / bytesOf(argument.dtype);
+    switch (argument.dtype) {
+    case DLRT_BOOL:
+      store<uint8_t>(array, count, [&] { return random() & 1; });
+      return array;
+    case DLRT_F32:
+      store<float>(array, count, [&] { return normal(); });
+      return array;
+    case DLRT_F64:
+      store<double>(array, count, [&] { return normal(); });
+      return array;
+    case DLRT_BF16:
+      store<uint16_t>(array, count, [&] {
+        float value = static_cast<float>(normal());
+        uint32_t bits;
+        std::memcpy(&bits, &value, sizeof(bits));
+        return bits >> 16;
+      });
+      return array;
+    case DLRT_F16:
+      return makeError("argument ", quote(argument.name),
+                       " is f16, which has no random values; give a file with --input");
+    case DLRT_U8:
+    case DLRT_I8:
+    case DLRT_I16:
+    case DLRT_I32:
+    case DLRT_I64:
+      break;
+    }
+    if (!range)
+      return makeError("argument ", quote(argument.name), " is ", argument.type(),
+                       "; give its range with --range ", argument.name, "=COUNT");
+    // With a range of `count` the largest value is count - 1.
+    unsigned bits = static_cast<unsigned>(bytesOf(argument.dtype) * 8);
+    uint64_t most = argument.dtype == DLRT_U8 ? 255 : (UINT64_C(1) << (bits - 1)) - 1;
+    if (*range < 1 || static_cast<uint64_t>(*range - 1) > most)
+      return makeError("--range ", argument.name, '=', *range, " does not fit ",
+                       nameOf(argument.dtype), ": 1 to ", most, " are possible");
+    auto draw = [&] { return static_cast<int64_t>(random() % static_cast<uint64_t>(*range)); };
+    switch (bytesOf(argument.dtype)) {
+    case 1:
+      store<uint8_t>(array, count, draw);
+      break;
+    case 2:
+      store<int16_t>(array, count, draw);
+      break;
+    case 4:
+      store<int32_t>(array, count, draw);
+      break;
+    default:
+      store<int64_t>(array, count, draw);
+    }
+    return array;
+  }
+
+private:
+  template <typename T, typename Draw> static void store(Array &array, size_t count, Draw draw) {
+    T *values = reinterpret_cast<T *>(array.data.data());
+    for (size_t i = 0; i < count; ++i)
+      values[i] = static_cast<T>(draw());
+  }
+
+  /// Box and Muller's method; mt19937_64 is the same everywhere, std::normal_distribution is not.
+  double normal() {
+    if (spare) {
+      double value = *spare;
+      spare.reset();
+      return value;
+    }
+    double u = static_cast<double>((random() >> 11) + 1) * 0x1p-53; // in (0, 1]
+    double v = static_cast<double>(random() >> 11) * 0x1p-53;
+    double radius = std::sqrt(-2 * std::log(u)), angle = 2 * std::numbers::pi * v;
+    spare = radius * std::sin(angle);
+    return radius * std::cos(angle);
+  }
+
+  std::mt19937_64 random;
+  std::optional<double> spare;
+};
+
+/// What the profile hook adds up.
+struct Profile {
+  struct Kernel {
+    uint64_t launches = 0, tasks = 0, ns = 0;
+  };
+  uint32_t function = 0;
+  std::vector<Kernel> kernels;
+
+  static void record(void *user, uint32_t function, uint32_t kernel, int64_t tasks, int64_t ns) {
+    Profile &profile = *static_cast<Profile *>(user);
+    if (ns < 0 || function != profile.function || kernel >= profile.kernels.size())
+      return;
+    Kernel &entry = profile.kernels[kernel];
+    ++entry.launches;
+    entry.tasks += static_cast<uint64_t>(tasks);
+    entry.ns += static_cast<uint64_t>(ns);
+  }
+};
+
+struct Row {
+  std::string name;
+  double launches, tasks, microseconds, share;
+};
+
+} // namespace
+
+/// "N=128" … with values that are whole numbers above `least`.
+static Expected<std::vector<std::pair<std::string, int64_t>>>
+parseSizes(const std::vector<std::string> &texts, std::string_view option, int64_t least) {
+  Expected<std::vector<Assignment>> assignments = parseAssignments(texts, option);
+  if (!assignments)
+    return assignments.error();
+  std::vector<std::pair<std::string, int64_t>> sizes;
+  for (const Assignment &assignment : *assignments) {
+    std::optional<int64_t> size = parseInteger<int64_t>(assignment.value);
+    if (!size || *size < least)
+      return makeUsageError(option, ' ', assignment.name, " takes a whole number from ", least,
+                            ", got ", quote(assignment.value));
+    sizes.emplace_back(assignment.name, *size);
+  }
+  return sizes;
+}
+
+static void printProfile(const std::vector<Row> &rows) {
+  std::printf("\n%12s  %6s  %9s  %10s  kernel\n", "us per call", "share", "launches", "tasks");
+  for (const Row &row : rows)
+    std::printf("%12.2f  %5.1f%%  %9.4g  %10.6g  %s\n", row.microseconds, row.share * 100,
+                row.launches, row.tasks, printable(row.name).c_str());
+}
+
+Expected<int> runBench(const BenchOptions &options) {
+  auto dims = parseSizes(options.dims, "--dim", 0);
+  if (!dims)
+    return dims.error();
+  auto ranges = parseSizes(options.ranges, "--range", 1);
+  if (!ranges)
+    return ranges.error();
+  Expected<std::vector<Assignment>> inputs = parseAssignments(options.inputs, "--input");
+  if (!inputs)
+    return inputs.error();
+
+  Expected<Model> model = Model::open(options.model, Model::Access::Run);
+  if (!model)
+    return model.error();
+  Expected<const Function *> found = model->function(options.function);
+  if (!found)
+    return found.error();
+  const Function &function = **found;
+  for (const auto &[name, size] : *dims)
+    if (std::find(model->dims().begin(), model->dims().end(), name) == model->dims().end())
+      return makeError("the model has no dynamic dimension ", quote(name), "; it has ",
+                       model->dims().empty() ? "none" : joinWords(model->dims()));
+  for (const auto &[name, range] : *ranges)
+    if (!function.findArgument(name))
+      return makeError("function ", quote(function.name), " has no argument ", quote(name),
+                       "; it has ", function.argumentNames());
+
+  Expected<std::vector<std::optional<Array>>> arrays = readInputs(function, *inputs);
+  if (!arrays)
+    return arrays.error();
+  Filler filler(options.seed);
+  CallFrame frame(*model, function);
+  for (size_t i = 0; i < function.arguments.size(); ++i) {
+    const Value &argument = function.arguments[i];
+    std::optional<Array> &array = (*arrays)[i];
+    if (!array && argument.hasDefault)
+      continue;
+    if (!array) {
+      Expected<std::vector<int64_t>> shape =
+          argument.isStatic() ? argument.dims : evaluateShape(argument.shape, *dims);
+      if (!shape)
+        return makeError("argument ", quote(argument.name), " is ", argument.type(), ": ",
+                         shape.error().message);
+      std::optional<int64_t> range;
+      for (const auto &[name, count] : *ranges)
+        if (name == argument.name)
+          range = count;
+      Expected<Array> filled = filler.fill(argument, std::move(*shape), range);
+      if (!filled)
+        return filled.error();
+      array = std::move(*filled);
+    }
+    frame.setArgument(i, array->data.data(), array->dtype, array->dims);
+  }
+  if (Status prepared = frame.prepareResults(); !prepared)
+    return prepared.error();
+
+  Expected<Instance> instance = Instance::create(*model, options.seed, options.threads);
+  if (!instance)
+    return instance.error();
+  if (!options.load.empty())
+    if (Status loaded = instance->load(options.load); !loaded)
+      return loaded.error();
+
+  // Warm up: the first call plans memory; then caches, branch predictors and the clock of the
+  // processor settle.
+  Clock::time_point start = Clock::now();
+  for (int calls = 0; calls < 3 || secondsSince(start) < 0.1; ++calls)
+    if (Status called = frame.call(*instance); !called)
+      return called.error();
+
+  std::vector<double> times;
+  times.reserve(1 << 16);
+  start = Clock::now();
+  constexpr size_t fewest = 5, most = 10'000'000;
+  while (options.runs
+             ? times.size() < *options.runs
+             : times.size() < fewest || (secondsSince(start) < 0.5 && times.size() < most)) {
+    Clock::time_point begin = Clock::now();
+    Status called = frame.call(*instance);
+    times.push_back(std::chrono::duration<double, std::micro>(Clock::now() - begin).count());
+    if (!called)
+      return called.error();
+  }
+  std::sort(times.begin(), times.end());
+  size_t half = times.size() / 2;
+  double median = times.size() % 2 ? times[half] : (times[half - 1] + times[half]) / 2;
+
+  // Profiled calls come after the timed ones, which they would slow down.
+  std::vector<Row> rows;
+  if (options.profile) {
+    Profile profile;
+    profile.function = function.index;
+    profile.kernels.resize(function.kernels.size());
+    dlrt_instance_set_profile(instance->get(), Profile::record, &profile);
+    uint64_t calls = 0;
+    start = Clock::now();
+    do {
+      if (Status called = frame.call(*instance); !called)
+        return called.error();
+      ++calls;
+    } while (secondsSince(start) < 0.25 && calls < times.size());
+    double total = secondsSince(start) * 1e6 / static_cast<double>(calls), inside = 0;
+    dlrt_instance_set_profile(instance->get(), nullptr, nullptr);
+    auto perCall = [&](uint64_t sum) {
+      return static_cast<double>(sum) / static_cast<double>(calls);
+    };
+    for (size_t i = 0; i < profile.kernels.size(); ++i) {
+      const Profile::Kernel &kernel = profile.kernels[i];
+      double microseconds = perCall(kernel.ns) / 1000;
+      inside += microseconds;
+      rows.push_back({function.kernels[i], perCall(kernel.launches), perCall(kernel.tasks),
+                      microseconds, microseconds / total});
+    }
+    std::sort(rows.begin(), rows.end(), [](const Row &a, const Row &b) {
+      return a.microseconds != b.microseconds ? a.microseconds > b.microseconds : a.name < b.name;
+    });
+    double outside = std::max(0.0, total - inside);
+    rows.push_back({"outside the kernels", 1, 0, outside, outside / total});
+  }
+
+  uint32_t threads = dlrt_instance_threads(instance->get());
+  uint64_t arena = dlrt_instance_arena_bytes(instance->get());
+  // Nanoseconds are the clock's unit: more digits would be noise.
+  auto rounded = [](double microseconds) { return std::round(microseconds * 1000) / 1000; };
+  if (options.json) {
+    Json root = {{"function", function.name},    {"threads", threads},
+                 {"median_us", rounded(median)}, {"min_us", rounded(times.front())},
+                 {"runs", times.size()},         {"arena_bytes", arena}};
+    if (options.profile) {
+      root["kernels"] = Json::array();
+      for (const Row &row : rows)
+        root["kernels"].push_back(Json{{"name", row.name},
+                                       {"us", rounded(row.microseconds)},
+                                       {"share", row.share},
+                                       {"launches", row.launches},
+                                       {"tasks", row.tasks}});
+    }
+    std::printf("%s\n", dumpJson(root).c_str());
+    return ExitSuccess;
+  }
+  std::printf("%s, %u %s: median %.3f us, min %.3f us, %zu runs, arena %s\n",
+              printable(function.name).c_str(), threads, threads == 1 ? "thread" : "threads",
+              median, times.front(), times.size(), formatBytes(arena).c_str());
+  if (options.profile)
+    printProfile(rows);
+  return ExitSuccess;
+}
+
+} // namespace dlc::run
