@@ -23,7 +23,7 @@ def Dl_Dialect : Dialect {
     Values are ranked tensors; an unknown size is a polynomial in the model's dynamic dimensions and part of the type, as an affine map in the
     encoding: `tensor<?x784xf32, affine_map<()[s0] -> (s0, 784)>>`. Nothing is broadcast or promoted implicitly.
   }];
-  let hasConstantMaterializer = 0;
+  let hasConstantMaterializer = 1;
 }
 
 def Dl_Tensor : RankedTensorOf<[I1, UI8, I8, I16, I32, I64, F16, BF16, F32, F64]>;

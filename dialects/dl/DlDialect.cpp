@@ -14,3 +14,8 @@ void dlc::dl::DlDialect::initialize() {
 #include "dialects/dl/DlOps.cpp.inc"
       >();
 }
+
+mlir::Operation *dlc::dl::DlDialect::materializeConstant(mlir::OpBuilder &b, mlir::Attribute value, mlir::Type type, mlir::Location loc) {
+  auto number = llvm::dyn_cast<mlir::TypedAttr>(value);
+  return number ? FillOp::create(b, loc, type, number).getOperation() : nullptr;
+}

@@ -154,7 +154,8 @@ void FillOp::build(OpBuilder &b, OperationState &state, RankedTensorType type, i
   TypedAttr attr = isa<FloatType>(element) ? TypedAttr(b.getF64FloatAttr(static_cast<double>(value))) : TypedAttr(b.getI64IntegerAttr(value));
   build(b, state, type, attr);
 }
-OpFoldResult FillOp::fold(FoldAdaptor) { return {}; }
+// A constant folds to its number: the folder tells fills of one type apart by it.
+OpFoldResult FillOp::fold(FoldAdaptor) { return getValue(); }
 LogicalResult FillOp::verify() {
   bool isFloat = isa<FloatType>(getElementTypeOrSelf(getType()));
   if (isFloat ? !getValue().getType().isF64() : !getValue().getType().isInteger(64))

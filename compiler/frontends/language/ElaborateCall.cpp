@@ -36,6 +36,7 @@ optional<CallArguments> Elaborator::evaluateArguments(const ast::CallExpr *call,
       if (!arguments.named.empty())
         error(argument.value, "an argument without a name follows one with a name");
       arguments.positional.push_back(std::move(value));
+      arguments.places.push_back(argument.value->range);
     } else {
       arguments.named.emplace_back(argument.name, std::move(value));
     }
@@ -199,7 +200,6 @@ Value Elaborator::callFunction(const FunctionValue &callee, CallArguments &argum
   own.fn = fn;
   own.caller = frame;
   own.call = arguments.range;
-  // An optimizer's function value sees no state of the optimizer that calls it.
   {
     FrameScope scope(*this, own);
     for (auto [arg, value] : llvm::zip(fn->args, values)) {

@@ -719,7 +719,7 @@ Value Elaborator::readVariable(Variable *variable, SMRange where) {
   }
   if (auto *read = function->entry.find(variable); read != function->entry.end())
     return Value::tensor(read->second);
-  if (variable->owner && !variable->placed) {
+  if (variable->owner && !variable->placed && !function->isScratch) {
     error(where, "the layer of '" + variable->name.text + "' is not part of the model: give it a name there")
         .note(variable->owner->madeAt, "made here");
     return {};

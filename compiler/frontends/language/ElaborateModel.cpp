@@ -188,7 +188,9 @@ FileScope *Elaborator::loadBuffer(std::unique_ptr<llvm::MemoryBuffer> buffer,
   scope->folder = folder;
   scope->library = library;
   unsigned id = sources.AddNewSourceBuffer(std::move(buffer), SMLoc());
+  unsigned errors = diagnostics.errorCount();
   scope->ast = parse(arena, sources, id, diagnostics);
+  hasHoles |= diagnostics.errorCount() != errors;
   return scope.get();
 }
 
@@ -416,7 +418,9 @@ const ast::LayerDecl *Elaborator::chooseModel(FileScope *file) {
     return nullptr;
   }
   if (models.empty()) {
-    diagnostics.error("'" + path + "' declares no model");
+    const llvm::MemoryBuffer *buffer = sources.getMemoryBuffer(file->ast->buffer);
+    diagnostics.error(SMLoc::getFromPointer(buffer->getBufferStart()),
+                      "the file declares no model" + Twine(buffer->getBuffer().trim().empty() ? "; it is empty" : ""));
     return nullptr;
   }
   if (models.size() > 1) {
@@ -514,12 +518,8 @@ Value Elaborator::makeLayer(const LayerMaker &maker, const CallArguments &argume
   // Arguments were evaluated where the call stands; defaults are where the layer is declared.
   CallArguments given = arguments;
   llvm::SmallVector<StringRef> names;
-  unsigned required = 0;
-  for (auto [i, param] : llvm::enumerate(decl->params)) {
+  for (const ast::Param &param : decl->params)
     names.push_back(param.name.text);
-    if (!param.initial)
-      required = i + 1;
-  }
   llvm::SmallVector<Value *> values;
   if (!bindNames(given, "layer '" + decl->name.text + "'", names, 0, values))
     return {};
@@ -865,7 +865,7 @@ void Elaborator::exportFunction(StringRef name, const ast::FnDecl *fn, const Tra
   unsigned errors = diagnostics.errorCount();
   auto block = std::make_unique<mlir::Block>();
   FunctionState state(&context, block.get());
-  state.name = gradients ? ("__grad_" + name).str() : name.str();
+  state.name = name.str(); // of draws: derivatives are checked with the draws of the function itself
   SaveAndRestore inFunction(function, &state);
   SaveAndRestore notDeclaring(declaring, false);
   SMRange where = train ? train->decl->name.range() : fn->name ? fn->name.range() : fn->range;
@@ -916,7 +916,7 @@ void Elaborator::exportFunction(StringRef name, const ast::FnDecl *fn, const Tra
       }
     }
   }
-  if (diagnostics.errorCount() != errors && arguments.positional.size() != fn->args.size())
+  if (arguments.positional.size() != fn->args.size())
     return;
 
   // Settings that are left to the function are evaluated with the mode that it chooses.
@@ -1061,7 +1061,8 @@ void Elaborator::exportFunction(StringRef name, const ast::FnDecl *fn, const Tra
 
   mlir::OpBuilder module = mlir::OpBuilder::atBlockEnd(&modelOp.getBody().front());
   auto type = module.getFunctionType(block->getArgumentTypes(), mlir::ValueRange(results).getTypes());
-  auto func = dl::FuncOp::create(module, locationOf(where), state.name, type);
+  auto func = dl::FuncOp::create(module, locationOf(where),
+                                 gradients ? ("__grad_" + name).str() : name.str(), type);
   func.getBody().push_back(block.release());
   for (auto [i, attributes] : llvm::enumerate(argumentAttributes))
     func.setArgAttrs(i, attributes);
@@ -1172,7 +1173,7 @@ void Elaborator::buildInit() {
 
 mlir::OwningOpRef<mlir::ModuleOp> Elaborator::run(const std::string &path) {
   FileScope *file = load(path, {});
-  if (diagnostics.hasErrors()) // a tree with holes gives errors that are none
+  if (!file || hasHoles) // a tree with holes gives errors that are none
     return nullptr;
   for (auto &scope : files)
     checkNames(*scope, builtinNames, diagnostics);

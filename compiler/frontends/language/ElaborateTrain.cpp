@@ -62,7 +62,7 @@ mlir::Value Elaborator::currentValue(Variable *variable) {
 }
 
 bool Elaborator::collectWanted(const Value &wanted, const llvm::DenseSet<mlir::Value> &reached,
-                               llvm::SetVector<mlir::Value> &into, SMRange where) {
+                               llvm::SetVector<mlir::Value> &into, StringRef what, SMRange where) {
   if (wanted.isPoison())
     return false;
   if (mlir::Value tensor = wanted.asTensor()) {
@@ -71,7 +71,7 @@ bool Elaborator::collectWanted(const Value &wanted, const llvm::DenseSet<mlir::V
       return false;
     }
     if (!reached.contains(tensor)) {
-      error(where, "the value does not depend on what its derivative is wanted of");
+      error(where, "the value does not depend on " + what);
       return false;
     }
     into.insert(tensor);
@@ -80,7 +80,7 @@ bool Elaborator::collectWanted(const Value &wanted, const llvm::DenseSet<mlir::V
   if (auto *list = wanted.elements()) {
     for (const Value &element : *list) {
       bool isFunction = element.is<FunctionValue>() || element.is<BuiltinValue>(); // of a list of layers
-      if (!isFunction && !collectWanted(element, reached, into, where))
+      if (!isFunction && !collectWanted(element, reached, into, what, where))
         return false;
     }
     return true;
@@ -141,7 +141,15 @@ Value Elaborator::callGrad(StringRef name, CallArguments &arguments) {
     return {};
   }
   llvm::SetVector<mlir::Value> wanted;
-  if (!collectWanted(*values[1], dependencesOf(value), wanted, where))
+  std::string what = "what its derivative is wanted of";
+  SMRange place = where;
+  if (arguments.positional.size() == 2 && arguments.places.size() == 2) {
+    place = arguments.places[1];
+    StringRef source(place.Start.getPointer(), place.End.getPointer() - place.Start.getPointer());
+    if (source.size() <= 40 && !source.contains('\n') && !source.contains('['))
+      what = ("'" + source + "'").str();
+  }
+  if (!collectWanted(*values[1], dependencesOf(value), wanted, what, place))
     return {};
   llvm::DenseMap<mlir::Value, mlir::Value> gradients;
   if (!wanted.empty())

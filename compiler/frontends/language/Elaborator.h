@@ -86,6 +86,7 @@ struct FunctionState {
 /// The arguments of a call, evaluated.
 struct CallArguments {
   llvm::SmallVector<Value> positional;
+  llvm::SmallVector<llvm::SMRange> places; // of the positional ones, where they stand in the text
   llvm::SmallVector<std::pair<ast::Name, Value>> named;
   llvm::SMRange range; // the call
   bool poisoned() const;
@@ -341,7 +342,7 @@ private:
                                           llvm::SMRange where);
   /// Collects what a gradient is wanted of; an error where `value` does not depend on it.
   bool collectWanted(const Value &wanted, const llvm::DenseSet<mlir::Value> &reached,
-                     llvm::SetVector<mlir::Value> &into, llvm::SMRange where);
+                     llvm::SetVector<mlir::Value> &into, llvm::StringRef what, llvm::SMRange where);
   /// The gradients in the form of what was wanted.
   Value gradientForm(const Value &wanted, const llvm::DenseMap<mlir::Value, mlir::Value> &gradients,
                      llvm::SMRange where);
@@ -382,6 +383,7 @@ private:
   ast::Arena arena;
 
   std::vector<std::unique_ptr<FileScope>> files;
+  bool hasHoles = false; // a file has a syntax error
   llvm::StringMap<FileScope *> filesByPath;
   std::vector<std::unique_ptr<Layer>> layers;
   std::vector<std::unique_ptr<Variable>> variables;

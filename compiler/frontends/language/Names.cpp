@@ -236,9 +236,10 @@ void NameChecker::checkType(const Type *type, bool binds, bool isExported) {
       std::vector<StringRef> candidates;
       for (auto &entry : params)
         candidates.push_back(entry.getKey());
-      diagnostics.error(name->range, "the size '" + name->name + "' is not declared in the model" +
-                                         didYouMean(name->name, candidates) +
-                                         "; a size that is left to the call is a parameter '" + name->name + " = ?'");
+      diagnostics
+          .error(name->range,
+                 "the size '" + name->name + "' is not declared in the model" + didYouMean(name->name, candidates))
+          .note(name->range, "a size that is left to the call is a parameter of the model: '" + name->name + " = ?'");
       locals.try_emplace(name->name, name->range);
     }
   }

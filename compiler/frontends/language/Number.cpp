@@ -311,6 +311,40 @@ optional<Number> language::fold(Tok op, const Number &a, const Number &b) {
 
 optional<Number> language::foldNegate(const Number &a) { return fold(Tok::Minus, Number::whole(0), a); }
 
+/// `difference op 0` where the signs of its terms decide it: a dynamic dimension is never negative.
+static optional<bool> compareBySign(Tok op, AffineExpr difference) {
+  int64_t constant = 0;
+  bool positive = false, negative = false;
+  for (auto &[coefficient, factors] : termsOf(difference)) {
+    if (factors.empty()) {
+      constant = coefficient;
+      continue;
+    }
+    // A quotient or a remainder in a size may be of either sign.
+    if (!llvm::all_of(factors, [](AffineExpr factor) { return llvm::isa<mlir::AffineSymbolExpr>(factor); }))
+      positive = negative = true;
+    (coefficient > 0 ? positive : negative) = true;
+  }
+  bool atLeast = !negative, atMost = !positive; // the constant
+  bool above = (atLeast && constant > 0), below = (atMost && constant < 0);
+  switch (op) {
+  case Tok::Equal:
+    return above || below ? optional<bool>(false) : nullopt;
+  case Tok::NotEqual:
+    return above || below ? optional<bool>(true) : nullopt;
+  case Tok::Less:
+    return below ? optional<bool>(true) : atLeast && constant >= 0 ? optional<bool>(false) : nullopt;
+  case Tok::GreaterEqual:
+    return below ? optional<bool>(false) : atLeast && constant >= 0 ? optional<bool>(true) : nullopt;
+  case Tok::Greater:
+    return above ? optional<bool>(true) : atMost && constant <= 0 ? optional<bool>(false) : nullopt;
+  case Tok::LessEqual:
+    return above ? optional<bool>(false) : atMost && constant <= 0 ? optional<bool>(true) : nullopt;
+  default:
+    return nullopt;
+  }
+}
+
 optional<bool> language::foldCompare(Tok op, const Number &a, const Number &b) {
   if (a.isRuntime() || b.isRuntime())
     return nullopt;
@@ -322,6 +356,8 @@ optional<bool> language::foldCompare(Tok op, const Number &a, const Number &b) {
     order = x < y ? -1 : x > y ? 1 : 0;
   } else {
     optional<Number> difference = fold(Tok::Minus, a, b);
+    if (difference && difference->isSize())
+      return compareBySign(op, difference->size);
     if (!difference || !difference->isKnown())
       return nullopt;
     double d = difference->asDouble();
