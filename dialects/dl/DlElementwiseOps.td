@@ -99,7 +99,7 @@ def Dl_NegOp : Dl_UnaryOp<"neg", Dl_NumberTensor> {
 def Dl_AbsOp : Dl_UnaryOp<"abs", Dl_NumberTensor> {
   let summary = "Absolute value; gradient 0 at 0";
   let scalar = "abs(x)";
-  let vjp = ["sign(x) * dy"];
+  let vjp = ["mulNoNan(sign(x), dy)"];
 }
 def Dl_SignOp : Dl_UnaryOp<"sign", Dl_NumberTensor> {
   let summary = "-1, 0 or 1; NaN stays NaN";
@@ -129,27 +129,27 @@ def Dl_RsqrtOp : Dl_UnaryOp<"rsqrt"> {
 def Dl_TanhOp : Dl_UnaryOp<"tanh"> {
   let summary = "Hyperbolic tangent";
   let scalar = "tanh(x)";
-  let vjp = ["dy * ((1.0 - y) * (1.0 + y))"]; // keeps digits near |y| = 1
+  let vjp = ["mulNoNan((1.0 - y) * (1.0 + y), dy)"]; // keeps digits near |y| = 1
 }
 def Dl_ErfOp : Dl_UnaryOp<"erf"> {
   let summary = "Error function";
   let scalar = "erf(x)";
-  let vjp = ["dy * (exp(-(x * x)) * 1.1283791670955126)"]; // 2 / sqrt(pi)
+  let vjp = ["mulNoNan(exp(-(x * x)) * 1.1283791670955126, dy)"]; // 2 / sqrt(pi)
 }
 def Dl_SinOp : Dl_UnaryOp<"sin"> {
   let summary = "Sine";
   let scalar = "sin(x)";
-  let vjp = ["dy * cos(x)"];
+  let vjp = ["mulNoNan(cos(x), dy)"];
 }
 def Dl_CosOp : Dl_UnaryOp<"cos"> {
   let summary = "Cosine";
   let scalar = "cos(x)";
-  let vjp = ["-(dy * sin(x))"];
+  let vjp = ["-mulNoNan(sin(x), dy)"];
 }
 def Dl_SigmoidOp : Dl_UnaryOp<"sigmoid"> {
   let summary = "1 / (1 + exp(-x))";
   let scalar = "x.number(1.0) / (exp(-x) + 1.0)";
-  let vjp = ["dy * (y * (1.0 - y))"];
+  let vjp = ["mulNoNan(y * (1.0 - y), dy)"];
 }
 def Dl_ReluOp : Dl_UnaryOp<"relu"> {
   let summary = "x where x > 0, else 0; NaN stays NaN. Gradient 0 at 0";
@@ -159,17 +159,17 @@ def Dl_ReluOp : Dl_UnaryOp<"relu"> {
 def Dl_GeluOp : Dl_UnaryOp<"gelu"> {
   let summary = "x * Phi(x), the erf form (Hendrycks and Gimpel, arXiv:1606.08415)";
   let scalar = "x * 0.5 * (erf(x * 0.7071067811865476) + 1.0)";
-  let vjp = ["dy * ((erf(x * 0.7071067811865476) + 1.0) * 0.5 + mulNoNan(x, exp(x * x * -0.5)) * 0.3989422804014327)"]; // Phi + x phi
+  let vjp = ["mulNoNan((erf(x * 0.7071067811865476) + 1.0) * 0.5 + mulNoNan(x, exp(x * x * -0.5)) * 0.3989422804014327, dy)"]; // Phi + x phi
 }
 def Dl_SiluOp : Dl_UnaryOp<"silu"> {
   let summary = "x * sigmoid(x)";
   let scalar = "x / (exp(-x) + 1.0)";
-  let vjp = ["dy * (sigmoid(x) * (1.0 + x * (1.0 - sigmoid(x))))"];
+  let vjp = ["mulNoNan(mulNoNan(1.0 + mulNoNan(x, 1.0 - sigmoid(x)), sigmoid(x)), dy)"];
 }
 def Dl_SoftplusOp : Dl_UnaryOp<"softplus"> {
   let summary = "log(1 + exp(x)), without overflow";
   let scalar = "maximum(x, x.number(0.0)) + log1p(exp(-abs(x)))";
-  let vjp = ["dy * sigmoid(x)"];
+  let vjp = ["mulNoNan(sigmoid(x), dy)"];
 }
 def Dl_RoundOp : Dl_UnaryOp<"round"> {
   let summary = "The nearest whole number, halves to even";

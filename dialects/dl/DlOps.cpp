@@ -447,9 +447,8 @@ bool ArgminOp::keepsIndex() { return true; }
 
 LogicalResult MatmulOp::inferReturnTypes(MLIRContext *, std::optional<Location> location, ValueRange operands, DictionaryAttr, OpaqueProperties properties, RegionRange,
                                          SmallVectorImpl<Type> &results) {
-  auto *p = properties.as<Properties *>();
-  auto type = matmulType(location, cast<RankedTensorType>(operands[0].getType()), cast<RankedTensorType>(operands[1].getType()), static_cast<bool>(p->lhsTransposed),
-                         static_cast<bool>(p->rhsTransposed));
+  auto *p = properties.as<Properties *>(); // null where both flags are left out
+  auto type = matmulType(location, cast<RankedTensorType>(operands[0].getType()), cast<RankedTensorType>(operands[1].getType()), p && p->lhsTransposed, p && p->rhsTransposed);
   if (failed(type))
     return failure();
   results.push_back(*type);

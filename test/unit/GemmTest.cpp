@@ -1,15 +1,13 @@
 //===- GemmTest.cpp - the GEMM engine against its definition -*- C++ -*-===//
 //
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE
-// for license information. SPDX-License-Identifier: Apache-2.0 WITH
-// LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 //
-// The engine promises one chain of fused multiply-adds over k for every
-// element, so all comparisons are for equal bits. Operands, scratch and
-// workspace end where an inaccessible page begins: a read or write beyond them
-// ends the test.
+// The engine promises one chain of fused multiply-adds over k for every element, so all comparisons
+// are for equal bits. Operands, scratch and workspace end where an inaccessible page begins: a read
+// or write beyond them ends the test.
 //
 //===----------------------------------------------------------------------===//
 
@@ -39,8 +37,7 @@ class Guarded {
 public:
   explicit Guarded(size_t bytes) : page(sysconf(_SC_PAGESIZE)) {
     inner = (bytes + page - 1) / page * page;
-    base = static_cast<char *>(mmap(nullptr, inner + 2 * page,
-                                    PROT_READ | PROT_WRITE,
+    base = static_cast<char *>(mmap(nullptr, inner + 2 * page, PROT_READ | PROT_WRITE,
                                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     if (base == MAP_FAILED)
       std::abort();
@@ -68,24 +65,19 @@ struct Sizes {
 enum class Order { OneThread, TwoThreads, OneByOneBackwards };
 
 template <typename T>
-void check(const GemmFunctions &product, const Sizes &s, Order order,
-           Tail tail = Tail::Store) {
-  SCOPED_TRACE(testing::Message()
-               << s.m << 'x' << s.n << 'x' << s.k << " batch " << s.batch
-               << (product.shape.lhsTransposed ? " lhs transposed" : "")
-               << (product.shape.rhsTransposed ? " rhs transposed" : "")
-               << " | " << product.description << " | order "
-               << static_cast<int>(order));
+void check(const GemmFunctions &product, const Sizes &s, Order order, Tail tail = Tail::Store) {
+  SCOPED_TRACE(testing::Message() << s.m << 'x' << s.n << 'x' << s.k << " batch " << s.batch
+                                  << (product.shape.lhsTransposed ? " lhs transposed" : "")
+                                  << (product.shape.rhsTransposed ? " rhs transposed" : "") << " | "
+                                  << product.description << " | order " << static_cast<int>(order));
   const int64_t lhsEntries = s.broadcastLhs ? 1 : s.batch,
                 rhsEntries = s.broadcastRhs ? 1 : s.batch;
-  Guarded lhs(lhsEntries * s.m * s.k * sizeof(T)),
-      rhs(rhsEntries * s.k * s.n * sizeof(T));
+  Guarded lhs(lhsEntries * s.m * s.k * sizeof(T)), rhs(rhsEntries * s.k * s.n * sizeof(T));
   Guarded out(s.batch * s.m * s.n * sizeof(T)), bias(s.n * sizeof(T));
   std::mt19937 random(static_cast<unsigned>(s.m * 31 + s.n * 17 + s.k));
   auto fill = [&](Guarded &memory, int64_t count) {
     for (int64_t i = 0; i < count; ++i)
-      memory.as<T>()[i] =
-          static_cast<T>(static_cast<int>(random() % 20001) - 10000) / T(7919);
+      memory.as<T>()[i] = static_cast<T>(static_cast<int>(random() % 20001) - 10000) / T(7919);
   };
   fill(lhs, lhsEntries * s.m * s.k);
   fill(rhs, rhsEntries * s.k * s.n);
@@ -123,26 +115,22 @@ void check(const GemmFunctions &product, const Sizes &s, Order order,
       for (int64_t j = 0; j < s.n; ++j) {
         T sum = 0;
         for (int64_t k = 0; k < s.k; ++k)
-          sum = std::fma(
-              product.shape.lhsTransposed ? A[k * s.m + i] : A[i * s.k + k],
-              product.shape.rhsTransposed ? B[j * s.k + k] : B[k * s.n + j],
-              sum);
+          sum = std::fma(product.shape.lhsTransposed ? A[k * s.m + i] : A[i * s.k + k],
+                         product.shape.rhsTransposed ? B[j * s.k + k] : B[k * s.n + j], sum);
         if (tail == Tail::BiasRelu) {
           sum += bias.as<T>()[j];
           sum = sum > 0 ? sum : 0;
         }
         T got = out.as<T>()[(b * s.m + i) * s.n + j];
         if (std::memcmp(&got, &sum, sizeof(T)) && wrong++ == 0)
-          ADD_FAILURE() << "C[" << b << ", " << i << ", " << j << "] is " << got
-                        << ", not " << sum;
+          ADD_FAILURE() << "C[" << b << ", " << i << ", " << j << "] is " << got << ", not " << sum;
       }
     }
   }
   EXPECT_EQ(wrong, 0);
 }
 
-void checkAny(const GemmFunctions &product, const Sizes &s, Order order,
-              Tail tail = Tail::Store) {
+void checkAny(const GemmFunctions &product, const Sizes &s, Order order, Tail tail = Tail::Store) {
   if (product.shape.type.isF32())
     check<float>(product, s, order, tail);
   else
@@ -170,14 +158,12 @@ TEST_P(GemmTest, SizesKnownAtRunTime) {
   for (mlir::FloatType type : {f32, f64})
     for (bool lhsTransposed : {false, true})
       for (bool rhsTransposed : {false, true})
-        builder.add({type, dynamic, dynamic, dynamic, dynamic, lhsTransposed,
-                     rhsTransposed});
+        builder.add({type, dynamic, dynamic, dynamic, dynamic, lhsTransposed, rhsTransposed});
   builder.compile();
-  const int64_t sizes[][3] = {
-      {1, 1, 1},    {1, 1, 300},  {1, 100, 33},  {100, 1, 33},
-      {2, 3, 5},    {7, 15, 16},  {8, 16, 17},   {9, 31, 1},
-      {13, 33, 64}, {37, 48, 65}, {64, 100, 70}, {130, 65, 31},
-      {3, 200, 9},  {200, 3, 9},  {5, 5, 700},   {17, 17, 1100}};
+  const int64_t sizes[][3] = {{1, 1, 1},    {1, 1, 300},  {1, 100, 33},  {100, 1, 33},
+                              {2, 3, 5},    {7, 15, 16},  {8, 16, 17},   {9, 31, 1},
+                              {13, 33, 64}, {37, 48, 65}, {64, 100, 70}, {130, 65, 31},
+                              {3, 200, 9},  {200, 3, 9},  {5, 5, 700},   {17, 17, 1100}};
   for (unsigned i = 0; i < 8; ++i)
     for (auto [m, n, k] : sizes)
       for (Order order : {Order::TwoThreads, Order::OneByOneBackwards})
@@ -204,12 +190,11 @@ TEST_P(GemmTest, EmptySizes) {
   checkAny(builder[2], {0, 20, 30}, Order::TwoThreads);
 }
 
-/// A batch that is known at run time with the layers of a network, as forward
-/// and both gradients see them.
+/// A batch that is known at run time with the layers of a network, as forward and both gradients
+/// see them.
 TEST_P(GemmTest, Layers) {
   GemmBuilder builder(*context, machine);
-  const int64_t layers[][2] = {
-      {784, 512}, {512, 10}, {100, 1}, {1, 64}, {30, 48}};
+  const int64_t layers[][2] = {{784, 512}, {512, 10}, {100, 1}, {1, 64}, {30, 48}};
   for (auto [in, out] : layers) {
     builder.add({f32, dynamic, out, in}, Tail::BiasRelu);
     builder.add({f32, dynamic, in, out, 1, false, true});
@@ -227,16 +212,14 @@ TEST_P(GemmTest, Layers) {
   }
 }
 
-/// Sizes that are all static, chosen so that every schedule occurs: each part
-/// of the plan in words must come up.
+/// Sizes that are all static, chosen so that every schedule occurs: each part of the plan in words
+/// must come up.
 TEST_P(GemmTest, StaticSizes) {
   GemmBuilder builder(*context, machine);
   std::vector<Sizes> sizes;
   std::string plans;
-  auto add = [&](mlir::FloatType type, Sizes s, bool lhsTransposed,
-                 bool rhsTransposed) {
-    unsigned i = builder.add(
-        {type, s.m, s.n, s.k, s.batch, lhsTransposed, rhsTransposed});
+  auto add = [&](mlir::FloatType type, Sizes s, bool lhsTransposed, bool rhsTransposed) {
+    unsigned i = builder.add({type, s.m, s.n, s.k, s.batch, lhsTransposed, rhsTransposed});
     plans += builder[i].description + "\n";
     sizes.push_back(s);
   };
@@ -256,25 +239,21 @@ TEST_P(GemmTest, StaticSizes) {
   add(f32, {12, 5, 3000, 2}, false, false);
   add(f32, {12, 5, 3000, 2}, true, true);
   builder.compile();
-  for (const char *part :
-       {"swapped", "lhs direct", "lhs by launch", "rhs direct", "rhs by task"})
-    EXPECT_NE(plans.find(part), std::string::npos)
-        << part << " does not occur in\n"
-        << plans;
+  for (const char *part : {"swapped", "lhs direct", "lhs by launch", "rhs direct", "rhs by task"})
+    EXPECT_NE(plans.find(part), std::string::npos) << part << " does not occur in\n" << plans;
   for (unsigned i = 0; i < sizes.size(); ++i)
     for (Order order : {Order::TwoThreads, Order::OneByOneBackwards})
       checkAny(builder[i], sizes[i], order);
 }
 
-/// NaN and infinity in one element of A or B reach what depends on them and
-/// nothing else: lanes and rows that edges compute in excess do not leak.
+/// NaN and infinity in one element of A or B reach what depends on them and nothing else: lanes and
+/// rows that edges compute in excess do not leak.
 TEST_P(GemmTest, SpecialValuesStayWhereTheyBelong) {
   GemmBuilder builder(*context, machine);
   builder.add({f32, dynamic, 21, 19});
   builder.compile();
   const int64_t m = 11, n = 21, k = 19;
-  Guarded lhs(m * k * 4), rhs(k * n * 4), out(m * n * 4),
-      scratch(builder[0].scratchBytes);
+  Guarded lhs(m * k * 4), rhs(k * n * 4), out(m * n * 4), scratch(builder[0].scratchBytes);
   for (int64_t i = 0; i < m * k; ++i)
     lhs.as<float>()[i] = 1;
   for (int64_t i = 0; i < k * n; ++i)
@@ -319,17 +298,16 @@ TEST_P(GemmTest, TaskCounts) {
   EXPECT_GE(builder[2].tasks.back()(&frame), 32);
 }
 
-/// Products of one tile size share their micro-kernel, and none needs more code
-/// than a kernel may have.
+/// Products of one tile size share their micro-kernel, and none needs more code than a kernel may
+/// have.
 TEST_P(GemmTest, CodeSize) {
   GemmBuilder one(*context, machine), two(*context, machine);
   one.add({f32, dynamic, 512, 784}, Tail::BiasRelu);
   two.add({f32, dynamic, 512, 784}, Tail::BiasRelu);
   two.add({f32, dynamic, 512, 256}, Tail::BiasRelu);
   unsigned functions = 0;
-  two.getModule().walk([&](mlir::func::FuncOp f) {
-    functions += f.getName().starts_with("dl.gemm_");
-  });
+  two.getModule().walk(
+      [&](mlir::func::FuncOp f) { functions += f.getName().starts_with("dl.gemm_"); });
   EXPECT_EQ(functions, 1u);
   one.compile();
   two.compile();
@@ -337,8 +315,7 @@ TEST_P(GemmTest, CodeSize) {
   EXPECT_LE(two.code().textBytes, one.code().textBytes + 2 * 1024);
 }
 
-INSTANTIATE_TEST_SUITE_P(Levels, GemmTest,
-                         testing::Values("x86-64-v3", "x86-64-v4"),
+INSTANTIATE_TEST_SUITE_P(Levels, GemmTest, testing::Values("x86-64-v3", "x86-64-v4"),
                          [](const auto &info) {
                            std::string name = info.param;
                            for (char &c : name)

@@ -1,9 +1,8 @@
 //===- KernelJit.cpp - runs emitted kernels in the test's own process -*- C++
 //-*-===//
 //
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE
-// for license information. SPDX-License-Identifier: Apache-2.0 WITH
-// LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 
@@ -54,13 +53,11 @@ using namespace dlc::test;
 std::unique_ptr<MLIRContext> test::makeContext() {
   DialectRegistry registry;
   registry
-      .insert<arith::ArithDialect, cf::ControlFlowDialect, func::FuncDialect,
-              LLVM::LLVMDialect, math::MathDialect, memref::MemRefDialect,
-              scf::SCFDialect, vector::VectorDialect>();
+      .insert<arith::ArithDialect, cf::ControlFlowDialect, func::FuncDialect, LLVM::LLVMDialect,
+              math::MathDialect, memref::MemRefDialect, scf::SCFDialect, vector::VectorDialect>();
   registerBuiltinDialectTranslation(registry);
   registerLLVMDialectTranslation(registry);
-  auto context =
-      std::make_unique<MLIRContext>(registry, MLIRContext::Threading::DISABLED);
+  auto context = std::make_unique<MLIRContext>(registry, MLIRContext::Threading::DISABLED);
   context->loadAllAvailableDialects();
   llvm::InitializeNativeTarget();
   llvm::InitializeNativeTargetAsmPrinter();
@@ -69,8 +66,7 @@ std::unique_ptr<MLIRContext> test::makeContext() {
 
 cpu::CpuInfo Machine::info() const {
   std::string error;
-  auto info = cpu::CpuInfo::forFeatures(llvm::sys::getDefaultTargetTriple(),
-                                        cpu, features, error);
+  auto info = cpu::CpuInfo::forFeatures(llvm::sys::getDefaultTargetTriple(), cpu, features, error);
   if (!info)
     llvm::report_fatal_error(llvm::StringRef(error), false);
   return *info;
@@ -79,8 +75,7 @@ cpu::CpuInfo Machine::info() const {
 Machine Machine::native() {
   std::string features;
   for (const auto &[name, has] : llvm::sys::getHostCPUFeatures())
-    features += (features.empty() ? "" : ",") + std::string(has ? "+" : "-") +
-                name.str();
+    features += (features.empty() ? "" : ",") + std::string(has ? "+" : "-") + name.str();
   return {llvm::sys::getHostCPUName().str(), features + ",-prefer-256-bit"};
 }
 
@@ -90,13 +85,12 @@ bool Machine::runs(llvm::StringRef cpu) {
   if (cpu == "x86-64-v3")
     return has("avx2") && has("fma") && has("bmi2");
   if (cpu == "x86-64-v4")
-    return has("avx512f") && has("avx512vl") && has("avx512dq") &&
-           has("avx512bw") && has("avx512cd");
+    return has("avx512f") && has("avx512vl") && has("avx512dq") && has("avx512bw") &&
+           has("avx512cd");
   return false;
 }
 
-/// Time that this thread ran: what else the machine does at the moment does not
-/// count.
+/// Time that this thread ran: what else the machine does at the moment does not count.
 static double processorMs() {
   timespec now;
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
@@ -104,9 +98,7 @@ static double processorMs() {
 }
 
 Jit::Jit(ModuleOp module, const Machine &machine) {
-  auto fail = [](const llvm::Twine &message) {
-    llvm::report_fatal_error(message, false);
-  };
+  auto fail = [](const llvm::Twine &message) { llvm::report_fatal_error(message, false); };
   const double start = processorMs();
   PassManager passes(module.getContext());
   passes.addPass(createCSEPass());
@@ -126,8 +118,7 @@ Jit::Jit(ModuleOp module, const Machine &machine) {
   if (!ir)
     fail("translation to LLVM IR failed");
 
-  llvm::orc::JITTargetMachineBuilder builder{
-      llvm::Triple(llvm::sys::getDefaultTargetTriple())};
+  llvm::orc::JITTargetMachineBuilder builder{llvm::Triple(llvm::sys::getDefaultTargetTriple())};
   builder.setCPU(machine.cpu);
   builder.getFeatures() = llvm::SubtargetFeatures(machine.features);
   builder.setCodeGenOptLevel(llvm::CodeGenOptLevel::Aggressive);
@@ -153,16 +144,15 @@ Jit::Jit(ModuleOp module, const Machine &machine) {
   llvm::SmallString<0> object;
   llvm::raw_svector_ostream stream(object);
   llvm::legacy::PassManager codegen;
-  if (target->addPassesToEmitFile(codegen, stream, nullptr,
-                                  llvm::CodeGenFileType::ObjectFile))
+  if (target->addPassesToEmitFile(codegen, stream, nullptr, llvm::CodeGenFileType::ObjectFile))
     fail("the target writes no objects");
   codegen.run(*ir);
   compileMs = processorMs() - start;
 
   auto buffer = llvm::MemoryBuffer::getMemBufferCopy(object, "kernels");
   objectBytes = object.size();
-  auto parsed = llvm::cantFail(
-      llvm::object::ObjectFile::createObjectFile(buffer->getMemBufferRef()));
+  auto parsed =
+      llvm::cantFail(llvm::object::ObjectFile::createObjectFile(buffer->getMemBufferRef()));
   for (const auto &section : parsed->sections())
     if (section.isText())
       textBytes += section.getSize();
@@ -171,8 +161,7 @@ Jit::Jit(ModuleOp module, const Machine &machine) {
     llvm::raw_fd_ostream file(path, error);
     file << object;
   }
-  jit = llvm::cantFail(
-      llvm::orc::LLJITBuilder().setJITTargetMachineBuilder(builder).create());
+  jit = llvm::cantFail(llvm::orc::LLJITBuilder().setJITTargetMachineBuilder(builder).create());
   llvm::cantFail(jit->addObjectFile(std::move(buffer)));
 }
 
@@ -185,8 +174,7 @@ void *Jit::lookup(const std::string &name) {
 //===----------------------------------------------------------------------===//
 
 GemmBuilder::GemmBuilder(MLIRContext &context, const Machine &machine)
-    : machine(machine), info(machine.info()),
-      module(ModuleOp::create(UnknownLoc::get(&context))) {}
+    : machine(machine), info(machine.info()), module(ModuleOp::create(UnknownLoc::get(&context))) {}
 GemmBuilder::~GemmBuilder() = default;
 
 namespace {
@@ -209,8 +197,7 @@ struct FrameReader {
     auto ptr = pointer.getType();
     auto i64 = b.getI64Type();
     auto one = LLVM::LLVMArrayType::get(i64, 1);
-    auto descriptor = LLVM::LLVMStructType::getLiteral(
-        b.getContext(), {ptr, ptr, i64, one, one});
+    auto descriptor = LLVM::LLVMStructType::getLiteral(b.getContext(), {ptr, ptr, i64, one, one});
     Value value = LLVM::PoisonOp::create(b, loc, descriptor);
     auto constant = [&](int64_t c) -> Value {
       return LLVM::ConstantOp::create(b, loc, i64, b.getI64IntegerAttr(c));
@@ -225,12 +212,9 @@ struct FrameReader {
     set(constant(1), {4, 0});
     return UnrealizedConversionCastOp::create(b, loc, type, value).getResult(0);
   }
-  Value memory(unsigned i) {
-    return memory(field(i, LLVM::LLVMPointerType::get(b.getContext())));
-  }
+  Value memory(unsigned i) { return memory(field(i, LLVM::LLVMPointerType::get(b.getContext()))); }
   Value size(unsigned i) {
-    return arith::IndexCastOp::create(b, loc, b.getIndexType(),
-                                      field(i, b.getI64Type()));
+    return arith::IndexCastOp::create(b, loc, b.getIndexType(), field(i, b.getI64Type()));
   }
   cpu::GemmOperands operands() {
     cpu::GemmOperands operands;
@@ -259,12 +243,10 @@ unsigned GemmBuilder::add(const cpu::GemmShape &shape, Tail tail) {
   const int64_t lanes = gemm.lanes();
 
   for (unsigned launch = 0; launch < gemm.launchCount(); ++launch) {
-    std::string suffix =
-        "_" + std::to_string(number) + "_" + std::to_string(launch);
+    std::string suffix = "_" + std::to_string(number) + "_" + std::to_string(launch);
     b.setInsertionPointToEnd(module->getBody());
-    auto kernel = func::FuncOp::create(
-        b, loc, "k" + suffix,
-        b.getFunctionType({pointer, i64, i64, pointer}, {}));
+    auto kernel = func::FuncOp::create(b, loc, "k" + suffix,
+                                       b.getFunctionType({pointer, i64, i64, pointer}, {}));
     Block *entry = kernel.addEntryBlock();
     b.setInsertionPointToStart(entry);
     FrameReader frame{b, loc, entry->getArgument(0), shape.type};
@@ -273,39 +255,27 @@ unsigned GemmBuilder::add(const cpu::GemmShape &shape, Tail tail) {
     auto toIndex = [&](Value v) -> Value {
       return arith::IndexCastOp::create(b, loc, b.getIndexType(), v);
     };
-    Value begin = toIndex(entry->getArgument(1)),
-          end = toIndex(entry->getArgument(2));
+    Value begin = toIndex(entry->getArgument(1)), end = toIndex(entry->getArgument(2));
     Value scratch = frame.memory(entry->getArgument(3));
-    auto epilogue = [&](OpBuilder &b, Location loc, ValueRange at, Value acc,
-                        Value mask) {
+    auto epilogue = [&](OpBuilder &b, Location loc, ValueRange at, Value acc, Value mask) {
       auto vectorType = cast<VectorType>(acc.getType());
       assert(vectorType.getDimSize(0) == lanes);
-      auto mul = [&](Value x, Value y) -> Value {
-        return arith::MulIOp::create(b, loc, x, y);
-      };
-      auto plus = [&](Value x, Value y) -> Value {
-        return arith::AddIOp::create(b, loc, x, y);
-      };
-      Value place =
-          plus(mul(plus(mul(at[0], operands.m), at[1]), operands.n), at[2]);
+      auto mul = [&](Value x, Value y) -> Value { return arith::MulIOp::create(b, loc, x, y); };
+      auto plus = [&](Value x, Value y) -> Value { return arith::AddIOp::create(b, loc, x, y); };
+      Value place = plus(mul(plus(mul(at[0], operands.m), at[1]), operands.n), at[2]);
       if (tail == Tail::BiasRelu) {
-        Value zero = arith::ConstantOp::create(b, loc, vectorType,
-                                               b.getZeroAttr(vectorType));
+        Value zero = arith::ConstantOp::create(b, loc, vectorType, b.getZeroAttr(vectorType));
         Value add =
-            mask ? vector::MaskedLoadOp::create(b, loc, vectorType, bias,
-                                                ValueRange{at[2]}, mask, zero)
+            mask ? vector::MaskedLoadOp::create(b, loc, vectorType, bias, ValueRange{at[2]}, mask,
+                                                zero)
                        .getResult()
-                 : vector::LoadOp::create(b, loc, vectorType, bias,
-                                          ValueRange{at[2]})
-                       .getResult();
+                 : vector::LoadOp::create(b, loc, vectorType, bias, ValueRange{at[2]}).getResult();
         acc = arith::AddFOp::create(b, loc, acc, add);
-        Value positive =
-            arith::CmpFOp::create(b, loc, arith::CmpFPredicate::OGT, acc, zero);
+        Value positive = arith::CmpFOp::create(b, loc, arith::CmpFPredicate::OGT, acc, zero);
         acc = arith::SelectOp::create(b, loc, positive, acc, zero);
       }
       if (mask)
-        vector::MaskedStoreOp::create(b, loc, out, ValueRange{place}, mask,
-                                      acc);
+        vector::MaskedStoreOp::create(b, loc, out, ValueRange{place}, mask, acc);
       else
         vector::StoreOp::create(b, loc, acc, out, ValueRange{place});
     };
@@ -313,23 +283,18 @@ unsigned GemmBuilder::add(const cpu::GemmShape &shape, Tail tail) {
     func::ReturnOp::create(b, loc);
 
     b.setInsertionPointToEnd(module->getBody());
-    auto tasks = func::FuncOp::create(b, loc, "t" + suffix,
-                                      b.getFunctionType({pointer}, {i64}));
+    auto tasks = func::FuncOp::create(b, loc, "t" + suffix, b.getFunctionType({pointer}, {i64}));
     entry = tasks.addEntryBlock();
     b.setInsertionPointToStart(entry);
     FrameReader taskFrame{b, loc, entry->getArgument(0), shape.type};
     Value count = gemm.tasks(launch, b, loc, taskFrame.operands());
-    func::ReturnOp::create(
-        b, loc, ValueRange{arith::IndexCastOp::create(b, loc, i64, count)});
+    func::ReturnOp::create(b, loc, ValueRange{arith::IndexCastOp::create(b, loc, i64, count)});
   }
 
   GemmFunctions functions;
   functions.scratchBytes = gemm.scratchBytes();
-  auto symbol = [&](unsigned i) {
-    return getAffineSymbolExpr(i, b.getContext());
-  };
-  functions.workspace =
-      gemm.workspaceElements(symbol(0), symbol(1), symbol(2), symbol(3));
+  auto symbol = [&](unsigned i) { return getAffineSymbolExpr(i, b.getContext()); };
+  functions.workspace = gemm.workspaceElements(symbol(0), symbol(1), symbol(2), symbol(3));
   functions.description = gemm.describe();
   functions.shape = shape;
   functions.kernels.resize(gemm.launchCount());
@@ -342,13 +307,11 @@ void GemmBuilder::compile() {
   jit = std::make_unique<Jit>(*module, machine);
   for (unsigned i = 0; i < products.size(); ++i) {
     for (unsigned launch = 0; launch < products[i].kernels.size(); ++launch) {
-      std::string suffix =
-          "_" + std::to_string(i) + "_" + std::to_string(launch);
+      std::string suffix = "_" + std::to_string(i) + "_" + std::to_string(launch);
       products[i].kernels[launch] =
           reinterpret_cast<GemmFunctions::Kernel>(jit->lookup("k" + suffix));
       products[i].tasks[launch] =
-          reinterpret_cast<int64_t (*)(const GemmFrame *)>(
-              jit->lookup("t" + suffix));
+          reinterpret_cast<int64_t (*)(const GemmFrame *)>(jit->lookup("t" + suffix));
     }
   }
 }
@@ -368,8 +331,7 @@ void GemmFunctions::run(const GemmFrame &frame, unsigned threads,
     std::vector<std::thread> workers;
     for (unsigned t = 0; t < threads; ++t) {
       auto work = [&, t] {
-        kernels[launch](&frame, count * t / threads, count * (t + 1) / threads,
-                        scratch[t]);
+        kernels[launch](&frame, count * t / threads, count * (t + 1) / threads, scratch[t]);
       };
       if (t + 1 == threads)
         work();

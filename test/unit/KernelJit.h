@@ -1,9 +1,8 @@
 //===- KernelJit.h - runs emitted kernels in the test's own process -*- C++
 //-*-===//
 //
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE
-// for license information. SPDX-License-Identifier: Apache-2.0 WITH
-// LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 
@@ -25,12 +24,11 @@
 
 namespace dlc::test {
 
-/// A context with the dialects that kernels are made of and their translation
-/// to LLVM IR.
+/// A context with the dialects that kernels are made of and their translation to LLVM IR.
 std::unique_ptr<mlir::MLIRContext> makeContext();
 
-/// The names to compile for: LLVM's name of the processor and its feature
-/// string. "native" stands for this machine.
+/// The names to compile for: LLVM's name of the processor and its feature string. "native" stands
+/// for this machine.
 struct Machine {
   std::string cpu, features;
   cpu::CpuInfo info() const;
@@ -42,13 +40,12 @@ struct Machine {
 /// A compiled module.
 class Jit {
 public:
-  /// Lowers `module` to machine code at -O3. Exits the process with a message
-  /// if that fails: a test cannot go on.
+  /// Lowers `module` to machine code at -O3. Exits the process with a message if that fails: a test
+  /// cannot go on.
   Jit(mlir::ModuleOp module, const Machine &machine);
   void *lookup(const std::string &name);
 
-  double compileMs =
-      0; ///< processor time of lowering, optimization and code generation
+  double compileMs = 0; ///< processor time of lowering, optimization and code generation
   size_t objectBytes = 0, textBytes = 0;
 
 private:
@@ -66,8 +63,7 @@ struct GemmFrame {
 
 /// One product as functions of the kernel signature.
 struct GemmFunctions {
-  using Kernel = void (*)(const GemmFrame *, int64_t begin, int64_t end,
-                          void *scratch);
+  using Kernel = void (*)(const GemmFrame *, int64_t begin, int64_t end, void *scratch);
   std::vector<Kernel> kernels;
   std::vector<int64_t (*)(const GemmFrame *)> tasks;
   int64_t scratchBytes = 0;
@@ -76,10 +72,8 @@ struct GemmFunctions {
   std::string description;
   cpu::GemmShape shape;
 
-  /// Runs all kernels on `threads` threads, each with one contiguous range of
-  /// the tasks.
-  void run(const GemmFrame &frame, unsigned threads,
-           std::vector<void *> &scratch) const;
+  /// Runs all kernels on `threads` threads, each with one contiguous range of the tasks.
+  void run(const GemmFrame &frame, unsigned threads, std::vector<void *> &scratch) const;
 };
 
 enum class Tail { Store, BiasRelu };

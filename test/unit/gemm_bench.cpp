@@ -1,14 +1,12 @@
 //===- gemm_bench.cpp - speed of the GEMM engine by itself -*- C++ -*-===//
 //
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE
-// for license information. SPDX-License-Identifier: Apache-2.0 WITH
-// LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 //
-// gemm-bench [--cpu NAME] [--threads K] [MxNxK[lrd]...]: l and r transpose the
-// left and the right operand, d computes in f64, '?' in front of a size makes
-// it known at run time only.
+// gemm-bench [--cpu NAME] [--threads K] [MxNxK[lrd]...]: l and r transpose the left and the right
+// operand, d computes in f64, '?' in front of a size makes it known at run time only.
 //
 //===----------------------------------------------------------------------===//
 
@@ -58,24 +56,20 @@ Case parse(mlir::MLIRContext &context, const std::string &text) {
   return c;
 }
 
-/// With one thread, the time that the thread ran: other processes on the
-/// machine do not count.
+/// With one thread, the time that the thread ran: other processes on the machine do not count.
 double seconds(unsigned threads) {
   timespec now;
   clock_gettime(threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &now);
   return now.tv_sec + 1e-9 * now.tv_nsec;
 }
 
-void *allocate(size_t bytes) {
-  return std::aligned_alloc(64, (bytes + 4096) / 64 * 64);
-}
+void *allocate(size_t bytes) { return std::aligned_alloc(64, (bytes + 4096) / 64 * 64); }
 
-/// Two threads that spin between products, as a pool does: starting threads
-/// would cost more than a small product.
+/// Two threads that spin between products, as a pool does: starting threads would cost more than a
+/// small product.
 class Team {
 public:
-  Team(unsigned threads, const GemmFunctions &product)
-      : product(product), threads(threads) {
+  Team(unsigned threads, const GemmFunctions &product) : product(product), threads(threads) {
     for (unsigned t = 0; t < threads; ++t)
       scratch.push_back(allocate(product.scratchBytes));
     for (unsigned t = 1; t < threads; ++t)
@@ -114,8 +108,7 @@ public:
 
 private:
   void share(unsigned t) {
-    product.kernels[launch](frame, tasks * t / threads,
-                            tasks * (t + 1) / threads, scratch[t]);
+    product.kernels[launch](frame, tasks * t / threads, tasks * (t + 1) / threads, scratch[t]);
   }
   const GemmFunctions &product;
   unsigned threads, launch = 0;
@@ -144,11 +137,10 @@ int main(int argc, char **argv) {
   }
   if (cases.empty())
     for (const char *text :
-         {"1024x1024x1024", "2048x2048x2048", "64x100x1000", "128x512x784",
-          "128x784x512r", "784x512x128l", "1000x100x64l", "64x1000x100r",
-          "128x10x512", "128x512x10r", "512x10x128l", "1x512x784", "128x1x784",
-          "?128x512x784", "1024x1024x1024r", "1024x1024x1024l",
-          "1024x1024x1024d"})
+         {"1024x1024x1024", "2048x2048x2048", "64x100x1000", "128x512x784", "128x784x512r",
+          "784x512x128l", "1000x100x64l", "64x1000x100r", "128x10x512", "128x512x10r",
+          "512x10x128l", "1x512x784", "128x1x784", "?128x512x784", "1024x1024x1024r",
+          "1024x1024x1024l", "1024x1024x1024d"})
       cases.push_back(parse(*context, text));
 
   for (const Case &c : cases) {
@@ -182,8 +174,7 @@ int main(int argc, char **argv) {
       const int runs = std::max(1, static_cast<int>(2e-3 * 100e9 / flops));
       std::vector<double> times;
       team.run(frame);
-      for (double start = seconds(threads);
-           times.size() < 5 || seconds(threads) - start < 0.5;) {
+      for (double start = seconds(threads); times.size() < 5 || seconds(threads) - start < 0.5;) {
         double t = seconds(threads);
         for (int i = 0; i < runs; ++i)
           team.run(frame);
@@ -197,8 +188,7 @@ int main(int argc, char **argv) {
     std::printf("%-16s nt=%u median %7.1f best %7.1f GFLOP/s %9.1f us | %2ld "
                 "tasks, compile %5.1f ms, text %5zu B, "
                 "scratch %ld KB | %s\n",
-                c.text.c_str(), threads, flops / median / 1e9,
-                flops / best / 1e9, median * 1e6,
+                c.text.c_str(), threads, flops / median / 1e9, flops / best / 1e9, median * 1e6,
                 long(product.tasks.back()(&frame)), builder.code().compileMs,
                 builder.code().textBytes, long(product.scratchBytes / 1024),
                 product.description.c_str());

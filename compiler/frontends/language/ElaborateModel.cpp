@@ -150,7 +150,7 @@ std::string Elaborator::describe(const Value &value) const {
 
 std::string language::didYouMean(StringRef name, ArrayRef<StringRef> names) {
   StringRef best;
-  unsigned bestDistance = name.size() <= 2 ? 1 : name.size() <= 5 ? 2 : 3;
+  unsigned bestDistance = name.size() <= 1 ? 0 : name.size() <= 2 ? 1 : name.size() <= 5 ? 2 : 3;
   for (StringRef candidate : names) {
     if (candidate == name)
       continue;

@@ -543,6 +543,8 @@ optional<Shape> Elaborator::shapeListOf(const Value &value, SMRange where) {
 static StringRef spelling(Tok op) { return describe(op); }
 
 static bool isLayerValue(const Value &value) {
+  if (auto *list = value.elements())
+    return llvm::any_of(*list, isLayerValue);
   return isLayerLike(value) || value.is<std::shared_ptr<LayerForm>>();
 }
 

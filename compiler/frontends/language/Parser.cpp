@@ -53,6 +53,8 @@ private:
   bool expect(Tok kind, const llvm::Twine &what = "");
   /// Expects the bracket that closes \p open, which a note shows when it is missing.
   void close(Tok kind, const Token &open);
+  /// After an error inside the brackets of a head, goes on behind them: the body has errors of its own to show.
+  void leaveBrackets(size_t open);
   Diagnostics::Report *fail(SMRange where, const llvm::Twine &message) {
     if (std::exchange(panic, true))
       return nullptr;
@@ -183,6 +185,27 @@ void Parser::close(Tok kind, const Token &open) {
     return;
   if (Diagnostics::Report *report = failHere("',' or " + describe(kind)))
     report->note(open.range(), describe(open.kind) + " was opened here");
+}
+
+void Parser::leaveBrackets(size_t open) {
+  if (!panic || tokens[open].kind != Tok::LParen)
+    return;
+  unsigned depth = 0;
+  for (size_t at = open; at < tokens.size(); ++at) {
+    Tok kind = tokens[at].kind;
+    if (kind == Tok::Newline || kind == Tok::LBrace || kind == Tok::RBrace || kind == Tok::End)
+      return; // they are not closed
+    if (kind == Tok::LParen)
+      ++depth;
+    if (kind == Tok::RParen && --depth == 0) {
+      if (at < position)
+        return;
+      position = at;
+      take();
+      panic = false;
+      return;
+    }
+  }
 }
 
 /// Skips what is left of a statement that held an error: up to the line's end outside of any block that it opens.
@@ -352,6 +375,7 @@ void Parser::parseImport(llvm::SmallVectorImpl<Decl *> &into) {
 llvm::ArrayRef<Param> Parser::parseParams() {
   SmallVector<Param> params;
   Token open = peek();
+  size_t start = position;
   expect(Tok::LParen);
   while (!panic && !is(Tok::RParen)) {
     Param param;
@@ -369,6 +393,7 @@ llvm::ArrayRef<Param> Parser::parseParams() {
       break;
   }
   close(Tok::RParen, open);
+  leaveBrackets(start);
   return arena.copy(params);
 }
 
@@ -630,6 +655,7 @@ FnDecl *Parser::parseFn() {
 void Parser::parseArgs(llvm::ArrayRef<Arg> &into) {
   SmallVector<Arg> args;
   Token open = peek();
+  size_t start = position;
   expect(Tok::LParen);
   while (!panic && !is(Tok::RParen)) {
     Arg arg;
@@ -643,6 +669,7 @@ void Parser::parseArgs(llvm::ArrayRef<Arg> &into) {
       break;
   }
   close(Tok::RParen, open);
+  leaveBrackets(start);
   into = arena.copy(args);
 }
 

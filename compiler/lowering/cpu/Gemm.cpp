@@ -1,15 +1,13 @@
 //===- Gemm.cpp - matrix products inside kernels -*- C++ -*-===//
 //
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE
-// for license information. SPDX-License-Identifier: Apache-2.0 WITH
-// LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 //
-// The product is cut into tiles of C. A block of scratch memory holds the
-// accumulators of one tile; an outlined micro-kernel adds k steps to one
-// register-sized part of it after the other, and when all of K has been added,
-// a loop hands the tile to the epilogue. From the outside in:
+// The product is cut into tiles of C. A block of scratch memory holds the accumulators of one tile;
+// an outlined micro-kernel adds k steps to one register-sized part of it after the other, and when
+// all of K has been added, a loop hands the tile to the epilogue. From the outside in:
 //
 //   for each tile                        consecutive tiles go down the rows, so
 //   they share columns of B
@@ -24,15 +22,13 @@
 //     transpose the tile                 only when the product is computed as
 //     C^T = B^T A^T for each row, for each vector      epilogue
 //
-// A is read where it lies, one element at a time: the micro-kernel takes a
-// stride for rows and one for k, so a transposed A is no different, until its
-// columns lie on so many pages that packing it into groups of rows pays: a
-// launch of its own. Vectors of B must be contiguous along n: either B is
-// row-major and read where it lies, in blocks of K that fit L1, or it is packed
-// into panels [k][NR] that stay in L2. Edges cost no second micro-kernel: rows
-// beyond the last one repeat it, columns beyond the last one compute with
-// whatever follows in memory (lanes do not mix) and are dropped. Only where
-// such a read would leave the matrix, in its last row or rows, a padded copy of
+// A is read where it lies, one element at a time: the micro-kernel takes a stride for rows and one
+// for k, so a transposed A is no different, until its columns lie on so many pages that packing it
+// into groups of rows pays: a launch of its own. Vectors of B must be contiguous along n: either B
+// is row-major and read where it lies, in blocks of K that fit L1, or it is packed into panels
+// [k][NR] that stay in L2. Edges cost no second micro-kernel: rows beyond the last one repeat it,
+// columns beyond the last one compute with whatever follows in memory (lanes do not mix) and are
+// dropped. Only where such a read would leave the matrix, in its last row or rows, a padded copy of
 // these rows is read.
 //
 //===----------------------------------------------------------------------===//
@@ -64,16 +60,13 @@ using namespace dlc::cpu;
 
 namespace {
 
-/// What is assumed of sizes that are known only at run time: they are mostly a
-/// batch.
+/// What is assumed of sizes that are known only at run time: they are mostly a batch.
 constexpr int64_t assumedSize = 128;
 
-/// Rows that the micro-kernel may have: each needs an address, and x86 has 16
-/// general registers.
+/// Rows that the micro-kernel may have: each needs an address, and x86 has 16 general registers.
 constexpr int64_t maxRows = 8;
 
-/// Work of a task below which more tasks do not pay, in cycles of one core
-/// (about 7 microseconds).
+/// Work of a task below which more tasks do not pay, in cycles of one core (about 7 microseconds).
 constexpr int64_t taskCycles = 16 * 1024;
 
 /// Tiles there should be: enough for 16 threads to share evenly.
@@ -82,24 +75,20 @@ constexpr int64_t wantedTiles = 16;
 /// From how many rows on B is packed when a run-time size decides.
 constexpr int64_t rowsForPacking = 160;
 
-/// Pages that a transposed A may touch on the way down a group of rows; beyond,
-/// it is packed. Each of its steps is in another place, and the processor's
-/// table of pages is small.
+/// Pages that a transposed A may touch on the way down a group of rows; beyond, it is packed. Each
+/// of its steps is in another place, and the processor's table of pages is small.
 constexpr int64_t pagesInReach = 128, pageBytes = 4096;
 
-/// Groups of rows of A that are packed together, so that whole cache lines are
-/// read.
+/// Groups of rows of A that are packed together, so that whole cache lines are read.
 constexpr int64_t packedGroups = 8;
 
-/// Estimates in cycles, fitted to measurements on Sapphire Rapids: for each
-/// vector that is transposed in registers, packed by a copy, or read for the
-/// first time in a tile; for each call of a micro-kernel and each accumulator
-/// in it; for a launch.
-constexpr double transposeCycles = 7, copyCycles = 9, firstReadCycles = 3,
-                 callCycles = 40, accumulatorCycles = 1.5, launchCycles = 10000;
+/// Estimates in cycles, fitted to measurements on Sapphire Rapids: for each vector that is
+/// transposed in registers, packed by a copy, or read for the first time in a tile; for each call
+/// of a micro-kernel and each accumulator in it; for a launch.
+constexpr double transposeCycles = 7, copyCycles = 9, firstReadCycles = 3, callCycles = 40,
+                 accumulatorCycles = 1.5, launchCycles = 10000;
 
-/// What another micro-kernel has to save to be worth its code, beyond a few
-/// percent.
+/// What another micro-kernel has to save to be worth its code, beyond a few percent.
 constexpr double sharedCycles = 1500;
 
 /// Bytes of a packed panel that L2 delivers in a cycle.
@@ -114,17 +103,16 @@ bool packsTransposed(int64_t rows, int64_t k, int64_t bytes) {
   return k * std::min(rows * bytes, pageBytes) > pagesInReach * pageBytes;
 }
 
-/// Divides `size` into the fewest parts of at most `limit` and makes them
-/// alike; a multiple of `unit`.
+/// Divides `size` into the fewest parts of at most `limit` and makes them alike; a multiple of
+/// `unit`.
 int64_t balancedPart(int64_t size, int64_t limit, int64_t unit) {
   int64_t parts = llvm::divideCeil(size, std::max(limit, unit));
-  return llvm::alignTo(llvm::divideCeil(size, std::max<int64_t>(parts, 1)),
-                       unit);
+  return llvm::alignTo(llvm::divideCeil(size, std::max<int64_t>(parts, 1)), unit);
 }
 
-/// Cycles that one step of k takes in a micro-kernel of `mr` rows and `nv`
-/// vectors: the largest of what the two multiply-add units, the two load units,
-/// the latency of a chain (4) and the front end (5 instructions) allow.
+/// Cycles that one step of k takes in a micro-kernel of `mr` rows and `nv` vectors: the largest of
+/// what the two multiply-add units, the two load units, the latency of a chain (4) and the front
+/// end (5 instructions) allow.
 double cyclesPerStep(int64_t mr, int64_t nv) {
   double fma = mr * nv / 2.0;
   double load = (mr + nv) / 2.0;
@@ -140,45 +128,37 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
   const int64_t k = orAssumed(shape.k);
   const bool staticK = !ShapedType::isDynamic(shape.k);
 
-  // The best plan of all, and the best with the usual micro-tile, which is
-  // taken if it is about as good: a model then has one micro-kernel for nearly
-  // everything.
+  // The best plan of all, and the best with the usual micro-tile, which is taken if it is about as
+  // good: a model then has one micro-kernel for nearly everything.
   const int64_t usualRows = cpu.vectorRegisters >= 32 ? 4 : 6,
                 usualVectors = cpu.vectorRegisters >= 32 ? 4 : 2;
   Plan best, usual;
   for (bool swapped : {false, true}) {
-    const bool lhsTransposed =
-        swapped ? !shape.rhsTransposed : shape.lhsTransposed;
-    const bool rhsTransposed =
-        swapped ? !shape.lhsTransposed : shape.rhsTransposed;
+    const bool lhsTransposed = swapped ? !shape.rhsTransposed : shape.lhsTransposed;
+    const bool rhsTransposed = swapped ? !shape.lhsTransposed : shape.rhsTransposed;
     const int64_t shapeRows = swapped ? shape.n : shape.m;
-    const int64_t rows = orAssumed(shapeRows),
-                  columns = orAssumed(swapped ? shape.m : shape.n);
+    const int64_t rows = orAssumed(shapeRows), columns = orAssumed(swapped ? shape.m : shape.n);
     const bool anyRows = ShapedType::isDynamic(shapeRows);
     for (int64_t nv = 1; nv <= 8; ++nv) {
       const int64_t nr = nv * lanes, panelBytes = nr * bytes;
       const int64_t panels = llvm::divideCeil(columns, nr);
-      // A panel that is read where it lies is read in pieces that stay in L1;
-      // with a single group of rows it is not read a second time anyway.
-      const int64_t l1Block =
-          llvm::alignTo(std::max<int64_t>(cpu.l1Bytes / panelBytes, 1), 16);
-      // A packed panel stays in L2, together with the rows of A that pass by; a
-      // quarter of L2 where no size says how much is needed.
-      const int64_t l2Block = llvm::alignTo(
-          std::max<int64_t>(cpu.l2Bytes / 2 / panelBytes, 1), lanes);
-      const int64_t packedBlock = !staticK ? l2Block / 2
-                                  : k <= l2Block
-                                      ? k
-                                      : balancedPart(k, l2Block / 2, lanes);
+      // A panel that is read where it lies is read in pieces that stay in L1; with a single group
+      // of rows it is not read a second time anyway.
+      const int64_t l1Block = llvm::alignTo(std::max<int64_t>(cpu.l1Bytes / panelBytes, 1), 16);
+      // A packed panel stays in L2, together with the rows of A that pass by; a quarter of L2 where
+      // no size says how much is needed.
+      const int64_t l2Block =
+          llvm::alignTo(std::max<int64_t>(cpu.l2Bytes / 2 / panelBytes, 1), lanes);
+      const int64_t packedBlock = !staticK       ? l2Block / 2
+                                  : k <= l2Block ? k
+                                                 : balancedPart(k, l2Block / 2, lanes);
       for (int64_t mr = 1; mr <= maxRows; ++mr) {
         // Accumulators, a step of B, and the broadcast element of A.
         if (mr * nv + nv + 1 > cpu.vectorRegisters)
           continue;
         // Of rows known only at run time half a group is lost in the mean.
-        const double groups =
-            anyRows ? (rows + mr / 2.0) / mr : llvm::divideCeil(rows, mr);
-        const double step = cyclesPerStep(mr, nv),
-                     call = callCycles + accumulatorCycles * mr * nv;
+        const double groups = anyRows ? (rows + mr / 2.0) / mr : llvm::divideCeil(rows, mr);
+        const double step = cyclesPerStep(mr, nv), call = callCycles + accumulatorCycles * mr * nv;
         for (Packing packing : {Packing::None, Packing::Task}) {
           if (packing == Packing::None && rhsTransposed)
             continue;
@@ -189,30 +169,26 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
           plan.rhs = packing;
           plan.directBlock = l1Block;
           if (packing == Packing::None) {
-            plan.kBlock = !staticK ? l1Block
-                          : rows <= mr && !anyRows
-                              ? k
-                              : balancedPart(k, l1Block, 8);
-            plan.cycles =
-                groups * panels *
-                    (k * step + llvm::divideCeil(k, plan.kBlock) * call) +
-                firstReadCycles * panels * nv * k * llvm::divideCeil(rows, 128);
+            plan.kBlock = !staticK                 ? l1Block
+                          : rows <= mr && !anyRows ? k
+                                                   : balancedPart(k, l1Block, 8);
+            plan.cycles = groups * panels * (k * step + llvm::divideCeil(k, plan.kBlock) * call) +
+                          firstReadCycles * panels * nv * k * llvm::divideCeil(rows, 128);
           } else {
             plan.kBlock = packedBlock;
             const bool inL1 = k * panelBytes <= cpu.l1Bytes;
-            const double stream =
-                inL1 ? step : std::max(step, panelBytes / panelBytesPerCycle);
-            plan.cycles =
-                groups * panels *
-                    (k * stream + llvm::divideCeil(k, packedBlock) * call) +
-                (rhsTransposed ? transposeCycles : copyCycles) * panels * nv *
-                    k * (k <= packedBlock ? 1 : llvm::divideCeil(rows, 512));
+            const double stream = inL1 ? step : std::max(step, panelBytes / panelBytesPerCycle);
+            plan.cycles = groups * panels * (k * stream + llvm::divideCeil(k, packedBlock) * call) +
+                          (rhsTransposed ? transposeCycles : copyCycles) * panels * nv * k *
+                              (k <= packedBlock ? 1 : llvm::divideCeil(rows, 512));
           }
           if (lhsTransposed && rows > 1 && packsTransposed(rows, k, bytes))
             plan.cycles += launchCycles + copyCycles * groups * k;
           if (swapped)
-            plan.cycles +=
-                transposeCycles * llvm::divideCeil(rows, lanes) * columns;
+            plan.cycles += transposeCycles * llvm::divideCeil(rows, lanes) * columns;
+          // Transpositions are code besides.
+          if (swapped || rhsTransposed)
+            plan.cycles += sharedCycles + 0.02 * plan.cycles;
           // With rows known at run time the same code serves one and many.
           if (anyRows && !rhsTransposed) {
             plan.rhs = Packing::RunTime;
@@ -230,11 +206,9 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
   if (usual.cycles <= 1.06 * best.cycles + sharedCycles)
     best = usual;
 
-  const bool lhsTransposed =
-      best.swapped ? !shape.rhsTransposed : shape.lhsTransposed;
+  const bool lhsTransposed = best.swapped ? !shape.rhsTransposed : shape.lhsTransposed;
   const int64_t shapeRows = best.swapped ? shape.n : shape.m;
-  const int64_t rows = orAssumed(shapeRows),
-                columns = orAssumed(best.swapped ? shape.m : shape.n);
+  const int64_t rows = orAssumed(shapeRows), columns = orAssumed(best.swapped ? shape.m : shape.n);
   const int64_t nr = best.nv * lanes;
   const int64_t panels = llvm::divideCeil(columns, nr);
 
@@ -243,25 +217,16 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
                : packsTransposed(rows, k, bytes)            ? Packing::Launch
                                                             : Packing::None;
 
-  // A tile that reads B where it lies brings each panel into L1 once, so it is
-  // high. One that finds B packed is low and wide, so that its rows of A serve
-  // several panels. Where packed columns are not kept from tile to tile,
-  // because K has several blocks, it is high again for packing to pay.
+  // A tile that reads B where it lies brings each panel into L1 once, so it is high. One that finds
+  // B packed is low and wide, so that its rows of A serve several panels. Where packed columns are
+  // not kept from tile to tile, because K has several blocks, it is high again for packing to pay.
   const bool repacks = best.rhs == Packing::Task && staticK && k > best.kBlock;
-  const int64_t panelsInL2 =
-      std::max<int64_t>(1, cpu.l2Bytes / 2 / (nr * bytes * best.kBlock));
+  const int64_t panelsInL2 = std::max<int64_t>(1, cpu.l2Bytes / 2 / (nr * bytes * best.kBlock));
   int64_t tilePanels =
-      best.rhs == Packing::None
-          ? 1
-          : balancedPart(panels, std::min<int64_t>(2, panelsInL2), 1);
-  best.mTile = balancedPart(rows,
-                            repacks                     ? 512
-                            : best.rhs == Packing::Task ? 32
-                                                        : 128,
-                            best.mr);
+      best.rhs == Packing::None ? 1 : balancedPart(panels, std::min<int64_t>(2, panelsInL2), 1);
+  best.mTile = balancedPart(rows, repacks ? 512 : best.rhs == Packing::Task ? 32 : 128, best.mr);
   auto tiles = [&] {
-    return llvm::divideCeil(rows, best.mTile) *
-           llvm::divideCeil(panels, tilePanels);
+    return llvm::divideCeil(rows, best.mTile) * llvm::divideCeil(panels, tilePanels);
   };
   while (tiles() < wantedTiles) {
     if (tilePanels > 1)
@@ -277,10 +242,9 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
 
 Gemm::Gemm(const CpuInfo &cpu, const GemmShape &shape)
     : cpu(cpu), shape(shape), vectorLanes(cpu.lanes(shape.type)) {
-  assert((shape.type.isF32() || shape.type.isF64()) &&
-         "products are computed in f32 and f64");
-  // A matrix with one row or column is the same in either storage; take the one
-  // that needs no transposition.
+  assert((shape.type.isF32() || shape.type.isF64()) && "products are computed in f32 and f64");
+  // A matrix with one row or column is the same in either storage; take the one that needs no
+  // transposition.
   if (shape.m == 1 || shape.k == 1)
     this->shape.lhsTransposed = true;
   if (shape.n == 1 || shape.k == 1)
@@ -292,8 +256,8 @@ Gemm::Gemm(const CpuInfo &cpu, const GemmShape &shape)
 // Emission
 //===----------------------------------------------------------------------===//
 
-/// What one emission knows: the builder, the sizes as values, and the product
-/// as it is computed, i.e. exchanged if the plan says so.
+/// What one emission knows: the builder, the sizes as values, and the product as it is computed,
+/// i.e. exchanged if the plan says so.
 struct Gemm::Emitter {
   const Gemm &gemm;
   const Plan &plan;
@@ -308,65 +272,41 @@ struct Gemm::Emitter {
   Value rows, columns, k, batch;
   Value lhs, rhs, lhsBatchStride, rhsBatchStride, workspace;
 
-  // Places in the scratch memory, in elements. The accumulators of the tile
-  // come first. Packed panels of B share their place with the last rows of a
-  // panel that is read where it lies: never both at once.
+  // Places in the scratch memory, in elements. The accumulators of the tile come first. Packed
+  // panels of B share their place with the last rows of a panel that is read where it lies: never
+  // both at once.
   int64_t transposedOffset = 0, packedOffset = 0, scratchElements = 0;
 
-  Emitter(const Gemm &gemm, OpBuilder &b, Location loc,
-          const GemmOperands *operands);
+  Emitter(const Gemm &gemm, OpBuilder &b, Location loc, const GemmOperands *operands);
 
   //===--- Arithmetic on indices, folded where possible ---===//
 
-  Value index(int64_t value) {
-    return arith::ConstantIndexOp::create(b, loc, value);
-  }
-  Value add(Value x, Value y) {
-    return b.createOrFold<arith::AddIOp>(loc, x, y);
-  }
+  Value index(int64_t value) { return arith::ConstantIndexOp::create(b, loc, value); }
+  Value add(Value x, Value y) { return b.createOrFold<arith::AddIOp>(loc, x, y); }
   Value add(Value x, int64_t y) { return y == 0 ? x : add(x, index(y)); }
-  Value sub(Value x, Value y) {
-    return b.createOrFold<arith::SubIOp>(loc, x, y);
-  }
-  Value mul(Value x, Value y) {
-    return b.createOrFold<arith::MulIOp>(loc, x, y);
-  }
+  Value sub(Value x, Value y) { return b.createOrFold<arith::SubIOp>(loc, x, y); }
+  Value mul(Value x, Value y) { return b.createOrFold<arith::MulIOp>(loc, x, y); }
   Value mul(Value x, int64_t y) { return mul(x, index(y)); }
-  Value div(Value x, Value y) {
-    return b.createOrFold<arith::DivUIOp>(loc, x, y);
-  }
+  Value div(Value x, Value y) { return b.createOrFold<arith::DivUIOp>(loc, x, y); }
   Value div(Value x, int64_t y) { return div(x, index(y)); }
-  Value rem(Value x, Value y) {
-    return b.createOrFold<arith::RemUIOp>(loc, x, y);
-  }
-  Value min(Value x, Value y) {
-    return b.createOrFold<arith::MinSIOp>(loc, x, y);
-  }
-  Value max(Value x, Value y) {
-    return b.createOrFold<arith::MaxSIOp>(loc, x, y);
-  }
+  Value rem(Value x, Value y) { return b.createOrFold<arith::RemUIOp>(loc, x, y); }
+  Value min(Value x, Value y) { return b.createOrFold<arith::MinSIOp>(loc, x, y); }
+  Value max(Value x, Value y) { return b.createOrFold<arith::MaxSIOp>(loc, x, y); }
   Value ceilDiv(Value x, int64_t y) { return div(add(x, y - 1), y); }
-  Value ceilDivByValue(Value x, Value y) {
-    return div(add(x, sub(y, index(1))), y);
-  }
+  Value ceilDivByValue(Value x, Value y) { return div(add(x, sub(y, index(1))), y); }
   Value roundUp(Value x, int64_t y) { return mul(ceilDiv(x, y), y); }
   Value less(Value x, Value y) {
     return b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::slt, x, y);
   }
-  Value boolean(bool value) {
-    return arith::ConstantIntOp::create(b, loc, value, 1);
-  }
+  Value boolean(bool value) { return arith::ConstantIntOp::create(b, loc, value, 1); }
 
   //===--- Vectors ---===//
 
   VectorType vectorType() const { return VectorType::get({lanes}, element); }
-  VectorType maskType() const {
-    return VectorType::get({lanes}, b.getI1Type());
-  }
+  VectorType maskType() const { return VectorType::get({lanes}, b.getI1Type()); }
   Value zeroVector() {
     return arith::ConstantOp::create(
-        b, loc, vectorType(),
-        SplatElementsAttr::get(vectorType(), b.getFloatAttr(element, 0)));
+        b, loc, vectorType(), SplatElementsAttr::get(vectorType(), b.getFloatAttr(element, 0)));
   }
   Value load(Value memory, Value at) {
     return vector::LoadOp::create(b, loc, vectorType(), memory, ValueRange{at});
@@ -379,26 +319,22 @@ struct Gemm::Emitter {
     return vector::CreateMaskOp::create(b, loc, maskType(), ValueRange{count});
   }
   Value maskedLoad(Value memory, Value at, Value mask) {
-    return vector::MaskedLoadOp::create(b, loc, vectorType(), memory,
-                                        ValueRange{at}, mask, zeroVector());
+    return vector::MaskedLoadOp::create(b, loc, vectorType(), memory, ValueRange{at}, mask,
+                                        zeroVector());
   }
 
   //===--- Control flow ---===//
 
-  /// For loops that must stay small, not become a page of unrolled code. The
-  /// lowering from scf to cf hands attributes of the LLVM dialect on to the
-  /// branch, whose own attribute has this name (without the "llvm." that is
-  /// also seen).
+  /// For loops that must stay small, not become a page of unrolled code. The lowering from scf to
+  /// cf hands attributes of the LLVM dialect on to the branch, whose own attribute has this name
+  /// (without the "llvm." that is also seen).
   LLVM::LoopAnnotationAttr noUnroll() {
     MLIRContext *context = b.getContext();
-    auto unroll = LLVM::LoopUnrollAttr::get(context, b.getBoolAttr(true), {},
-                                            {}, {}, {}, {}, {});
-    return LLVM::LoopAnnotationAttr::get(context, {}, {}, {}, unroll, {}, {},
-                                         {}, {}, {}, {}, {}, {}, {}, {},
-                                         ArrayRef<LLVM::AccessGroupAttr>());
+    auto unroll = LLVM::LoopUnrollAttr::get(context, b.getBoolAttr(true), {}, {}, {}, {}, {}, {});
+    return LLVM::LoopAnnotationAttr::get(context, {}, {}, {}, unroll, {}, {}, {}, {}, {}, {}, {},
+                                         {}, {}, {}, ArrayRef<LLVM::AccessGroupAttr>());
   }
-  void loop(Value from, Value to, Value step,
-            llvm::function_ref<void(Value)> body) {
+  void loop(Value from, Value to, Value step, llvm::function_ref<void(Value)> body) {
     auto op = scf::ForOp::create(b, loc, from, to, step);
     op->setAttr("loop_annotation", noUnroll());
     OpBuilder::InsertionGuard guard(b);
@@ -417,11 +353,8 @@ struct Gemm::Emitter {
 
   //===--- Outlined functions ---===//
 
-  MemRefType memoryType() const {
-    return MemRefType::get({ShapedType::kDynamic}, element);
-  }
-  /// Finds the function `name` in the surrounding module, or makes it with
-  /// `body`.
+  MemRefType memoryType() const { return MemRefType::get({ShapedType::kDynamic}, element); }
+  /// Finds the function `name` in the surrounding module, or makes it with `body`.
   func::FuncOp outlined(const std::string &name, ArrayRef<Type> arguments,
                         llvm::function_ref<void(ValueRange)> body);
   func::FuncOp microKernel();
@@ -435,48 +368,37 @@ struct Gemm::Emitter {
   std::array<Value, 3> tileCounts();
   Value tasks(unsigned launch);
   void packingKernel(Value begin, Value end);
-  void productKernel(Value begin, Value end, Value scratch,
-                     GemmEpilogue epilogue);
+  void productKernel(Value begin, Value end, Value scratch, GemmEpilogue epilogue);
 
   /// Whether columns of B that one tile has packed may serve the next one.
   bool keepsPanels() const {
-    return plan.rhs != Packing::None &&
-           (ShapedType::isDynamic(staticK) || staticK <= plan.kBlock);
+    return plan.rhs != Packing::None && (ShapedType::isDynamic(staticK) || staticK <= plan.kBlock);
   }
   /// Whether panels of columns may stick out.
-  bool ragged() const {
-    return ShapedType::isDynamic(staticColumns) || staticColumns % nr != 0;
-  }
+  bool ragged() const { return ShapedType::isDynamic(staticColumns) || staticColumns % nr != 0; }
   /// Rows of K that a panel which sticks out may not read where they lie.
   int64_t maxTailRows() const {
     if (plan.rhs == Packing::Task || !ragged())
       return 0;
     if (ShapedType::isDynamic(staticColumns))
       return nr;
-    return llvm::divideCeil(llvm::alignTo(staticColumns, nr),
-                            std::max<int64_t>(staticColumns, 1)) -
+    return llvm::divideCeil(llvm::alignTo(staticColumns, nr), std::max<int64_t>(staticColumns, 1)) -
            1;
   }
 
-  /// Elements of a group of rows in the workspace. Whole vectors are written,
-  /// hence the padding.
-  Value lhsGroupElements() {
-    return roundUp(add(mul(k, plan.mr), lanes), lanes);
-  }
+  /// Elements of a group of rows in the workspace. Whole vectors are written, hence the padding.
+  Value lhsGroupElements() { return roundUp(add(mul(k, plan.mr), lanes), lanes); }
   /// Whether A is packed, where that is known at run time.
   Value packsLhs() {
-    Value stepBytes =
-        min(mul(rows, element.getIntOrFloatBitWidth() / 8), index(pageBytes));
+    Value stepBytes = min(mul(rows, element.getIntOrFloatBitWidth() / 8), index(pageBytes));
     return less(index(pagesInReach * pageBytes), mul(k, stepBytes));
   }
 
-  /// Packs groups `from` to `to` of mr rows of a transposed A into the
-  /// workspace, each as [k][mr].
+  /// Packs groups `from` to `to` of mr rows of a transposed A into the workspace, each as [k][mr].
   void packGroups(Value from, Value to);
 };
 
-Gemm::Emitter::Emitter(const Gemm &gemm, OpBuilder &b, Location loc,
-                       const GemmOperands *operands)
+Gemm::Emitter::Emitter(const Gemm &gemm, OpBuilder &b, Location loc, const GemmOperands *operands)
     : gemm(gemm), plan(gemm.plan), b(b), loc(loc), element(gemm.shape.type),
       lanes(gemm.vectorLanes), nr(gemm.plan.nv * gemm.vectorLanes) {
   const GemmShape &shape = gemm.shape;
@@ -492,14 +414,12 @@ Gemm::Emitter::Emitter(const Gemm &gemm, OpBuilder &b, Location loc,
     scratchElements += llvm::alignTo(elements, 64);
     return at;
   };
-  const int64_t tileRows =
-      swapped ? llvm::alignTo(plan.mTile, lanes) : plan.mTile;
+  const int64_t tileRows = swapped ? llvm::alignTo(plan.mTile, lanes) : plan.mTile;
   place(tileRows * plan.nTile);
   if (swapped)
     transposedOffset = place(tileRows * plan.nTile);
-  const int64_t packed = plan.rhs == Packing::None
-                             ? 0
-                             : plan.nTile * llvm::alignTo(plan.kBlock, lanes);
+  const int64_t packed =
+      plan.rhs == Packing::None ? 0 : plan.nTile * llvm::alignTo(plan.kBlock, lanes);
   packedOffset = place(std::max(packed, maxTailRows() * nr));
 
   if (!operands)
@@ -523,28 +443,22 @@ Gemm::Emitter::Emitter(const Gemm &gemm, OpBuilder &b, Location loc,
   workspace = operands->workspace;
 }
 
-func::FuncOp
-Gemm::Emitter::outlined(const std::string &name, ArrayRef<Type> arguments,
-                        llvm::function_ref<void(ValueRange)> body) {
-  auto module =
-      b.getInsertionBlock()->getParentOp()->getParentOfType<ModuleOp>();
+func::FuncOp Gemm::Emitter::outlined(const std::string &name, ArrayRef<Type> arguments,
+                                     llvm::function_ref<void(ValueRange)> body) {
+  auto module = b.getInsertionBlock()->getParentOp()->getParentOfType<ModuleOp>();
   if (!module)
     module = cast<ModuleOp>(b.getInsertionBlock()->getParentOp());
   if (auto existing = module.lookupSymbol<func::FuncOp>(name))
     return existing;
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToEnd(module.getBody());
-  auto function =
-      func::FuncOp::create(b, loc, name, b.getFunctionType(arguments, {}));
+  auto function = func::FuncOp::create(b, loc, name, b.getFunctionType(arguments, {}));
   function.setPrivate();
-  // One copy, whoever calls it: inlined it would compete with its surroundings
-  // for registers, and LLVM would specialize it for constant arguments if it
-  // may be duplicated.
-  function->setAttr("passthrough",
-                    b.getStrArrayAttr({"noinline", "noduplicate", "nounwind"}));
-  function->setAttr(
-      "llvm.linkage",
-      LLVM::LinkageAttr::get(b.getContext(), LLVM::Linkage::Internal));
+  // One copy, whoever calls it: inlined it would compete with its surroundings for registers, and
+  // LLVM would specialize it for constant arguments if it may be duplicated.
+  function->setAttr("passthrough", b.getStrArrayAttr({"noinline", "noduplicate", "nounwind"}));
+  function->setAttr("llvm.linkage",
+                    LLVM::LinkageAttr::get(b.getContext(), LLVM::Linkage::Internal));
   Block *entry = function.addEntryBlock();
   b.setInsertionPointToStart(entry);
   body(entry->getArguments());
@@ -553,40 +467,36 @@ Gemm::Emitter::outlined(const std::string &name, ArrayRef<Type> arguments,
   return function;
 }
 
-/// C[mr, nr] += A[mr, count] * B[count, nr], or = when `first`. Rows beyond
-/// `rows` repeat the last one.
+/// C[mr, nr] += A[mr, count] * B[count, nr], or = when `first`. Rows beyond `rows` repeat the last
+/// one.
 func::FuncOp Gemm::Emitter::microKernel() {
   const int64_t mr = plan.mr, nv = plan.nv;
   Type memory = memoryType(), idx = b.getIndexType();
   return outlined(
       llvm::formatv("dl.gemm_{0}_{1}x{2}", typeName(), mr, nr).str(),
-      {memory, idx, idx, idx, idx, memory, idx, idx, memory, idx, idx, idx,
-       b.getI1Type()},
+      {memory, idx, idx, idx, idx, memory, idx, idx, memory, idx, idx, idx, b.getI1Type()},
       [&](ValueRange arguments) {
-        Value a = arguments[0], aAt = arguments[1], aRow = arguments[2],
-              aStep = arguments[3], rows = arguments[4];
+        Value a = arguments[0], aAt = arguments[1], aRow = arguments[2], aStep = arguments[3],
+              rows = arguments[4];
         Value bMemory = arguments[5], bAt = arguments[6], bStep = arguments[7];
-        Value c = arguments[8], cAt = arguments[9], cRow = arguments[10],
-              count = arguments[11], first = arguments[12];
+        Value c = arguments[8], cAt = arguments[9], cRow = arguments[10], count = arguments[11],
+              first = arguments[12];
 
         SmallVector<Value> aRows, places;
         Value last = add(rows, -1);
         for (int64_t i = 0; i < mr; ++i) {
-          aRows.push_back(i == 0 ? aAt
-                                 : add(aAt, mul(min(index(i), last), aRow)));
+          aRows.push_back(i == 0 ? aAt : add(aAt, mul(min(index(i), last), aRow)));
           Value row = i == 0 ? cAt : add(cAt, mul(cRow, i));
           for (int64_t v = 0; v < nv; ++v)
             places.push_back(add(row, v * lanes));
         }
 
         SmallVector<Type> types(mr * nv, vectorType());
-        auto start =
-            scf::IfOp::create(b, loc, types, first, /*withElseRegion=*/true);
+        auto start = scf::IfOp::create(b, loc, types, first, /*withElseRegion=*/true);
         {
           OpBuilder::InsertionGuard guard(b);
           b.setInsertionPointToStart(start.thenBlock());
-          scf::YieldOp::create(b, loc,
-                               SmallVector<Value>(mr * nv, zeroVector()));
+          scf::YieldOp::create(b, loc, SmallVector<Value>(mr * nv, zeroVector()));
           b.setInsertionPointToStart(start.elseBlock());
           SmallVector<Value> loaded;
           for (Value place : places)
@@ -597,8 +507,7 @@ func::FuncOp Gemm::Emitter::microKernel() {
         SmallVector<Value> carried(start.getResults());
         carried.push_back(index(0));
         carried.push_back(bAt);
-        auto steps =
-            scf::ForOp::create(b, loc, index(0), count, index(1), carried);
+        auto steps = scf::ForOp::create(b, loc, index(0), count, index(1), carried);
         {
           OpBuilder::InsertionGuard guard(b);
           b.setInsertionPointToStart(steps.getBody());
@@ -608,13 +517,10 @@ func::FuncOp Gemm::Emitter::microKernel() {
           for (int64_t v = 0; v < nv; ++v)
             bVectors.push_back(load(bMemory, add(bOffset, v * lanes)));
           for (int64_t i = 0; i < mr; ++i) {
-            Value scalar = memref::LoadOp::create(
-                b, loc, a, ValueRange{add(aRows[i], aOffset)});
-            Value spread =
-                vector::BroadcastOp::create(b, loc, vectorType(), scalar);
+            Value scalar = memref::LoadOp::create(b, loc, a, ValueRange{add(aRows[i], aOffset)});
+            Value spread = vector::BroadcastOp::create(b, loc, vectorType(), scalar);
             for (int64_t v = 0; v < nv; ++v)
-              next.push_back(vector::FMAOp::create(b, loc, spread, bVectors[v],
-                                                   state[i * nv + v]));
+              next.push_back(vector::FMAOp::create(b, loc, spread, bVectors[v], state[i * nv + v]));
           }
           next.push_back(add(aOffset, aStep));
           next.push_back(add(bOffset, bStep));
@@ -625,156 +531,135 @@ func::FuncOp Gemm::Emitter::microKernel() {
       });
 }
 
-/// destination[columns, rows] = source[rows, columns]^T in blocks of lanes x
-/// lanes, by exchanges between registers. Whole blocks are written: rows beyond
-/// `rows` repeat the last one, columns beyond `columns` are not read and become
-/// zero.
+/// destination[columns, rows] = source[rows, columns]^T in blocks of lanes x lanes, by exchanges
+/// between registers. Whole blocks are written: rows beyond `rows` repeat the last one, columns
+/// beyond `columns` are not read and become zero.
 func::FuncOp Gemm::Emitter::transposition() {
   Type memory = memoryType(), idx = b.getIndexType();
-  std::string name =
-      llvm::formatv("dl.transpose_{0}_{1}", typeName(), lanes).str();
-  return outlined(
-      name, {memory, idx, idx, idx, idx, memory, idx, idx},
-      [&](ValueRange arguments) {
-        Value source = arguments[0], sourceBase = arguments[1],
-              sourceRow = arguments[2], rows = arguments[3];
-        Value columns = arguments[4], destination = arguments[5],
-              base = arguments[6], destinationRow = arguments[7];
-        // The blocks, along the rows of the source.
-        OpBuilder::InsertionGuard guard(b);
-        Value block[2], size[2] = {rows, columns};
-        for (int i : {0, 1}) {
-          auto blocks =
-              scf::ForOp::create(b, loc, index(0), size[i], index(lanes));
-          block[i] = blocks.getInductionVar();
-          b.setInsertionPointToStart(blocks.getBody());
-        }
-        Value sourceAt =
-            add(add(sourceBase, mul(block[0], sourceRow)), block[1]);
-        Value at = add(add(base, mul(block[1], destinationRow)), block[0]);
-        Value existing = mask(sub(columns, block[1])),
-              last = add(sub(rows, block[0]), -1);
+  std::string name = llvm::formatv("dl.transpose_{0}_{1}", typeName(), lanes).str();
+  return outlined(name, {memory, idx, idx, idx, idx, memory, idx, idx}, [&](ValueRange arguments) {
+    Value source = arguments[0], sourceBase = arguments[1], sourceRow = arguments[2],
+          rows = arguments[3];
+    Value columns = arguments[4], destination = arguments[5], base = arguments[6],
+          destinationRow = arguments[7];
+    // The blocks, along the rows of the source.
+    OpBuilder::InsertionGuard guard(b);
+    Value block[2], size[2] = {rows, columns};
+    for (int i : {0, 1}) {
+      auto blocks = scf::ForOp::create(b, loc, index(0), size[i], index(lanes));
+      block[i] = blocks.getInductionVar();
+      b.setInsertionPointToStart(blocks.getBody());
+    }
+    Value sourceAt = add(add(sourceBase, mul(block[0], sourceRow)), block[1]);
+    Value at = add(add(base, mul(block[1], destinationRow)), block[0]);
+    Value existing = mask(sub(columns, block[1])), last = add(sub(rows, block[0]), -1);
 
-        // Each register with the (row, column) of its elements, so that the
-        // order in which columns come out follows from the exchanges and need
-        // not be worked out by hand.
-        struct Register {
-          Value value;
-          SmallVector<std::pair<int64_t, int64_t>> labels;
-        };
-        SmallVector<Register> registers;
-        for (int64_t i = 0; i < lanes; ++i) {
+    // Each register with the (row, column) of its elements, so that the order in which columns come
+    // out follows from the exchanges and need not be worked out by hand.
+    struct Register {
+      Value value;
+      SmallVector<std::pair<int64_t, int64_t>> labels;
+    };
+    SmallVector<Register> registers;
+    for (int64_t i = 0; i < lanes; ++i) {
+      Register r;
+      r.value = maskedLoad(source, add(sourceAt, mul(min(index(i), last), sourceRow)), existing);
+      for (int64_t j = 0; j < lanes; ++j)
+        r.labels.push_back({i, j});
+      registers.push_back(r);
+    }
+
+    // Exchanges registers i and i + distance for all i: `select` lists, for the low and the high
+    // result, elements of the pair (numbered through).
+    auto exchange = [&](int64_t distance, ArrayRef<int64_t> low, ArrayRef<int64_t> high) {
+      for (int64_t i = 0; i < lanes; ++i) {
+        if (i & distance)
+          continue;
+        Register x = registers[i], y = registers[i + distance];
+        auto pick = [&](ArrayRef<int64_t> order) {
           Register r;
-          r.value = maskedLoad(
-              source, add(sourceAt, mul(min(index(i), last), sourceRow)),
-              existing);
-          for (int64_t j = 0; j < lanes; ++j)
-            r.labels.push_back({i, j});
-          registers.push_back(r);
-        }
-
-        // Exchanges registers i and i + distance for all i: `select` lists, for
-        // the low and the high result, elements of the pair (numbered through).
-        auto exchange = [&](int64_t distance, ArrayRef<int64_t> low,
-                            ArrayRef<int64_t> high) {
-          for (int64_t i = 0; i < lanes; ++i) {
-            if (i & distance)
-              continue;
-            Register x = registers[i], y = registers[i + distance];
-            auto pick = [&](ArrayRef<int64_t> order) {
-              Register r;
-              r.value =
-                  vector::ShuffleOp::create(b, loc, x.value, y.value, order);
-              for (int64_t e : order)
-                r.labels.push_back(e < lanes ? x.labels[e]
-                                             : y.labels[e - lanes]);
-              return r;
-            };
-            registers[i] = pick(low);
-            registers[i + distance] = pick(high);
-          }
+          r.value = vector::ShuffleOp::create(b, loc, x.value, y.value, order);
+          for (int64_t e : order)
+            r.labels.push_back(e < lanes ? x.labels[e] : y.labels[e - lanes]);
+          return r;
         };
+        registers[i] = pick(low);
+        registers[i + distance] = pick(high);
+      }
+    };
 
-        // Within 128 bits: interleave single elements, then pairs (unpcklps,
-        // unpcklpd and their high halves).
-        const int64_t quad =
-            std::min<int64_t>(lanes, 128 / element.getIntOrFloatBitWidth());
-        int64_t distance = 1;
-        for (int64_t width = 1; width < quad; width *= 2, distance *= 2) {
-          SmallVector<int64_t> low, high;
-          for (int64_t base = 0; base < lanes; base += quad) {
-            for (int64_t half : {0, 1}) {
-              SmallVector<int64_t> &order = half ? high : low;
-              for (int64_t e = 0; e < quad / 2; e += width) {
-                for (int64_t from : {int64_t(0), lanes})
-                  for (int64_t j = 0; j < width; ++j)
-                    order.push_back(from + base + half * quad / 2 + e + j);
-              }
-            }
-          }
-          exchange(distance, low, high);
-        }
-        // Across: even units of both, odd units of both (vperm2f128,
-        // vshuff32x4).
-        for (; distance < lanes; distance *= 2) {
-          SmallVector<int64_t> low, high;
-          for (int64_t odd : {0, 1}) {
-            SmallVector<int64_t> &order = odd ? high : low;
+    // Within 128 bits: interleave single elements, then pairs (unpcklps, unpcklpd and their high
+    // halves).
+    const int64_t quad = std::min<int64_t>(lanes, 128 / element.getIntOrFloatBitWidth());
+    int64_t distance = 1;
+    for (int64_t width = 1; width < quad; width *= 2, distance *= 2) {
+      SmallVector<int64_t> low, high;
+      for (int64_t base = 0; base < lanes; base += quad) {
+        for (int64_t half : {0, 1}) {
+          SmallVector<int64_t> &order = half ? high : low;
+          for (int64_t e = 0; e < quad / 2; e += width) {
             for (int64_t from : {int64_t(0), lanes})
-              for (int64_t unit = odd; unit < lanes / quad; unit += 2)
-                for (int64_t j = 0; j < quad; ++j)
-                  order.push_back(from + unit * quad + j);
+              for (int64_t j = 0; j < width; ++j)
+                order.push_back(from + base + half * quad / 2 + e + j);
           }
-          exchange(distance, low, high);
         }
+      }
+      exchange(distance, low, high);
+    }
+    // Across: even units of both, odd units of both (vperm2f128, vshuff32x4).
+    for (; distance < lanes; distance *= 2) {
+      SmallVector<int64_t> low, high;
+      for (int64_t odd : {0, 1}) {
+        SmallVector<int64_t> &order = odd ? high : low;
+        for (int64_t from : {int64_t(0), lanes})
+          for (int64_t unit = odd; unit < lanes / quad; unit += 2)
+            for (int64_t j = 0; j < quad; ++j)
+              order.push_back(from + unit * quad + j);
+      }
+      exchange(distance, low, high);
+    }
 
-        SmallVector<Value> byColumn(lanes);
-        for (Register &r : registers) {
-          for ([[maybe_unused]] auto [row, label] : llvm::enumerate(r.labels))
-            assert(label.first == static_cast<int64_t>(row) &&
-                   label.second == r.labels[0].second &&
-                   "exchanges do not transpose");
-          byColumn[r.labels[0].second] = r.value;
-        }
-        for (auto [j, value] : llvm::enumerate(byColumn))
-          store(value, destination, add(at, mul(destinationRow, j)));
-      });
+    SmallVector<Value> byColumn(lanes);
+    for (Register &r : registers) {
+      for ([[maybe_unused]] auto [row, label] : llvm::enumerate(r.labels))
+        assert(label.first == static_cast<int64_t>(row) && label.second == r.labels[0].second &&
+               "exchanges do not transpose");
+      byColumn[r.labels[0].second] = r.value;
+    }
+    for (auto [j, value] : llvm::enumerate(byColumn))
+      store(value, destination, add(at, mul(destinationRow, j)));
+  });
 }
 
-/// Multiplies one tile: accumulators = A[rows of the tile, K] * B[K, columns of
-/// the tile]. Everything about it is an argument, so that all products of a
-/// type and micro-tile share one copy.
+/// Multiplies one tile: accumulators = A[rows of the tile, K] * B[K, columns of the tile].
+/// Everything about it is an argument, so that all products of a type and micro-tile share one
+/// copy.
 func::FuncOp Gemm::Emitter::tileKernel() {
   func::FuncOp micro = microKernel();
   func::FuncOp transpose = rhsTransposed ? transposition() : func::FuncOp();
   Type memory = memoryType(), idx = b.getIndexType(), i1 = b.getI1Type();
-  std::string name = llvm::formatv("dl.tile_{0}_{1}x{2}{3}", typeName(),
-                                   plan.mr, nr, rhsTransposed ? "_t" : "")
-                         .str();
+  std::string name =
+      llvm::formatv("dl.tile_{0}_{1}x{2}{3}", typeName(), plan.mr, nr, rhsTransposed ? "_t" : "")
+          .str();
   SmallVector<Type> types{memory, idx, idx, idx,    idx, idx, memory, idx, idx,
                           idx,    idx, idx, memory, idx, idx, idx,    i1,  i1};
   return outlined(name, types, [&](ValueRange arguments) {
     auto next = arguments.begin();
-    // A: where the tile begins, strides of a row, of a step, of a group of
-    // rows; rows of the tile.
-    Value a = *next++, aBase = *next++, aRow = *next++, aStep = *next++,
-          aGroup = *next++, tileRows = *next++;
-    // B: where it begins; the tile's first column and columns; all columns, all
-    // steps.
-    Value bMemory = *next++, bBase = *next++, n0 = *next++,
-          tileColumns = *next++, columns = *next++, k = *next++;
-    // Scratch: where packed panels are, elements of a row of accumulators;
-    // steps of a block.
-    Value scratch = *next++, packedAt = *next++, cRow = *next++,
-          kBlock = *next++;
-    // Whether B is read from packed panels, and whether these are still to be
-    // packed.
+    // A: where the tile begins, strides of a row, of a step, of a group of rows; rows of the tile.
+    Value a = *next++, aBase = *next++, aRow = *next++, aStep = *next++, aGroup = *next++,
+          tileRows = *next++;
+    // B: where it begins; the tile's first column and columns; all columns, all steps.
+    Value bMemory = *next++, bBase = *next++, n0 = *next++, tileColumns = *next++,
+          columns = *next++, k = *next++;
+    // Scratch: where packed panels are, elements of a row of accumulators; steps of a block.
+    Value scratch = *next++, packedAt = *next++, cRow = *next++, kBlock = *next++;
+    // Whether B is read from packed panels, and whether these are still to be packed.
     Value packs = *next++, fresh = *next++;
     Value panels = ceilDiv(tileColumns, nr);
     Value panelElements = mul(roundUp(kBlock, lanes), nr);
 
-    // Copies `count` steps of K of the panel at column `n` into the scratch
-    // memory. Columns that do not exist become zero.
+    // Copies `count` steps of K of the panel at column `n` into the scratch memory. Columns that do
+    // not exist become zero.
     auto copyPanel = [&](Value k0, Value count, Value n, Value at) {
       SmallVector<Value> masks;
       for (int64_t v = 0; v < plan.nv; ++v)
@@ -783,34 +668,29 @@ func::FuncOp Gemm::Emitter::tileKernel() {
       loop(count, 1, [&](Value kk) {
         Value row = add(from, mul(kk, columns)), to = add(at, mul(kk, nr));
         for (int64_t v = 0; v < plan.nv; ++v)
-          store(maskedLoad(bMemory, add(row, v * lanes), masks[v]), scratch,
-                add(to, v * lanes));
+          store(maskedLoad(bMemory, add(row, v * lanes), masks[v]), scratch, add(to, v * lanes));
       });
     };
 
     // One block even if K is 0: it clears the accumulators.
     loop(index(0), max(k, index(1)), kBlock, [&](Value k0) {
       Value count = min(sub(k, k0), kBlock);
-      Value isFirst = b.createOrFold<arith::CmpIOp>(
-          loc, arith::CmpIPredicate::eq, k0, index(0));
+      Value isFirst = b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, k0, index(0));
       loop(panels, 1, [&](Value p) {
         Value column = mul(p, nr);
         Value n = add(n0, column);
         Value packedPanel = add(mul(p, panelElements), packedAt);
-        Value bAt = packedPanel, bStep = index(nr), bFrom = scratch,
-              direct = count, tail;
+        Value bAt = packedPanel, bStep = index(nr), bFrom = scratch, direct = count, tail;
         if (rhsTransposed) {
           when(fresh, [&] {
-            func::CallOp::create(
-                b, loc, transpose,
-                ValueRange{bMemory, add(add(bBase, k0), mul(n, k)), k,
-                           min(sub(columns, n), index(nr)), count, scratch,
-                           packedPanel, index(nr)});
+            func::CallOp::create(b, loc, transpose,
+                                 ValueRange{bMemory, add(add(bBase, k0), mul(n, k)), k,
+                                            min(sub(columns, n), index(nr)), count, scratch,
+                                            packedPanel, index(nr)});
           });
         } else {
-          // Steps of K in which the panel would read beyond the end of B, if it
-          // reads B where it lies: as many rows as begin less than the panel's
-          // last column before the end.
+          // Steps of K in which the panel would read beyond the end of B, if it reads B where it
+          // lies: as many rows as begin less than the panel's last column before the end.
           Value unsafe = add(ceilDivByValue(add(n, nr), columns), -1);
           Value safe = min(max(sub(sub(k, unsafe), k0), index(0)), count);
           auto either = [&](Value packed, Value unpacked) -> Value {
@@ -819,8 +699,7 @@ func::FuncOp Gemm::Emitter::tileKernel() {
           direct = either(count, safe);
           tail = sub(count, direct);
           // What has to be copied: a whole panel, those last steps, or nothing.
-          Value copied = either(
-              arith::SelectOp::create(b, loc, fresh, count, index(0)), tail);
+          Value copied = either(arith::SelectOp::create(b, loc, fresh, count, index(0)), tail);
           copyPanel(add(k0, either(index(0), safe)), copied, n, packedPanel);
           bAt = either(packedPanel, add(add(bBase, n), mul(k0, columns)));
           bStep = either(index(nr), columns);
@@ -831,15 +710,13 @@ func::FuncOp Gemm::Emitter::tileKernel() {
           Value aAt = add(add(aBase, mul(group, aGroup)), mul(k0, aStep));
           Value rowsLeft = sub(tileRows, i), cAt = add(mul(i, cRow), column);
           func::CallOp::create(b, loc, micro,
-                               ValueRange{a, aAt, aRow, aStep, rowsLeft, bFrom,
-                                          bAt, bStep, scratch, cAt, cRow,
-                                          direct, isFirst});
+                               ValueRange{a, aAt, aRow, aStep, rowsLeft, bFrom, bAt, bStep, scratch,
+                                          cAt, cRow, direct, isFirst});
           if (tail)
             when(less(index(0), tail), [&] {
               func::CallOp::create(b, loc, micro,
-                                   ValueRange{a, add(aAt, mul(direct, aStep)),
-                                              aRow, aStep, rowsLeft, scratch,
-                                              packedPanel, index(nr), scratch,
+                                   ValueRange{a, add(aAt, mul(direct, aStep)), aRow, aStep,
+                                              rowsLeft, scratch, packedPanel, index(nr), scratch,
                                               cAt, cRow, tail, boolean(false)});
             });
         });
@@ -860,13 +737,12 @@ Value Gemm::Emitter::tasks(unsigned launch) {
                ? arith::SelectOp::create(b, loc, packsLhs(), count, index(0))
                : count;
   }
-  // As many as there are tiles, unless they are so small that handing them out
-  // would cost more than doing them.
+  // As many as there are tiles, unless they are so small that handing them out would cost more than
+  // doing them.
   Value tiles = tileCounts()[2];
   const double stepsPerTask = taskCycles / cyclesPerStep(plan.mr, plan.nv);
   const int64_t microTiles = (plan.mTile / plan.mr) * (plan.nTile / nr);
-  const int64_t unit =
-      std::max<int64_t>(1, std::llround(stepsPerTask / microTiles));
+  const int64_t unit = std::max<int64_t>(1, std::llround(stepsPerTask / microTiles));
   Value worth = max(ceilDiv(mul(tiles, k), unit), index(1));
   return min(tiles, worth);
 }
@@ -878,13 +754,10 @@ void Gemm::Emitter::packGroups(Value from, Value to) {
     Value row = mul(kk, rows), step = mul(kk, plan.mr);
     loop(from, to, index(1), [&](Value group) {
       Value m0 = mul(group, plan.mr);
-      Value source = add(row, m0),
-            at = add(mul(group, lhsGroupElements()), step);
+      Value source = add(row, m0), at = add(mul(group, lhsGroupElements()), step);
       for (int64_t v = 0; v < vectors; ++v) {
-        Value existing = mask(
-            min(add(sub(rows, m0), -v * lanes), index(plan.mr - v * lanes)));
-        store(maskedLoad(lhs, add(source, v * lanes), existing), workspace,
-              add(at, v * lanes));
+        Value existing = mask(min(add(sub(rows, m0), -v * lanes), index(plan.mr - v * lanes)));
+        store(maskedLoad(lhs, add(source, v * lanes), existing), workspace, add(at, v * lanes));
       }
     });
   });
@@ -898,25 +771,21 @@ void Gemm::Emitter::packingKernel(Value begin, Value end) {
   });
 }
 
-void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch,
-                                  GemmEpilogue epilogue) {
+void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpilogue epilogue) {
   func::FuncOp multiply = tileKernel();
   auto [down, across, tiles] = tileCounts();
   // Each task takes an equal share of the tiles.
   Value taskCount = max(tasks(gemm.launchCount() - 1), index(1));
-  Value firstTile = div(mul(begin, tiles), taskCount),
-        lastTile = div(mul(end, tiles), taskCount);
+  Value firstTile = div(mul(begin, tiles), taskCount), lastTile = div(mul(end, tiles), taskCount);
 
   // Whether B is packed, and so how many steps of K one block has.
-  Value packs = plan.rhs == Packing::RunTime
-                    ? less(index(rowsForPacking - 1), rows)
-                    : boolean(plan.rhs == Packing::Task);
+  Value packs = plan.rhs == Packing::RunTime ? less(index(rowsForPacking - 1), rows)
+                                             : boolean(plan.rhs == Packing::Task);
   Value kBlock = b.createOrFold<arith::SelectOp>(
       loc, packs, index(plan.kBlock),
       index(plan.rhs == Packing::RunTime ? plan.directBlock : plan.kBlock));
   // How A is read.
-  Value a = lhs, aRow = lhsTransposed ? index(1) : k,
-        aStep = lhsTransposed ? rows : index(1);
+  Value a = lhs, aRow = lhsTransposed ? index(1) : k, aStep = lhsTransposed ? rows : index(1);
   Value aGroup = mul(aRow, plan.mr);
   if (plan.lhs != Packing::None) {
     Value packed = plan.lhs == Packing::RunTime ? packsLhs() : boolean(true);
@@ -928,13 +797,11 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch,
     aGroup = choose(lhsGroupElements(), aGroup);
   }
 
-  // The columns of B that lie packed in the scratch memory are kept from one
-  // tile to the next.
+  // The columns of B that lie packed in the scratch memory are kept from one tile to the next.
   SmallVector<Value> carried;
   if (keepsPanels())
     carried.push_back(index(-1));
-  auto tileLoop =
-      scf::ForOp::create(b, loc, firstTile, lastTile, index(1), carried);
+  auto tileLoop = scf::ForOp::create(b, loc, firstTile, lastTile, index(1), carried);
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(tileLoop.getBody());
   Value tile = tileLoop.getInductionVar();
@@ -950,19 +817,17 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch,
 
   Value fresh = packs;
   if (keepsPanels()) {
-    fresh =
-        b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::ne,
-                                      tileLoop.getRegionIterArg(0), columnTile);
+    fresh = b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::ne,
+                                          tileLoop.getRegionIterArg(0), columnTile);
     // Of several blocks only the last one is still there.
     if (ShapedType::isDynamic(staticK))
       fresh = b.createOrFold<arith::OrIOp>(loc, fresh, less(kBlock, k));
   }
   Value aBase = add(lhsBase, mul(rowTile, mul(aGroup, plan.mTile / plan.mr)));
   func::CallOp::create(b, loc, multiply,
-                       ValueRange{a, aBase, aRow, aStep, aGroup, tileRows, rhs,
-                                  rhsBase, n0, tileColumns, columns, k, scratch,
-                                  index(packedOffset), index(plan.nTile),
-                                  kBlock, packs, fresh});
+                       ValueRange{a, aBase, aRow, aStep, aGroup, tileRows, rhs, rhsBase, n0,
+                                  tileColumns, columns, k, scratch, index(packedOffset),
+                                  index(plan.nTile), kBlock, packs, fresh});
 
   // Back in terms of C: which rows and columns the tile has, and where.
   Value cRows = tileRows, cColumns = tileColumns, row0 = m0, column0 = n0;
@@ -974,24 +839,20 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch,
     cStride = llvm::alignTo(plan.mTile, lanes);
     staticCColumns = staticRows;
     func::CallOp::create(b, loc, transposition(),
-                         ValueRange{scratch, index(0), index(plan.nTile),
-                                    tileRows, tileColumns, scratch,
-                                    index(transposedOffset), index(cStride)});
+                         ValueRange{scratch, index(0), index(plan.nTile), tileRows, tileColumns,
+                                    scratch, index(transposedOffset), index(cStride)});
   }
 
-  // Tiles begin at multiples of cStep columns, so whether all their vectors are
-  // whole follows from these two.
+  // Tiles begin at multiples of cStep columns, so whether all their vectors are whole follows from
+  // these two.
   const int64_t cStep = plan.swapped ? plan.mTile : plan.nTile;
-  const bool wholeVectors = !ShapedType::isDynamic(staticCColumns) &&
-                            staticCColumns % lanes == 0 &&
+  const bool wholeVectors = !ShapedType::isDynamic(staticCColumns) && staticCColumns % lanes == 0 &&
                             (cStep % lanes == 0 || staticCColumns <= cStep);
-  const bool neverWhole =
-      !ShapedType::isDynamic(staticCColumns) && staticCColumns < lanes;
+  const bool neverWhole = !ShapedType::isDynamic(staticCColumns) && staticCColumns < lanes;
   loop(cRows, 1, [&](Value i) {
     Value row = add(row0, i), from = add(mul(i, cStride), cOffset);
     auto finish = [&](Value j, Value mask) {
-      epilogue(b, loc, ValueRange{entry, row, add(column0, j)},
-               load(scratch, add(from, j)), mask);
+      epilogue(b, loc, ValueRange{entry, row, add(column0, j)}, load(scratch, add(from, j)), mask);
     };
     Value whole = wholeVectors ? cColumns : mul(div(cColumns, lanes), lanes);
     if (!neverWhole)
@@ -1001,8 +862,7 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch,
     if (neverWhole)
       finish(index(0), mask(cColumns));
     else
-      when(less(whole, cColumns),
-           [&] { finish(whole, mask(sub(cColumns, whole))); });
+      when(less(whole, cColumns), [&] { finish(whole, mask(sub(cColumns, whole))); });
   });
 
   if (keepsPanels())
@@ -1032,14 +892,12 @@ AffineExpr Gemm::workspaceElements(AffineExpr m, AffineExpr n, AffineExpr k,
   return rows.ceilDiv(plan.mr) * ((k * plan.mr + lanes).ceilDiv(lanes) * lanes);
 }
 
-Value Gemm::tasks(unsigned launch, OpBuilder &b, Location loc,
-                  const GemmOperands &operands) const {
+Value Gemm::tasks(unsigned launch, OpBuilder &b, Location loc, const GemmOperands &operands) const {
   return Emitter(*this, b, loc, &operands).tasks(launch);
 }
 
-void Gemm::emit(unsigned launch, OpBuilder &b, Location loc,
-                const GemmOperands &operands, Value begin, Value end,
-                Value scratch, GemmEpilogue epilogue) const {
+void Gemm::emit(unsigned launch, OpBuilder &b, Location loc, const GemmOperands &operands,
+                Value begin, Value end, Value scratch, GemmEpilogue epilogue) const {
   Emitter emitter(*this, b, loc, &operands);
   if (launch + 1 < launchCount())
     emitter.packingKernel(begin, end);
@@ -1062,8 +920,7 @@ std::string Gemm::describe() const {
     llvm_unreachable("no such packing");
   };
   return std::to_string(plan.mr) + "x" + std::to_string(plan.nv * vectorLanes) +
-         (plan.swapped ? " swapped" : "") + " tile " +
-         std::to_string(plan.mTile) + "x" + std::to_string(plan.nTile) + " k " +
-         std::to_string(plan.kBlock) + " lhs " + packing(plan.lhs) + " rhs " +
-         packing(plan.rhs);
+         (plan.swapped ? " swapped" : "") + " tile " + std::to_string(plan.mTile) + "x" +
+         std::to_string(plan.nTile) + " k " + std::to_string(plan.kBlock) + " lhs " +
+         packing(plan.lhs) + " rhs " + packing(plan.rhs);
 }

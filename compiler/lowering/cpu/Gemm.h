@@ -1,19 +1,17 @@
 //===- Gemm.h - matrix products inside kernels -*- C++ -*-===//
 //
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE
-// for license information. SPDX-License-Identifier: Apache-2.0 WITH
-// LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 //
-// Emits C[b,m,n] = sum over k of A[b,m,k] * B[b,k,n] as scf, vector, arith and
-// memref operations, to be lowered by the stock conversions. Whoever asks for a
-// product gives an epilogue, which receives the finished C vector by vector and
-// decides what becomes of it: C itself is never stored by the engine.
+// Emits C[b,m,n] = sum over k of A[b,m,k] * B[b,k,n] as scf, vector, arith and memref operations,
+// to be lowered by the stock conversions. Whoever asks for a product gives an epilogue, which
+// receives the finished C vector by vector and decides what becomes of it: C itself is never stored
+// by the engine.
 //
-// Every element of C is one chain of fused multiply-adds over k = 0, 1, ...,
-// starting at zero. So its bits depend neither on the schedule, nor on threads,
-// nor on the vector width.
+// Every element of C is one chain of fused multiply-adds over k = 0, 1, ..., starting at zero. So
+// its bits depend neither on the schedule, nor on threads, nor on the vector width.
 //
 //===----------------------------------------------------------------------===//
 
@@ -31,9 +29,9 @@
 
 namespace dlc::cpu {
 
-/// A product's type, sizes and storage. A is stored row-major as [m, k], or as
-/// [k, m] when lhsTransposed; B as [k, n], or as [n, k] when rhsTransposed. A
-/// size that is known only at run time is ShapedType::kDynamic.
+/// A product's type, sizes and storage. A is stored row-major as [m, k], or as [k, m] when
+/// lhsTransposed; B as [k, n], or as [n, k] when rhsTransposed. A size that is known only at run
+/// time is ShapedType::kDynamic.
 struct GemmShape {
   mlir::FloatType type; ///< f32 or f64
   int64_t m, n, k;
@@ -45,26 +43,23 @@ struct GemmShape {
 struct GemmOperands {
   mlir::Value lhs, rhs;       ///< memref<?xT>, flat
   mlir::Value m, n, k, batch; ///< index; may be null for sizes that are static
-  mlir::Value lhsBatchStride; ///< index, in elements; 0 gives every batch entry
-                              ///< the same matrix. Null when batch
-  mlir::Value rhsBatchStride; ///< is statically 1.
-  mlir::Value
-      workspace; ///< memref<?xT> of workspaceElements(); null when that is 0
+  /// index, in elements; 0 gives every batch entry the same matrix. Null when batch is statically 1.
+  mlir::Value lhsBatchStride, rhsBatchStride;
+  mlir::Value workspace;      ///< memref<?xT> of workspaceElements(); null when that is 0
 };
 
-/// Receives one vector of Gemm::lanes() consecutive columns of the finished C,
-/// and the (batch, row, column) of its first element as index values. `mask`
-/// (vector<lanes x i1>, a prefix) says which lanes exist; null: all. What the
-/// builder emits runs once for every such vector; it must not touch the
-/// operands of the product or the scratch.
-using GemmEpilogue = llvm::function_ref<void(
-    mlir::OpBuilder &b, mlir::Location loc, mlir::ValueRange batchRowCol,
-    mlir::Value acc, mlir::Value mask)>;
+/// Receives one vector of Gemm::lanes() consecutive columns of the finished C, and the (batch, row,
+/// column) of its first element as index values. `mask` (vector<lanes x i1>, a prefix) says which
+/// lanes exist; null: all. What the builder emits runs once for every such vector; it must not
+/// touch the operands of the product or the scratch.
+using GemmEpilogue =
+    llvm::function_ref<void(mlir::OpBuilder &b, mlir::Location loc, mlir::ValueRange batchRowCol,
+                            mlir::Value acc, mlir::Value mask)>;
 
-/// One product with its schedule. It consists of launchCount() kernels that run
-/// one after the other, each over tasks(launch) independent tasks; only the
-/// last one calls the epilogue. Consecutive tasks share packed operands when
-/// one call of the kernel runs them, so give each thread one contiguous range.
+/// One product with its schedule. It consists of launchCount() kernels that run one after the
+/// other, each over tasks(launch) independent tasks; only the last one calls the epilogue.
+/// Consecutive tasks share packed operands when one call of the kernel runs them, so give each
+/// thread one contiguous range.
 class Gemm {
 public:
   Gemm(const CpuInfo &cpu, const GemmShape &shape);
@@ -72,11 +67,10 @@ public:
   /// Columns in one vector of the epilogue.
   unsigned lanes() const { return vectorLanes; }
 
-  /// Elements of T that all kernels of the product share (operands packed once
-  /// for all threads), for sizes given as expressions; constant 0 when none.
-  /// The memory should be aligned to 64 bytes.
-  mlir::AffineExpr workspaceElements(mlir::AffineExpr m, mlir::AffineExpr n,
-                                     mlir::AffineExpr k,
+  /// Elements of T that all kernels of the product share (operands packed once for all threads),
+  /// for sizes given as expressions; constant 0 when none. The memory should be aligned to 64
+  /// bytes.
+  mlir::AffineExpr workspaceElements(mlir::AffineExpr m, mlir::AffineExpr n, mlir::AffineExpr k,
                                      mlir::AffineExpr batch) const;
 
   /// Bytes of scratch that each thread needs of its own; aligned to 64 bytes.
@@ -84,38 +78,35 @@ public:
 
   unsigned launchCount() const;
 
-  /// Number of tasks of a kernel, an index value that may be 0 when a size is
-  /// 0. Emitted where the kernel is launched.
+  /// Number of tasks of a kernel, an index value that may be 0 when a size is 0. Emitted where the
+  /// kernel is launched.
   mlir::Value tasks(unsigned launch, mlir::OpBuilder &b, mlir::Location loc,
                     const GemmOperands &operands) const;
 
-  /// Emits the body of a kernel: its tasks begin, begin + 1, ..., end - 1
-  /// (index values). `scratch` is a memref<?xT> of scratchBytes(). The
-  /// micro-kernels are outlined as functions of the surrounding module, shared
-  /// by all products.
-  void emit(unsigned launch, mlir::OpBuilder &b, mlir::Location loc,
-            const GemmOperands &operands, mlir::Value begin, mlir::Value end,
-            mlir::Value scratch, GemmEpilogue epilogue) const;
+  /// Emits the body of a kernel: its tasks begin, begin + 1, ..., end - 1 (index values). `scratch`
+  /// is a memref<?xT> of scratchBytes(). The micro-kernels are outlined as functions of the
+  /// surrounding module, shared by all products.
+  void emit(unsigned launch, mlir::OpBuilder &b, mlir::Location loc, const GemmOperands &operands,
+            mlir::Value begin, mlir::Value end, mlir::Value scratch, GemmEpilogue epilogue) const;
 
-  /// The schedule in words, for dumps and tests: "8x48 tile 64x48 k 784 rhs
-  /// direct".
+  /// The schedule in words, for dumps and tests: "8x48 tile 64x48 k 784 rhs direct".
   std::string describe() const;
 
 private:
-  /// Where an operand is packed: not at all; by each task into its scratch; by
-  /// a launch of its own into the workspace; or as a size that is known only at
-  /// run time decides (B: by task, A: by launch).
+  /// Where an operand is packed: not at all; by each task into its scratch; by a launch of its own
+  /// into the workspace; or as a size that is known only at run time decides (B: by task, A: by
+  /// launch).
   enum class Packing { None, Task, Launch, RunTime };
 
-  /// How the product is computed. All sizes are in elements and refer to the
-  /// product as it is computed, that is with the operands exchanged when
-  /// `swapped` (C^T = B^T A^T): then columns of C are the rows of a tile.
+  /// How the product is computed. All sizes are in elements and refer to the product as it is
+  /// computed, that is with the operands exchanged when `swapped` (C^T = B^T A^T): then columns of
+  /// C are the rows of a tile.
   struct Plan {
     bool swapped = false;
     int64_t mr = 0, nv = 0;       ///< micro-tile: rows, vectors
     int64_t mTile = 0, nTile = 0; ///< tile: multiples of the micro-tile
-    int64_t kBlock = 0; ///< k steps between two visits of a tile's accumulators
-    int64_t directBlock = 0; ///< the same where RunTime decides not to pack B
+    int64_t kBlock = 0;           ///< k steps between two visits of a tile's accumulators
+    int64_t directBlock = 0;      ///< the same where RunTime decides not to pack B
     Packing lhs = Packing::None, rhs = Packing::None;
     double cycles = 0; ///< estimate that chose this plan
   };

@@ -180,8 +180,11 @@ KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel
     int64_t native = cpu.lanes(widest);
     int64_t size = flat ? likelySize(productOf(full, kernel.getContext())) : likelySize(full.back());
     lanes = native;
+    // A draw is hundreds of instructions for each register: several at once are code (40 KB for a normal) and compile time, and no faster.
+    bool draws = false;
+    kernel.walk([&](Operation *op) { draws |= isa<UniformOp, NormalOp, RandintOp>(op); });
     for (int64_t factor : {4, 2})
-      if (lanes == native && size >= factor * native && (size % (factor * native) == 0 || size >= 2 * factor * native))
+      if (!draws && lanes == native && size >= factor * native && (size % (factor * native) == 0 || size >= 2 * factor * native))
         lanes = factor * native;
     if (size < 4) // shorter than any vector
       lanes = 1;
