@@ -95,6 +95,13 @@ GlobalVariable *addNote(Module &module, const Blob &description, Constant *&blob
   return note;
 }
 
+/// "folder/m.dl:3" without the folder: the bytes of an artefact don't depend on where its program lies.
+/// "<library>/nn.dl:3" is the same everywhere.
+void dropFolder(std::string &location) {
+  if (!StringRef(location).starts_with("<"))
+    location.erase(0, location.rfind('/') + 1); // all of it stays where there is no '/'
+}
+
 } // namespace
 
 Error addModelData(Module &module, ModelDescription &model, const Target &target) {
@@ -104,6 +111,11 @@ Error addModelData(Module &module, ModelDescription &model, const Target &target
   model.cpu = target.cpu;
   model.features = target.featureList();
   model.sortFunctions();
+  for (FunctionDescription &function : model.functions)
+    for (KernelDescription &kernel : function.kernels)
+      dropFolder(kernel.location);
+  for (FaultDescription &fault : model.faults)
+    dropFolder(fault.location);
 
   // The name is in the object's symbol table: nothing of the file's own name may get there.
   module.setModuleIdentifier(model.name);

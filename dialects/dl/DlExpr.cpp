@@ -109,7 +109,7 @@ ScalarExpr remainder(ScalarExpr a, ScalarExpr c) {
   if (!a.isFloat())
     return a - floorDivide(a, c) * c;
   ScalarExpr r{*a.b, a.loc, arith::RemFOp::create(*a.b, a.loc, a.value, c.value)};
-  ScalarExpr otherSign = compare(ComparePredicate::lt, r * c, r.number(0));
+  ScalarExpr otherSign = (lt(r, 0) & gt(c, 0)) | (gt(r, 0) & lt(c, 0)); // r * c could underflow
   return select(otherSign, r + c, r);
 }
 

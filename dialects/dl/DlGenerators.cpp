@@ -7,6 +7,7 @@
 #include "dialects/dl/DlExpr.h"
 #include "mlir/Dialect/Affine/Utils.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 
 using namespace mlir;
@@ -100,30 +101,62 @@ static Value highWord(OpBuilder &b, Location loc, Value wide) {
   return lowWord(b, loc, arith::ShRUIOp::create(b, loc, wide, shift));
 }
 
-/// The four words of the block that each of `lanes` consecutive elements lies in, and the element's place (0 to 3) in it. Where the first element's number
-/// is a multiple of 4 and lanes too, blocks are computed once and their words interleaved.
-static void drawWords(OpBuilder &b, Location loc, Value linear, ValueRange scalars, uint32_t stream, int64_t lanes, std::array<Value, 4> &words, Value &place) {
+/// Blocks of `type` (i32 or a vector of it) for block numbers of that type.
+static std::array<Value, 4> drawBlocks(OpBuilder &b, Location loc, Value blockNumber, ValueRange scalars) {
+  Type type = blockNumber.getType();
+  int64_t lanes = isa<VectorType>(type) ? cast<VectorType>(type).getNumElements() : 1;
+  Value seed = scalars[0], call = scalars[1], stream = scalars[2];
+  auto word = [&](Value w) { return spread(b, loc, w, lanes); };
+  return Philox{b, loc, type}.block({blockNumber, word(stream), word(lowWord(b, loc, call)), word(highWord(b, loc, call))},
+                                    {word(lowWord(b, loc, seed)), word(highWord(b, loc, seed))});
+}
+
+/// For each of `lanes` consecutive elements words of the block that it lies in: wordOfPlace says, for each result,
+/// which word the element at place 0, 1, 2, 3 of its block takes. Where the first element begins a block, every block is computed once and its words interleaved.
+static SmallVector<Value> drawWords(OpBuilder &b, Location loc, Value linear, ValueRange scalars, int64_t lanes, ArrayRef<std::array<int, 4>> wordOfPlace) {
   Type word = b.getI32Type();
   Type type = lanes == 1 ? word : Type(VectorType::get(lanes, word));
-  Value element = ramp(b, loc, linear, lanes); // i64
-  Type wide = element.getType();
-  auto wideNumber = [&](int64_t n) { return buildNumber(b, loc, wide, TypedAttr(b.getI64IntegerAttr(n))); };
-  Value blockNumber = arith::TruncIOp::create(b, loc, type, arith::ShRUIOp::create(b, loc, element, wideNumber(2)));
-  place = arith::AndIOp::create(b, loc, arith::TruncIOp::create(b, loc, type, element), Philox{b, loc, type}.constant(3));
-  Value seed = scalars[0], call = scalars[1];
-  Philox philox{b, loc, type};
-  words = philox.block({blockNumber, philox.constant(stream), spread(b, loc, lowWord(b, loc, call), lanes), spread(b, loc, highWord(b, loc, call), lanes)},
-                       {spread(b, loc, lowWord(b, loc, seed), lanes), spread(b, loc, highWord(b, loc, seed), lanes)});
+  auto oneByOne = [&](OpBuilder &o) {
+    Value element = ramp(o, loc, linear, lanes); // i64
+    Value blockNumber = arith::TruncIOp::create(o, loc, type, arith::ShRUIOp::create(o, loc, element, buildNumber(o, loc, element.getType(), TypedAttr(o.getI64IntegerAttr(2)))));
+    Value place = arith::AndIOp::create(o, loc, arith::TruncIOp::create(o, loc, type, element), Philox{o, loc, type}.constant(3));
+    std::array<Value, 4> words = drawBlocks(o, loc, blockNumber, scalars);
+    SmallVector<Value> results;
+    ScalarExpr p(o, loc, place);
+    for (const std::array<int, 4> &map : wordOfPlace) {
+      auto at = [&](int i) { return ScalarExpr(o, loc, words[map[i]]); };
+      results.push_back(select(lt(p, 2), select(eq(p, 0), at(0), at(1)), select(eq(p, 2), at(2), at(3))).value);
+    }
+    return results;
+  };
+  if (lanes % 4 != 0 || lanes < 8)
+    return oneByOne(b);
+  Value place = arith::AndIOp::create(b, loc, linear, arith::ConstantOp::create(b, loc, b.getI64IntegerAttr(3)));
+  Value beginsBlock = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, place, arith::ConstantOp::create(b, loc, b.getI64IntegerAttr(0)));
+  SmallVector<Type> types(wordOfPlace.size(), type);
+  auto branch = scf::IfOp::create(b, loc, types, beginsBlock, /*withElseRegion=*/true);
+  OpBuilder fast = branch.getThenBodyBuilder();
+  Value first = arith::TruncIOp::create(fast, loc, word, arith::ShRUIOp::create(fast, loc, linear, arith::ConstantOp::create(fast, loc, fast.getI64IntegerAttr(2))));
+  std::array<Value, 4> words = drawBlocks(fast, loc, ramp(fast, loc, first, lanes / 4), scalars);
+  // Side by side: word w of block j is at w * lanes / 4 + j.
+  Value low = vector::ShuffleOp::create(fast, loc, words[0], words[1], llvm::to_vector(llvm::seq<int64_t>(0, lanes / 2)));
+  Value high = vector::ShuffleOp::create(fast, loc, words[2], words[3], llvm::to_vector(llvm::seq<int64_t>(0, lanes / 2)));
+  SmallVector<Value> interleaved;
+  for (const std::array<int, 4> &map : wordOfPlace) {
+    SmallVector<int64_t> order;
+    for (int64_t lane = 0; lane < lanes; ++lane)
+      order.push_back(map[lane % 4] * (lanes / 4) + lane / 4);
+    interleaved.push_back(vector::ShuffleOp::create(fast, loc, low, high, order));
+  }
+  scf::YieldOp::create(fast, loc, interleaved);
+  OpBuilder slow = branch.getElseBodyBuilder();
+  scf::YieldOp::create(slow, loc, oneByOne(slow));
+  return llvm::to_vector(ValueRange(branch.getResults()));
 }
 
 /// The element's own word.
-static Value drawWord(OpBuilder &b, Location loc, Value linear, ValueRange scalars, uint32_t stream, int64_t lanes) {
-  std::array<Value, 4> words;
-  Value place;
-  drawWords(b, loc, linear, scalars, stream, lanes, words, place);
-  ScalarExpr p(b, loc, place);
-  auto word = [&](int i) { return ScalarExpr(b, loc, words[i]); };
-  return select(lt(p, 2), select(eq(p, 0), word(0), word(1)), select(eq(p, 2), word(2), word(3))).value;
+static Value drawWord(OpBuilder &b, Location loc, Value linear, ValueRange scalars, int64_t lanes) {
+  return drawWords(b, loc, linear, scalars, lanes, {{0, 1, 2, 3}})[0];
 }
 
 static Value toFloat(OpBuilder &b, Location loc, Value word, Type element) {
@@ -140,35 +173,37 @@ static Value uniformOf(OpBuilder &b, Location loc, Value word, Type element) {
 }
 
 Value UniformOp::buildElements(OpBuilder &b, Location loc, ValueRange, Value linear, ValueRange scalars, int64_t lanes, SizeBuilder) {
-  return uniformOf(b, loc, drawWord(b, loc, linear, scalars, getStream(), lanes), getElementTypeOrSelf(getType()));
+  return uniformOf(b, loc, drawWord(b, loc, linear, scalars, lanes), getElementTypeOrSelf(getType()));
 }
 
 Value NormalOp::buildElements(OpBuilder &b, Location loc, ValueRange, Value linear, ValueRange scalars, int64_t lanes, SizeBuilder) {
-  std::array<Value, 4> words;
-  Value place;
-  drawWords(b, loc, linear, scalars, getStream(), lanes, words, place);
   Type element = getElementTypeOrSelf(getType());
   Type compute = element.getIntOrFloatBitWidth() < 32 ? Type(b.getF32Type()) : element;
-  ScalarExpr p(b, loc, place);
-  auto word = [&](int i) { return ScalarExpr(b, loc, words[i]); };
-  ScalarExpr upper = lt(p, 2);
-  Value first = select(upper, word(0), word(2)).value, second = select(upper, word(1), word(3)).value;
+  SmallVector<Value> words = drawWords(b, loc, linear, scalars, lanes, {{0, 0, 2, 2}, {1, 1, 3, 3}});
   // 1 - u lies in (0, 1], so the logarithm is finite.
-  ScalarExpr u(b, loc, uniformOf(b, loc, first, compute)), angle(b, loc, uniformOf(b, loc, second, compute));
+  ScalarExpr u(b, loc, uniformOf(b, loc, words[0], compute)), angle(b, loc, uniformOf(b, loc, words[1], compute));
   ScalarExpr radius = sqrt(log(u.number(1.0) - u) * -2.0);
   ScalarExpr turn = angle * 6.283185307179586;
-  ScalarExpr isOdd = eq(p & ScalarExpr(b, loc, Philox{b, loc, place.getType()}.constant(1)), 1);
+  Value parity = arith::TruncIOp::create(b, loc, words[0].getType(), ramp(b, loc, linear, lanes));
+  ScalarExpr isOdd = eq(ScalarExpr(b, loc, parity) & ScalarExpr(b, loc, Philox{b, loc, parity.getType()}.constant(1)), 1);
   return convert(radius * select(isOdd, sin(turn), cos(turn)), compute, element).value;
 }
 
 Value RandintOp::buildElements(OpBuilder &b, Location loc, ValueRange, Value linear, ValueRange scalars, int64_t lanes, SizeBuilder) {
-  Value word = drawWord(b, loc, linear, scalars, getStream(), lanes);
+  Value word = drawWord(b, loc, linear, scalars, lanes);
   Philox philox{b, loc, word.getType()};
   Value range = philox.constant(static_cast<uint32_t>(getHigh() - getLow()));
   Value high = arith::MulUIExtendedOp::create(b, loc, word, range).getHigh();
   Type element = getElementTypeOrSelf(getType());
   ScalarExpr draw = convert(ScalarExpr(b, loc, high), IntegerType::get(b.getContext(), 32, IntegerType::Unsigned), element);
-  return (draw + draw.number(static_cast<double>(getLow()))).value;
+  return (draw + draw.number(static_cast<double>(static_cast<int64_t>(getLow())))).value;
 }
+
+SmallVector<IntegerAttr> UniformOp::getScalarAttributes() { return {getStreamAttr()}; }
+SmallVector<IntegerAttr> NormalOp::getScalarAttributes() { return {getStreamAttr()}; }
+SmallVector<IntegerAttr> RandintOp::getScalarAttributes() { return {getStreamAttr()}; }
+bool UniformOp::isLarge() { return true; }
+bool NormalOp::isLarge() { return true; }
+bool RandintOp::isLarge() { return true; }
 
 } // namespace dlc::dl

@@ -65,11 +65,15 @@ def GeneratorOpInterface : OpInterface<"GeneratorOpInterface"> {
   let description = [{ Constants, index ramps and random draws: an element is a function of its indices and of rank-0 operands. }];
   let methods = [InterfaceMethod<[{
     Builds `lanes` consecutive elements along the last dimension (a number where lanes is 1, else a vector), the first at `indices`.
-    `linear` is the row-major number of the first element, an i64; `scalars` are the operands; sizes are asked from `size`.
+    `linear` is the row-major number of the first element, an i64; `scalars` are the operands and then the scalar attributes; sizes are asked from `size`.
   }], "::mlir::Value", "buildElements",
       (ins "::mlir::OpBuilder &":$b, "::mlir::Location":$loc, "::mlir::ValueRange":$indices, "::mlir::Value":$linear, "::mlir::ValueRange":$scalars, "int64_t":$lanes,
            "::llvm::function_ref<::mlir::Value(::mlir::AffineExpr)>":$size)>,
-  InterfaceMethod<"True where the elements are a function of `linear` alone: `indices` may then be empty.", "bool", "usesLinearOnly", (ins), [{}], [{ return true; }]>];
+  InterfaceMethod<"True where the elements are a function of `linear` and scalars alone: `indices` may then be empty.", "bool", "usesLinearOnly", (ins), [{}], [{ return true; }]>,
+  InterfaceMethod<"Integer attributes that are handed to buildElements as values, so that ops that differ in them alone can share code.",
+      "::llvm::SmallVector<::mlir::IntegerAttr>", "getScalarAttributes", (ins), [{}], [{ return {}; }]>,
+  InterfaceMethod<"True where buildElements emits much code: a target that can call makes a function of it. Holds only where usesLinearOnly does.", "bool", "isLarge", (ins), [{}],
+      [{ return false; }]>];
 }
 
 /// How do many become one?

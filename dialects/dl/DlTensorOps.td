@@ -40,7 +40,7 @@ def Dl_IotaOp : Dl_StructuralOp<"iota", [RepeatedInConsumers, DeclareOpInterface
   let assemblyFormat = "$axis attr-dict `:` type($result)";
   let hasVerifier = 1;
 }
-class Dl_RandomOp<string mnemonic, Constraint type> : Dl_StructuralOp<mnemonic, [RepeatedInConsumers, DeclareOpInterfaceMethods<GeneratorOpInterface>]> {
+class Dl_RandomOp<string mnemonic, Constraint type> : Dl_StructuralOp<mnemonic, [RepeatedInConsumers, DeclareOpInterfaceMethods<GeneratorOpInterface, ["getScalarAttributes", "isLarge"]>]> {
   let description = [{
     Philox4x32-10 (Salmon et al., SC 2011): key = the seed's low and high word, counter = (element / 4, stream, call's low and high word); word
     element % 4. The element is the row-major number.

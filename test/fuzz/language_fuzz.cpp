@@ -1,26 +1,34 @@
-//===- language_fuzz.cpp - no text may crash the lexer or the parser -*- C++ -*-===//
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
-// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//===- language_fuzz.cpp - no text may crash the front end -*- C++ -*-===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license
+// information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
 //
-// A libFuzzer target: any bytes are read as a program, and what is reported is printed. The seeds are the examples, the
-// library and the programs of test/frontends/language.
+// A libFuzzer target: any bytes are read as a program, what parses is elaborated, and what is made
+// must verify. The seeds are the examples, the library and the programs of test/frontends/language.
+// Lexer and parser are instrumented here; the elaborator is the compiler's own.
 //
 //===----------------------------------------------------------------------===//
 
-#include "Parser.h"
+#include "compiler/frontends/language/Language.h"
 
-#include "llvm/Support/MemoryBuffer.h"
+#include "mlir/IR/MLIRContext.h"
+#include "mlir/IR/Verifier.h"
 #include "llvm/Support/raw_ostream.h"
+#include <cstdlib>
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  static mlir::MLIRContext context(mlir::MLIRContext::Threading::DISABLED);
   llvm::SourceMgr sources;
   dlc::Diagnostics diagnostics(sources);
-  dlc::language::ast::Arena arena;
   llvm::StringRef text(reinterpret_cast<const char *>(data), size);
-  unsigned buffer =
-      sources.AddNewSourceBuffer(llvm::MemoryBuffer::getMemBufferCopy(text, "fuzz.dl"), llvm::SMLoc());
-  dlc::language::parse(arena, sources, buffer, diagnostics);
+  auto module =
+      dlc::compileLanguage(context, sources, llvm::MemoryBuffer::getMemBufferCopy(text, "fuzz.dl"),
+                           dlc::LanguageOptions(), diagnostics);
+  if (module && mlir::failed(mlir::verify(*module)))
+    abort();
+  // Either a program comes out, or something is said about it.
+  if (!module && !diagnostics.hasErrors())
+    abort();
   diagnostics.print(llvm::nulls());
   return 0;
 }

@@ -117,7 +117,7 @@ struct EmitTest : testing::Test {
     apply.results = {{"out", DL_F32, {n}, false, 0}};
     apply.buffers = {{DL_BUFFER_ARGUMENT, 0, n * Size(4), 0, 0},
                      {DL_BUFFER_RESULT, 0, n * Size(4), 0, 0}};
-    apply.kernels = {{"exp", "tiny.dl:3"}};
+    apply.kernels = {{"exp", folder.str().str() + "/tiny.dl:3"}, {"pack", "<library>/nn.dl:7"}};
     apply.launchCount = 1;
     apply.checks = {{Size(0).less(n), "N must not be 0"}};
     model.functions = {init, apply}; // in the wrong order on purpose
@@ -472,6 +472,10 @@ TEST_F(EmitTest, SharedLibrary) {
   EXPECT_EQ(string(head.features), target.featureList());
   EXPECT_EQ(string(head.cpu), "x86-64-v3");
   EXPECT_EQ(string(head.compiler), compilerVersion());
+  auto *functions = reinterpret_cast<const dl_function_desc *>(note.data() + head.functions);
+  auto *kernels = reinterpret_cast<const dl_kernel_desc *>(note.data() + functions[0].kernels);
+  EXPECT_EQ(string(kernels[0].location), "tiny.dl:3"); // its folder is nobody's business
+  EXPECT_EQ(string(kernels[1].location), "<library>/nn.dl:7");
 }
 
 void *loaded(const std::string &path, int mode = RTLD_LOCAL) {

@@ -1,11 +1,12 @@
 //===- Ast.h - the program as it was written -*- C++ -*-===//
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
-// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license
+// information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
 //
-// Nodes live in an arena and hold nothing that needs a destructor: names are pieces of the source buffer, lists are
-// pieces of the arena. So a tree of any depth goes away without recursion. Operator chains (`a + b + c …`) are one
-// node with many operands for the same reason; every other nesting is limited by the parser.
+// Nodes live in an arena and hold nothing that needs a destructor: names are pieces of the source
+// buffer, lists are pieces of the arena. So a tree of any depth goes away without recursion.
+// Operator chains (`a + b + c …`) are one node with many operands for the same reason; every other
+// nesting is limited by the parser.
 //
 //===----------------------------------------------------------------------===//
 
@@ -60,7 +61,8 @@ struct Expr {
   };
   Kind kind;
   llvm::SMRange range; // the whole expression
-  llvm::SMLoc place;   // where a caret points: an operator, the opening bracket of a call, else the beginning
+  llvm::SMLoc
+      place; // where a caret points: an operator, the opening bracket of a call, else the beginning
 
   Expr(Kind kind, llvm::SMRange range) : kind(kind), range(range), place(range.Start) {}
 };
@@ -149,7 +151,7 @@ struct Subscript {
   enum class Kind : uint8_t { Element, Ellipsis, Slice };
   Kind kind;
   llvm::SMRange range;
-  Expr *element = nullptr;                                // of an Element
+  Expr *element = nullptr;                                 // of an Element
   Expr *start = nullptr, *stop = nullptr, *step = nullptr; // of a Slice; null where left out
 };
 struct IndexExpr : ExprOf<Expr::Kind::Index> {
@@ -267,7 +269,7 @@ struct ExpressionsStmt : StmtOf<Stmt::Kind::Expressions> {
 
 struct Arg {
   Name name;
-  Type *type = nullptr;     // null: generic
+  Type *type = nullptr;    // null: generic
   Expr *initial = nullptr; // null: must be given
 };
 /// `name: type`, `type`, or `name`; a lone word is a type when it names a dtype.

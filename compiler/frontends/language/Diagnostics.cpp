@@ -1,6 +1,6 @@
 //===- Diagnostics.cpp - errors at the user's own line -*- C++ -*-===//
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
-// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license
+// information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
 
 #include "Diagnostics.h"
@@ -86,8 +86,7 @@ void Diagnostics::printLine(llvm::raw_ostream &os, const Report::Line &line, Str
     paint(llvm::raw_ostream::SAVEDCOLOR, kind == "error", line.message);
     os << '\n';
   };
-  unsigned id =
-      line.where.Start.isValid() ? sources.FindBufferContainingLoc(line.where.Start) : 0;
+  unsigned id = line.where.Start.isValid() ? sources.FindBufferContainingLoc(line.where.Start) : 0;
   if (!id) {
     head("dlc: ");
     return;
@@ -105,10 +104,10 @@ void Diagnostics::printLine(llvm::raw_ostream &os, const Report::Line &line, Str
   const char *end = line.where.End.isValid() ? line.where.End.getPointer() : start;
   end = std::max(start, std::min(end, last));
   if (static_cast<size_t>(last - first) > shownColumns) {
-    // Show the neighbourhood of the caret; step back to the beginning of a UTF-8 sequence on both sides.
-    const char *from = start - first > static_cast<ptrdiff_t>(shownColumns / 2)
-                           ? start - shownColumns / 2
-                           : first;
+    // Show the neighbourhood of the caret; step back to the beginning of a UTF-8 sequence on both
+    // sides.
+    const char *from =
+        start - first > static_cast<ptrdiff_t>(shownColumns / 2) ? start - shownColumns / 2 : first;
     const char *to = std::min(last, from + shownColumns);
     while (from > first && (*from & 0xC0) == 0x80)
       --from;
@@ -122,7 +121,8 @@ void Diagnostics::printLine(llvm::raw_ostream &os, const Report::Line &line, Str
     return; // a byte that a terminal cannot show: the place says enough
   if (llvm::any_of(text, [](char c) { return static_cast<uint8_t>(c) < 0x20 && c != '\t'; }))
     return;
-  // Tabs keep their width in the line of the caret; other characters count by their width on a terminal.
+  // Tabs keep their width in the line of the caret; other characters count by their width on a
+  // terminal.
   std::string marks;
   for (const char *at = first; at < start;) {
     unsigned length = llvm::getNumBytesForUTF8(static_cast<llvm::UTF8>(*at));
@@ -134,16 +134,16 @@ void Diagnostics::printLine(llvm::raw_ostream &os, const Report::Line &line, Str
   }
   marks += '^';
   if (end > start + 1)
-    marks.append(std::max(1, llvm::sys::unicode::columnWidthUTF8(StringRef(start, end - start))) -
-                     1,
-                 '~');
+    marks.append(
+        std::max(1, llvm::sys::unicode::columnWidthUTF8(StringRef(start, end - start))) - 1, '~');
   os << text << '\n';
   paint(llvm::raw_ostream::GREEN, true, marks);
   os << '\n';
 }
 
 void Diagnostics::print(llvm::raw_ostream &os) {
-  // Sort by the order in which the files were opened, then by place: a reader walks each file from top to bottom.
+  // Sort by the order in which the files were opened, then by place: a reader walks each file from
+  // top to bottom.
   auto key = [&](const Report &report) {
     SMLoc where = report.head.where.Start;
     unsigned id = where.isValid() ? sources.FindBufferContainingLoc(where) : 0;
@@ -151,7 +151,8 @@ void Diagnostics::print(llvm::raw_ostream &os) {
     return std::make_pair(id, id ? where.getPointer() - base : ptrdiff_t(0));
   };
   using Place = std::pair<unsigned, ptrdiff_t>;
-  std::vector<std::tuple<Place, size_t, const Report *>> sorted; // at one place in the order of reporting
+  std::vector<std::tuple<Place, size_t, const Report *>>
+      sorted; // at one place in the order of reporting
   for (const Report &report : reports)
     sorted.emplace_back(key(report), sorted.size(), &report);
   llvm::sort(sorted);
@@ -189,7 +190,8 @@ MlirDiagnosticHandler::MlirDiagnosticHandler(mlir::MLIRContext *context, Diagnos
         diagnostics.error(diagnostics.find(diagnostic.getLocation()), diagnostic.str());
     for (mlir::Diagnostic &note : diagnostic.getNotes()) {
       SMRange where = diagnostics.find(note.getLocation());
-      // A note that shows the operation in its textual form helps who debugs a pass, not who wrote the program.
+      // A note that shows the operation in its textual form helps who debugs a pass, not who wrote
+      // the program.
       if (!StringRef(note.str()).starts_with("see current operation"))
         report.note(where, note.str());
     }

@@ -1,11 +1,12 @@
 //===- Diagnostics.h - errors at the user's own line -*- C++ -*-===//
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
-// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license
+// information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
 //
-// Reports are collected, not printed at once: one run shows several errors, sorted by place, each once, up to a limit.
-// Every report may carry notes that point at the other side of a clash. Files that are embedded in the compiler (its
-// library) are known by their name: reports prefer a place in a file of the user.
+// Reports are collected, not printed at once: one run shows several errors, sorted by place, each
+// once, up to a limit. Every report may carry notes that point at the other side of a clash. Files
+// that are embedded in the compiler (its library) are known by their name: reports prefer a place
+// in a file of the user.
 //
 //===----------------------------------------------------------------------===//
 
@@ -60,13 +61,14 @@ public:
   bool hasErrors() const { return count != 0; }
   unsigned errorCount() const { return count; }
 
-  /// Prints what was reported, sorted by file and place, each once, and forgets it (hasErrors stays).
+  /// Prints what was reported, sorted by file and place, each once, and forgets it (hasErrors
+  /// stays).
   void print(llvm::raw_ostream &os);
 
   llvm::SourceMgr &getSources() { return sources; }
 
-  /// The place in the sources that a location of the IR names: of a chain of calls the innermost one in a file of the
-  /// user; invalid when none is known.
+  /// The place in the sources that a location of the IR names: of a chain of calls the innermost
+  /// one in a file of the user; invalid when none is known.
   llvm::SMRange find(mlir::Location location) const;
 
   /// The name of the file that holds a place; empty when it is in none.

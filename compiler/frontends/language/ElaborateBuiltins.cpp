@@ -1,10 +1,11 @@
 //===- ElaborateBuiltins.cpp - the functions that need no declaration -*- C++ -*-===//
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
-// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license
+// information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
 //
-// An elementwise op or a reduction of the dialect is a builtin under its own name without a line here. What is listed has
-// arguments of its own kind (shapes, axes, lists), or is made of several ops.
+// An elementwise op or a reduction of the dialect is a builtin under its own name without a line
+// here. What is listed has arguments of its own kind (shapes, axes, lists), or is made of several
+// ops.
 //
 //===----------------------------------------------------------------------===//
 
@@ -79,14 +80,15 @@ const llvm::StringMap<Elaborator::Builtin> &Elaborator::builtins() {
   return table;
 }
 
-/// Whether an op is a builtin under its own name: all it takes is tensors (and axes, of a reduction).
+/// Whether an op is a builtin under its own name: all it takes is tensors (and axes, of a
+/// reduction).
 static bool isBuiltinOp(mlir::RegisteredOperationName op) {
   if (op.hasInterface<dl::ReductionOpInterface>())
     return true;
   StringRef name = op.getStringRef().split('.').second;
   // The language writes these with words and operators of its own.
-  return op.hasInterface<dl::ElementwiseOpInterface>() && op.getAttributeNames().empty() && name != "select" &&
-         name != "convert" && name != "and" && name != "or" && name != "not";
+  return op.hasInterface<dl::ElementwiseOpInterface>() && op.getAttributeNames().empty() &&
+         name != "select" && name != "convert" && name != "and" && name != "or" && name != "not";
 }
 
 void Elaborator::collectBuiltins() {
@@ -134,7 +136,8 @@ Value Elaborator::callElementwise(StringRef name, CallArguments &arguments) {
 // Reductions
 //===----------------------------------------------------------------------===//
 
-optional<llvm::SmallVector<int64_t>> Elaborator::axesOf(const Value *axis, mlir::Value of, SMRange where) {
+optional<llvm::SmallVector<int64_t>> Elaborator::axesOf(const Value *axis, mlir::Value of,
+                                                        SMRange where) {
   int64_t rank = rankOf(of);
   llvm::SmallVector<int64_t> axes;
   if (!axis || axis->isNone()) {
@@ -187,14 +190,16 @@ Value Elaborator::callReduction(StringRef name, CallArguments &arguments) {
     return {};
   }
   if (name == "mean" && !isFloat(dtype)) {
-    error(where, "'mean' of " + describeType(x) + ": integers have no mean of their type; write f32(…)");
+    error(where,
+          "'mean' of " + describeType(x) + ": integers have no mean of their type; write f32(…)");
     return {};
   }
   auto axes = axesOf(values[1], x, where);
   optional<bool> keep = values[2] ? boolOf(*values[2], "'keepdims'", where) : false;
   if (!axes || !keep)
     return {};
-  mlir::Value result = name == "mean" ? meanOver(x, *axes, *keep, where) : reduce(name, x, *axes, *keep, where);
+  mlir::Value result =
+      name == "mean" ? meanOver(x, *axes, *keep, where) : reduce(name, x, *axes, *keep, where);
   return result ? Value::tensor(result) : Value();
 }
 
@@ -207,7 +212,8 @@ Value Elaborator::callArgReduction(StringRef name, CallArguments &arguments) {
   if (!x)
     return {};
   if (DType dtype = dtypeOf(x); dtype == DType::Bool || dtype == DType::U8) {
-    error(where, "'" + name + "' of " + describeType(x) + ": write a conversion, for example f32(…)");
+    error(where,
+          "'" + name + "' of " + describeType(x) + ": write a conversion, for example f32(…)");
     return {};
   }
   auto axes = axesOf(values[1], x, where);
@@ -268,7 +274,8 @@ Value Elaborator::callSoftmax(StringRef name, CallArguments &arguments) {
   if (!x)
     return {};
   if (!isFloat(dtypeOf(x)) || rankOf(x) == 0) {
-    error(where, "'" + name + "' needs a floating-point tensor with an axis, found " + describeType(x));
+    error(where,
+          "'" + name + "' needs a floating-point tensor with an axis, found " + describeType(x));
     return {};
   }
   Value last = Number::whole(-1);
@@ -279,8 +286,8 @@ Value Elaborator::callSoftmax(StringRef name, CallArguments &arguments) {
     error(where, "'" + name + "' works along one axis");
     return {};
   }
-  return Value::tensor(
-      build(name, x, where, builder().getNamedAttr("axis", builder().getI64IntegerAttr(axes->front()))));
+  return Value::tensor(build(
+      name, x, where, builder().getNamedAttr("axis", builder().getI64IntegerAttr(axes->front()))));
 }
 
 Value Elaborator::callLogsumexp(StringRef name, CallArguments &arguments) {
@@ -337,7 +344,8 @@ Value Elaborator::callWhere(StringRef name, CallArguments &arguments) {
   // Rank-0 conditions of numbers choose a number.
   if (values[1]->number() && values[2]->number() && rankOf(condition) == 0 &&
       (values[1]->number()->isRuntime() || values[2]->number()->isRuntime())) {
-    mlir::Value a = runtimeNumber(*values[1]->number(), where), b = runtimeNumber(*values[2]->number(), where);
+    mlir::Value a = runtimeNumber(*values[1]->number(), where),
+                b = runtimeNumber(*values[2]->number(), where);
     return Number::ofValue(build("select", {condition, a, b}, where, {}, a.getType()));
   }
   Value operands[] = {*values[1], *values[2]};
@@ -351,11 +359,13 @@ Value Elaborator::callWhere(StringRef name, CallArguments &arguments) {
   DType dtype = dtypeOf(unified[0]);
   llvm::SmallVector<mlir::Value> branches;
   for (auto [value, tensor] : llvm::zip_equal(operands, unified)) {
-    mlir::Value branch = value.number() ? materialize(*value.number(), dtype, *shape, where) : tensor;
+    mlir::Value branch =
+        value.number() ? materialize(*value.number(), dtype, *shape, where) : tensor;
     branches.push_back(broadcast(branch, *shape, where));
   }
-  return Value::tensor(build("select", {broadcast(condition, *shape, where), branches[0], branches[1]}, where, {},
-                             branches[0].getType()));
+  return Value::tensor(build("select",
+                             {broadcast(condition, *shape, where), branches[0], branches[1]}, where,
+                             {}, branches[0].getType()));
 }
 
 Value Elaborator::callStopGradient(StringRef name, CallArguments &arguments) {
@@ -413,13 +423,14 @@ Value Elaborator::callReshape(StringRef name, CallArguments &arguments) {
     if (!divisor.isZero())
       rest = fold(Tok::Slash, Number::ofSize(count), divisor);
     if (!rest || (rest->isKnown() && !rest->asWhole()))
-      return refuse(": " + Twine(dl::sizeToString(count, dimNames)) + " elements are not divided by " +
-                    dl::sizeToString(given, dimNames));
+      return refuse(": " + Twine(dl::sizeToString(count, dimNames)) +
+                    " elements are not divided by " + dl::sizeToString(given, dimNames));
     shape[*open] = sizeOf(*rest, where);
-    // What a check on entry has to say is no reason to give up the equality of the types: both sides have it.
+    // What a check on entry has to say is no reason to give up the equality of the types: both
+    // sides have it.
     if (rest->isSize() && rest->denominator != 1)
-      return refuse("; nothing says that " + Twine(dl::sizeToString(given, dimNames)) + " divides " +
-                    dl::sizeToString(count, dimNames));
+      return refuse("; nothing says that " + Twine(dl::sizeToString(given, dimNames)) +
+                    " divides " + dl::sizeToString(count, dimNames));
   } else if (count != given) {
     bool undecided = !isa<AffineConstantExpr>(count) || !isa<AffineConstantExpr>(given);
     return refuse(": " + Twine(dl::sizeToString(count, dimNames)) + " elements and " +
@@ -492,15 +503,16 @@ Value Elaborator::callConcat(StringRef name, CallArguments &arguments) {
     for (size_t i = 0; fits && i < shape.size(); ++i)
       fits = shape[i] == first[i] || static_cast<int64_t>(i) == axes->front();
     if (!fits) {
-      error(where, "'concat' of " + describeType(tensors[0]) + " and " + describeType(tensor) + " along axis " +
-                       Twine(axes->front()));
+      error(where, "'concat' of " + describeType(tensors[0]) + " and " + describeType(tensor) +
+                       " along axis " + Twine(axes->front()));
       return {};
     }
   }
   if (tensors.size() == 1)
     return Value::tensor(tensors[0]);
   return Value::tensor(
-      build("concat", tensors, where, builder().getNamedAttr("axis", builder().getI64IntegerAttr(axes->front()))));
+      build("concat", tensors, where,
+            builder().getNamedAttr("axis", builder().getI64IntegerAttr(axes->front()))));
 }
 
 Value Elaborator::callStack(StringRef name, CallArguments &arguments) {
@@ -523,7 +535,8 @@ Value Elaborator::callStack(StringRef name, CallArguments &arguments) {
     return {};
   int64_t at = *axis < 0 ? *axis + rank : *axis;
   if (at < 0 || at >= rank) {
-    error(where, "axis " + Twine(*axis) + " is out of range for tensors " + describeType(tensors[0]) + " stacked");
+    error(where, "axis " + Twine(*axis) + " is out of range for tensors " +
+                     describeType(tensors[0]) + " stacked");
     return {};
   }
   for (mlir::Value &tensor : tensors) {
@@ -546,8 +559,8 @@ Value Elaborator::callStack(StringRef name, CallArguments &arguments) {
   }
   if (tensors.size() == 1)
     return Value::tensor(tensors[0]);
-  return Value::tensor(
-      build("concat", tensors, where, builder().getNamedAttr("axis", builder().getI64IntegerAttr(at))));
+  return Value::tensor(build("concat", tensors, where,
+                             builder().getNamedAttr("axis", builder().getI64IntegerAttr(at))));
 }
 
 Value Elaborator::callSplit(StringRef name, CallArguments &arguments) {
@@ -571,8 +584,8 @@ Value Elaborator::callSplit(StringRef name, CallArguments &arguments) {
   int64_t axis = axes->front();
   optional<Number> each = fold(Tok::Slash, Number::ofSize(shape[axis]), Number::whole(*parts));
   if (each->isKnown() && !each->asWhole()) {
-    error(where, "size " + Twine(dl::sizeToString(shape[axis], dimNames)) + " of axis " + Twine(axis) +
-                     " does not split into " + Twine(*parts) + " equal parts");
+    error(where, "size " + Twine(dl::sizeToString(shape[axis], dimNames)) + " of axis " +
+                     Twine(axis) + " does not split into " + Twine(*parts) + " equal parts");
     return {};
   }
   AffineExpr size = sizeOf(*each, where); // checks on entry where it is dynamic
@@ -582,8 +595,9 @@ Value Elaborator::callSplit(StringRef name, CallArguments &arguments) {
   std::vector<Value> results;
   for (int64_t i = 0; i < *parts; ++i) {
     starts[axis] = dl::normalizeSize(size * i);
-    mlir::Value slice = dl::SliceOp::create(builder(), locationOf(where), tensorType(part, dtypeOf(x)), x,
-                                            dl::sizeMap(starts, &context), strides);
+    mlir::Value slice =
+        dl::SliceOp::create(builder(), locationOf(where), tensorType(part, dtypeOf(x)), x,
+                            dl::sizeMap(starts, &context), strides);
     results.push_back(Value::tensor(slice));
   }
   return Value::list(std::move(results));
@@ -609,7 +623,8 @@ Value Elaborator::callSize(StringRef name, CallArguments &arguments) {
   if (auto *list = values[0]->elements())
     return Number::whole(list->size());
   mlir::Value x = toTensor(*values[0], arguments.range, "the argument of 'size'");
-  return x ? Value(Number::ofSize(dl::elementCount(cast<mlir::RankedTensorType>(x.getType())))) : Value();
+  return x ? Value(Number::ofSize(dl::elementCount(cast<mlir::RankedTensorType>(x.getType()))))
+           : Value();
 }
 
 Value Elaborator::callRank(StringRef name, CallArguments &arguments) {
@@ -679,7 +694,8 @@ Value Elaborator::callArray(StringRef name, CallArguments &arguments) {
     if (auto *list = value->elements()) {
       if (depth == array->shape.size() && array->numbers.empty())
         array->shape.push_back(list->size());
-      if (depth >= array->shape.size() || array->shape[depth] != static_cast<int64_t>(list->size())) {
+      if (depth >= array->shape.size() ||
+          array->shape[depth] != static_cast<int64_t>(list->size())) {
         error(where, "the rows of an array have one length");
         return {};
       }
@@ -694,7 +710,8 @@ Value Elaborator::callArray(StringRef name, CallArguments &arguments) {
     double n;
     if (auto *truth = value->as<BoolValue>(); truth && *dtype == DType::Bool) {
       n = truth->value;
-    } else if (auto *number = value->number(); number && number->isKnown() && *dtype != DType::Bool) {
+    } else if (auto *number = value->number();
+               number && number->isKnown() && *dtype != DType::Bool) {
       decide(number->settings);
       n = number->asDouble();
       if (!isFloat(*dtype) && !number->asWhole()) {
@@ -721,8 +738,8 @@ Value Elaborator::callArange(StringRef name, CallArguments &arguments) {
   AffineExpr size = sizeOf(*values[0], arguments.range);
   if (!size || !checkElements({size}, arguments.range))
     return {};
-  mlir::Value result =
-      dl::IotaOp::create(builder(), locationOf(arguments.range), tensorType({size}, DType::I32), int64_t(0));
+  mlir::Value result = dl::IotaOp::create(builder(), locationOf(arguments.range),
+                                          tensorType({size}, DType::I32), int64_t(0));
   return Value::tensor(result);
 }
 
@@ -745,8 +762,8 @@ Value Elaborator::callOneHot(StringRef name, CallArguments &arguments) {
   column.push_back(constantSize(1));
   if (!checkElements(shape, where))
     return {};
-  mlir::Value numbers =
-      dl::IotaOp::create(builder(), locationOf(where), tensorType(shape, DType::I32), int64_t(shape.size() - 1));
+  mlir::Value numbers = dl::IotaOp::create(
+      builder(), locationOf(where), tensorType(shape, DType::I32), int64_t(shape.size() - 1));
   mlir::Value hit = dl::CompareOp::create(builder(), locationOf(where), numbers,
                                           broadcast(reshape(x, column, where), shape, where),
                                           dl::ComparePredicate::eq);
@@ -757,12 +774,14 @@ Value Elaborator::callOneHot(StringRef name, CallArguments &arguments) {
 // Draws
 //===----------------------------------------------------------------------===//
 
-/// The stream of a draw is the hash of a path. Of a variable: the variable's. In a function: the function's name, the path
-/// of the layer that draws, and the number of the draw in that layer.
-mlir::Value Elaborator::draw(StringRef op, mlir::RankedTensorType type, SMRange where, int64_t low, int64_t high) {
+/// The stream of a draw is the hash of a path. Of a variable: the variable's. In a function: the
+/// function's name, the path of the layer that draws, and the number of the draw in that layer.
+mlir::Value Elaborator::draw(StringRef op, mlir::RankedTensorType type, SMRange where, int64_t low,
+                             int64_t high) {
   mlir::Location location = locationOf(where);
   if (!isa<mlir::FloatType>(type.getElementType()) && op != "randint") {
-    error(where, "'" + op + "' draws floating point, not " + nameOf(dtypeOf(fill(type, Number::whole(0), where))));
+    error(where, "'" + op + "' draws floating point, not " +
+                     nameOf(dtypeOf(fill(type, Number::whole(0), where))));
     return {};
   }
   std::string path;
@@ -778,7 +797,8 @@ mlir::Value Elaborator::draw(StringRef op, mlir::RankedTensorType type, SMRange 
     path += "." + std::to_string(number);
   auto scalar = tensorType({}, DType::I64);
   if (!function->seed) {
-    for (auto [variable, name] : {std::pair(&seedVariable, "random.seed"), std::pair(&callsVariable, "random.calls")}) {
+    for (auto [variable, name] :
+         {std::pair(&seedVariable, "random.seed"), std::pair(&callsVariable, "random.calls")}) {
       if (*variable)
         continue;
       auto &own = variables.emplace_back(std::make_unique<Variable>());
@@ -800,10 +820,11 @@ mlir::Value Elaborator::draw(StringRef op, mlir::RankedTensorType type, SMRange 
   return dl::RandintOp::create(builder(), location, type, function->seed, call, stream, low, high);
 }
 
-Value Elaborator::scaledDraw(StringRef name, const Value *a, const Value *b, DType dtype, ArrayRef<AffineExpr> shape,
-                             SMRange where) {
+Value Elaborator::scaledDraw(StringRef name, const Value *a, const Value *b, DType dtype,
+                             ArrayRef<AffineExpr> shape, SMRange where) {
   if (function->isConstant) {
-    error(where, "a constant cannot be drawn: '" + name + "' belongs in an initial value or in a function");
+    error(where, "a constant cannot be drawn: '" + name +
+                     "' belongs in an initial value or in a function");
     return {};
   }
   if (name == "randint") {
@@ -827,7 +848,9 @@ Value Elaborator::scaledDraw(StringRef name, const Value *a, const Value *b, DTy
   // uniform: a + (b - a) * u; normal: mean + std * n.
   Value first = a ? *a : Value(Number::whole(0)), second = b ? *b : Value(Number::whole(1));
   Value scale = name == "uniform" ? binary(Tok::Minus, second, first, where) : second;
-  auto is = [](const Value &value, int64_t n) { return value.number() && value.number()->asWhole() == n; };
+  auto is = [](const Value &value, int64_t n) {
+    return value.number() && value.number()->asWhole() == n;
+  };
   Value result = Value::tensor(unit);
   if (!is(scale, 1))
     result = binary(Tok::Star, result, scale, where);
@@ -849,7 +872,8 @@ Value Elaborator::callDraw(StringRef name, CallArguments &arguments) {
   else if (frame->drawType)
     shape = frame->drawShape;
   else
-    error(where, "'" + name + "' needs a shape here: the name that it goes to has no declared type");
+    error(where,
+          "'" + name + "' needs a shape here: the name that it goes to has no declared type");
   DType otherwise = whole ? DType::I32 : options.f64 ? DType::F64 : DType::F32;
   if (frame->drawType && isFloat(*frame->drawType) != whole)
     otherwise = *frame->drawType;
@@ -868,7 +892,8 @@ Value Elaborator::callDraw(StringRef name, CallArguments &arguments) {
 Value Elaborator::callDrawLike(StringRef name, CallArguments &arguments) {
   bool isNormal = name == "normal_like";
   Values values;
-  if (!bindNames(arguments, "'" + name + "'", {"x", isNormal ? "mean" : "low", isNormal ? "std" : "high"}, 1, values))
+  if (!bindNames(arguments, "'" + name + "'",
+                 {"x", isNormal ? "mean" : "low", isNormal ? "std" : "high"}, 1, values))
     return {};
   SMRange where = arguments.range;
   mlir::Value x = toTensor(*values[0], where, ("the argument of '" + name + "'").str());
@@ -878,7 +903,8 @@ Value Elaborator::callDrawLike(StringRef name, CallArguments &arguments) {
     error(where, "'" + name + "' of " + describeType(x) + ": it needs floating point");
     return {};
   }
-  return scaledDraw(isNormal ? "normal" : "uniform", values[1], values[2], dtypeOf(x), shapeOf(x), where);
+  return scaledDraw(isNormal ? "normal" : "uniform", values[1], values[2], dtypeOf(x), shapeOf(x),
+                    where);
 }
 
 //===----------------------------------------------------------------------===//
@@ -900,7 +926,8 @@ static optional<StringRef> reductionOf(const Value *value) {
 Value Elaborator::reduceLoss(mlir::Value loss, const Value *value, StringRef name, SMRange where) {
   optional<StringRef> reduction = reductionOf(value);
   if (!reduction) {
-    error(where, "the reduction of '" + name + "' is \"mean\", \"sum\" or \"none\", not " + describe(*value));
+    error(where, "the reduction of '" + name + "' is \"mean\", \"sum\" or \"none\", not " +
+                     describe(*value));
     return {};
   }
   if (!loss)
@@ -923,8 +950,9 @@ Value Elaborator::callCrossEntropy(StringRef name, CallArguments &arguments) {
   if (!scores || !label)
     return {};
   if (!isFloat(dtypeOf(scores)) || rankOf(scores) == 0) {
-    error(where, "the scores of 'cross_entropy' are floating point with an axis of classes, found " +
-                     describeType(scores));
+    error(where,
+          "the scores of 'cross_entropy' are floating point with an axis of classes, found " +
+              describeType(scores));
     return {};
   }
   if (!isInteger(dtypeOf(label))) {
@@ -935,7 +963,8 @@ Value Elaborator::callCrossEntropy(StringRef name, CallArguments &arguments) {
   auto axes = axesOf(values[2] ? values[2] : &last, scores, where);
   optional<StringRef> reduction = reductionOf(values[3]);
   if (!reduction)
-    error(where, "the reduction of 'cross_entropy' is \"mean\", \"sum\" or \"none\", not " + describe(*values[3]));
+    error(where, "the reduction of 'cross_entropy' is \"mean\", \"sum\" or \"none\", not " +
+                     describe(*values[3]));
   if (!axes || !reduction)
     return {};
   if (axes->size() != 1) {
@@ -952,15 +981,16 @@ Value Elaborator::callCrossEntropy(StringRef name, CallArguments &arguments) {
   Shape rest = shapeOf(scores);
   AffineExpr classes = rest.pop_back_val();
   if (shapeOf(label) != rest) {
-    error(where, "'cross_entropy' of scores " + scoresType + " needs labels " + describeShape(rest) + ", found " +
-                     describeType(label));
+    error(where, "'cross_entropy' of scores " + scoresType + " needs labels " +
+                     describeShape(rest) + ", found " + describeType(label));
     return {};
   }
   std::string highest = dl::sizeToString(dl::normalizeSize(classes - 1), dimNames);
-  dl::CheckIndexOp::create(builder(), locationOf(where), label, dl::sizeMap({classes}, &context),
-                           builder().getI64IntegerAttr(-100),
-                           builder().getStringAttr("label {value} at index {index} is outside the classes 0 to " +
-                                                   highest + " of cross_entropy"));
+  dl::CheckIndexOp::create(
+      builder(), locationOf(where), label, dl::sizeMap({classes}, &context),
+      builder().getI64IntegerAttr(-100),
+      builder().getStringAttr("label {value} at index {index} is outside the classes 0 to " +
+                              highest + " of cross_entropy"));
   mlir::Value loss = build("cross_entropy", {scores, label}, where);
   if (*reduction == "none" || !loss)
     return loss ? Value::tensor(loss) : Value();
@@ -973,8 +1003,10 @@ Value Elaborator::callCrossEntropy(StringRef name, CallArguments &arguments) {
   if (dtypeOf(label) == DType::U8) {
     return Value::tensor(meanOver(loss, *all, false, where)); // none of its values is -100
   }
-  mlir::Value ignored = fill(cast<mlir::RankedTensorType>(label.getType()), Number::whole(-100), where);
-  mlir::Value counts = dl::CompareOp::create(builder(), locationOf(where), label, ignored, dl::ComparePredicate::ne);
+  mlir::Value ignored =
+      fill(cast<mlir::RankedTensorType>(label.getType()), Number::whole(-100), where);
+  mlir::Value counts =
+      dl::CompareOp::create(builder(), locationOf(where), label, ignored, dl::ComparePredicate::ne);
   count = reduce("sum", convert(counts, dtypeOf(loss), where), *all, false, where);
   return Value::tensor(build("div", {total, count}, where));
 }
@@ -991,7 +1023,8 @@ Value Elaborator::callBinaryCrossEntropy(StringRef name, CallArguments &argument
   // -(y log s(x) + (1 - y) log(1 - s(x))) = softplus(x) - x y, which no x overflows.
   Value x[] = {Value::tensor(unified[0])};
   Value soft = elementwise("softplus", x, where);
-  Value loss = binary(Tok::Minus, soft, binary(Tok::Star, x[0], Value::tensor(unified[1]), where), where);
+  Value loss =
+      binary(Tok::Minus, soft, binary(Tok::Star, x[0], Value::tensor(unified[1]), where), where);
   return reduceLoss(loss.asTensor(), values[2], name, where);
 }
 
@@ -1010,9 +1043,11 @@ Value Elaborator::callHuber(StringRef name, CallArguments &arguments) {
   Value size[] = {difference};
   Value distance = elementwise("abs", size, where);
   Value half = Number::fraction(1, 2);
-  Value quadratic = binary(Tok::Star, binary(Tok::Star, difference, difference, where), half, where);
-  Value linear = binary(
-      Tok::Star, binary(Tok::Minus, distance, binary(Tok::Star, delta, half, where), where), delta, where);
+  Value quadratic =
+      binary(Tok::Star, binary(Tok::Star, difference, difference, where), half, where);
+  Value linear =
+      binary(Tok::Star, binary(Tok::Minus, distance, binary(Tok::Star, delta, half, where), where),
+             delta, where);
   CallArguments choice;
   choice.range = where;
   choice.positional = {compare(Tok::LessEqual, distance, delta, where), quadratic, linear};

@@ -1,6 +1,6 @@
 //===- ElaborateCall.cpp - calls, their arguments and results -*- C++ -*-===//
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
-// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license
+// information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
 
 #include "Elaborator.h"
@@ -58,9 +58,10 @@ Value Elaborator::evaluateCall(const ast::CallExpr *expr) {
   if (auto *maker = callee.as<OptimizerMaker>())
     return makeOptimizer(*maker, expr, /*isStep=*/false);
   auto *builtin = callee.as<BuiltinValue>();
-  bool keepDraw = builtin && (mlir::RegisteredOperationName::lookup(("dl." + builtin->name).str(), &context)
-                                  .has_value() ||
-                              builtin->name == "where" || builtin->name == "clip");
+  bool keepDraw =
+      builtin &&
+      (mlir::RegisteredOperationName::lookup(("dl." + builtin->name).str(), &context).has_value() ||
+       builtin->name == "where" || builtin->name == "clip");
   optional<CallArguments> arguments = evaluateArguments(expr, keepDraw);
   if (!arguments)
     return {};
@@ -74,7 +75,8 @@ Value Elaborator::call(const Value &callee, CallArguments &arguments) {
   bool takesMode = callee.layer() || callee.elements() || callee.is<FunctionValue>();
   SaveAndRestore mode(modes, modes);
   if (takesMode) {
-    auto *named = llvm::find_if(arguments.named, [](auto &entry) { return entry.first.text == "training"; });
+    auto *named =
+        llvm::find_if(arguments.named, [](auto &entry) { return entry.first.text == "training"; });
     auto *function = callee.as<FunctionValue>();
     bool isArgument = function && llvm::any_of(function->decl->args, [](const ast::Arg &arg) {
                         return arg.name.text == "training";
@@ -121,15 +123,16 @@ Value Elaborator::call(const Value &callee, CallArguments &arguments) {
 Value Elaborator::callLayer(Layer *layer, CallArguments &arguments) {
   auto *member = layer->members.find("");
   if (member == layer->members.end()) {
-    error(arguments.range, "the layer '" + layer->name() + "' has no function without a name: it cannot be called")
+    error(arguments.range,
+          "the layer '" + layer->name() + "' has no function without a name: it cannot be called")
         .note(layer->decl->name.range(), "declared here");
     return {};
   }
   return callFunction(*member->second.value.as<FunctionValue>(), arguments);
 }
 
-bool Elaborator::bindNames(CallArguments &arguments, const Twine &what, ArrayRef<StringRef> names, unsigned required,
-                           llvm::SmallVectorImpl<Value *> &into) {
+bool Elaborator::bindNames(CallArguments &arguments, const Twine &what, ArrayRef<StringRef> names,
+                           unsigned required, llvm::SmallVectorImpl<Value *> &into) {
   into.assign(names.size(), nullptr);
   std::string who = what.str();
   if (arguments.positional.size() > names.size()) {
@@ -143,7 +146,8 @@ bool Elaborator::bindNames(CallArguments &arguments, const Twine &what, ArrayRef
   for (auto &[name, value] : arguments.named) {
     auto *found = llvm::find(names, name.text);
     if (found == names.end()) {
-      error(name.range(), who + " has no argument '" + name.text + "'" + didYouMean(name.text, names));
+      error(name.range(),
+            who + " has no argument '" + name.text + "'" + didYouMean(name.text, names));
       return false;
     }
     Value *&slot = into[found - names.begin()];
@@ -163,11 +167,12 @@ bool Elaborator::bindNames(CallArguments &arguments, const Twine &what, ArrayRef
 
 Value Elaborator::callFunction(const FunctionValue &callee, CallArguments &arguments) {
   const ast::FnDecl *fn = callee.decl;
-  std::string name = fn->name ? ("'" + fn->name.text + "'").str()
-                              : ("layer '" + callee.owner->name() + "'").str();
+  std::string name =
+      fn->name ? ("'" + fn->name.text + "'").str() : ("layer '" + callee.owner->name() + "'").str();
   for (Frame *at = frame; at; at = at->caller)
     if (at->fn == fn && at->owner == callee.owner) {
-      error(arguments.range, name + " calls itself; functions are inlined").note(fn->range, "declared here");
+      error(arguments.range, name + " calls itself; functions are inlined")
+          .note(fn->range, "declared here");
       return {};
     }
   if (calls >= callLimit) {
@@ -204,7 +209,8 @@ Value Elaborator::callFunction(const FunctionValue &callee, CallArguments &argum
     FrameScope scope(*this, own);
     for (auto [arg, value] : llvm::zip(fn->args, values)) {
       Value given = value ? *value : evaluate(arg.initial);
-      Value bound = given.isPoison() ? Value() : bindArgument(arg, given, name, arguments.range, own);
+      Value bound =
+          given.isPoison() ? Value() : bindArgument(arg, given, name, arguments.range, own);
       if (bound.isPoison())
         return {};
       own.locals[arg.name.text] = bound;
@@ -226,9 +232,9 @@ Value Elaborator::callFunction(const FunctionValue &callee, CallArguments &argum
       else
         result = Value::list(own.results);
     }
-    if (result.isPoison() || (result.elements() && llvm::any_of(*result.elements(), [](const Value &element) {
-                                return element.isPoison();
-                              })))
+    if (result.isPoison() ||
+        (result.elements() &&
+         llvm::any_of(*result.elements(), [](const Value &element) { return element.isPoison(); })))
       return {};
     return checkResults(fn, std::move(result), arguments.range);
   }
@@ -274,10 +280,11 @@ optional<std::pair<DType, Shape>> Elaborator::evaluateType(const ast::Type *type
   return std::make_pair(*dtype, shape);
 }
 
-bool Elaborator::bindShape(const ast::Type *type, ArrayRef<mlir::AffineExpr> shape, StringRef what, SMRange at,
-                           Frame &own) {
+bool Elaborator::bindShape(const ast::Type *type, ArrayRef<mlir::AffineExpr> shape, StringRef what,
+                           SMRange at, Frame &own) {
   auto refuse = [&](const Twine &why) {
-    error(at, what + " has shape " + describeShape(shape) + ", declared " + sourceOf(type->range) + why)
+    error(at,
+          what + " has shape " + describeShape(shape) + ", declared " + sourceOf(type->range) + why)
         .note(type->range, "declared here");
     return false;
   };
@@ -301,8 +308,8 @@ bool Elaborator::bindShape(const ast::Type *type, ArrayRef<mlir::AffineExpr> sha
                 found = dl::sizeToString(size, dimNames);
     optional<bool> decided = foldCompare(Tok::Equal, Number::ofSize(wanted), Number::ofSize(size));
     if (!decided)
-      return refuse("; nothing says that " + Twine(is) + " equals " + found + ": 'assert(" + is + " == " + found +
-                    ", \"…\")' in the model does");
+      return refuse("; nothing says that " + Twine(is) + " equals " + found + ": 'assert(" + is +
+                    " == " + found + ", \"…\")' in the model does");
     return refuse(": size " + Twine(source == is ? "" : source + " = ") + is + ", found " + found);
   };
 
@@ -321,7 +328,8 @@ bool Elaborator::bindShape(const ast::Type *type, ArrayRef<mlir::AffineExpr> sha
   size_t before = dots - type->dims.begin(), after = count - before - 1;
   Shape middle(shape.begin() + before, shape.end() - after);
   if (own.ellipsis && *own.ellipsis != middle)
-    return refuse("; '...' is " + Twine(describeShape(*own.ellipsis)) + " and " + describeShape(middle));
+    return refuse("; '...' is " + Twine(describeShape(*own.ellipsis)) + " and " +
+                  describeShape(middle));
   own.ellipsis = middle;
   for (size_t i = 0; i < count; ++i) {
     if (i == before)
@@ -332,7 +340,8 @@ bool Elaborator::bindShape(const ast::Type *type, ArrayRef<mlir::AffineExpr> sha
   return true;
 }
 
-Value Elaborator::bindArgument(const ast::Arg &arg, const Value &value, StringRef name, SMRange at, Frame &own) {
+Value Elaborator::bindArgument(const ast::Arg &arg, const Value &value, StringRef name, SMRange at,
+                               Frame &own) {
   if (!arg.type)
     return value;
   if (!at.isValid())
@@ -366,7 +375,8 @@ Value Elaborator::bindArgument(const ast::Arg &arg, const Value &value, StringRe
   return tensor ? Value::tensor(tensor) : Value();
 }
 
-std::vector<Elaborator::ResultDecl> Elaborator::resultsOf(const ast::FnDecl *fn, FileScope *file, Layer *owner) {
+std::vector<Elaborator::ResultDecl> Elaborator::resultsOf(const ast::FnDecl *fn, FileScope *file,
+                                                          Layer *owner) {
   std::vector<ResultDecl> results;
   for (const ast::Result &result : fn->results) {
     StringRef word = result.type->dtype.text;
@@ -396,8 +406,10 @@ Value Elaborator::checkResults(const ast::FnDecl *fn, Value value, SMRange where
     values.push_back(value);
   std::string name = fn->name ? ("'" + fn->name.text + "'").str() : "this function";
   auto counted = [](size_t n) { return std::to_string(n) + (n == 1 ? " result" : " results"); };
-  if (values.size() != declared.size() || (declared.size() == 1 && values[0].elements() && !isLayerLike(values[0]))) {
-    size_t found = values.size() == 1 && values[0].elements() ? values[0].elements()->size() : values.size();
+  if (values.size() != declared.size() ||
+      (declared.size() == 1 && values[0].elements() && !isLayerLike(values[0]))) {
+    size_t found =
+        values.size() == 1 && values[0].elements() ? values[0].elements()->size() : values.size();
     error(SMRange(declared.front().range.Start, declared.back().range.End),
           name + " declares " + counted(declared.size()) + " and returns " + counted(found));
     return {};

@@ -1,6 +1,6 @@
 //===- ElaborateExpr.cpp - expressions and statements -*- C++ -*-===//
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
-// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license
+// information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
 
 #include "Elaborator.h"
@@ -21,8 +21,11 @@ using llvm::Twine;
 using std::nullopt;
 using std::optional;
 
-/// Evaluation recurses with expressions, blocks and calls; this keeps it inside the stack of any thread.
+/// Evaluation recurses with expressions, blocks and calls; this keeps it inside the stack of any
+/// thread.
 static constexpr unsigned depthLimit = 1000;
+/// More than any network needs: a program that grows without end is refused while there is memory.
+static constexpr uint64_t stepLimit = 4000000;
 /// Lists that a program writes down with `for` are unrolled.
 static constexpr int64_t sequenceLimit = 100000;
 
@@ -40,6 +43,13 @@ Value Elaborator::evaluate(const ast::Expr *expr) {
     error(expr, "calls and expressions lie too deep in each other");
     return {};
   }
+  if (steps >= stepLimit) {
+    if (steps++ == stepLimit)
+      error(expr, "the program is too large: more than " + Twine(stepLimit) +
+                      " expressions are evaluated while compiling");
+    return {};
+  }
+  ++steps;
   SaveAndRestore counted(depth, depth + 1);
   return evaluateUnlimited(expr);
 }
@@ -156,7 +166,8 @@ Value Elaborator::evaluateLogic(const ast::ChainExpr *chain) {
     }
     mlir::Value tensor = next.asTensor();
     if (!next.is<BoolValue>() && !(tensor && dtypeOf(tensor) == DType::Bool)) {
-      error(operand, Twine("'") + (isAnd ? "and" : "or") + "' needs bools, found " + describe(next));
+      error(operand,
+            Twine("'") + (isAnd ? "and" : "or") + "' needs bools, found " + describe(next));
       return {};
     }
     if (value.is<BoolValue>()) {
@@ -186,7 +197,9 @@ optional<bool> Elaborator::evaluateCondition(const ast::Expr *condition, StringR
   if (!tensor || dtypeOf(tensor) != DType::Bool || rankOf(tensor) != 0) {
     Report &report = error(condition, "a condition must be one bool, found " + describe(value));
     if (tensor && dtypeOf(tensor) == DType::Bool)
-      report.note(condition->range, "'where(condition, a, b)' chooses element by element; 'all' and 'any' make one of many");
+      report.note(
+          condition->range,
+          "'where(condition, a, b)' chooses element by element; 'all' and 'any' make one of many");
     return nullopt;
   }
   unsupported(condition->range, "a run-time '" + what + "'");
@@ -238,7 +251,8 @@ optional<std::vector<Value>> Elaborator::sequenceOf(const Value &value, SMRange 
     unsupported(where, "a list of a length that is known at run time only");
     return nullopt;
   }
-  if (*last > *first && static_cast<uint64_t>(*last) - static_cast<uint64_t>(*first) > sequenceLimit) {
+  if (*last > *first &&
+      static_cast<uint64_t>(*last) - static_cast<uint64_t>(*first) > sequenceLimit) {
     error(where, "a list of more than " + Twine(sequenceLimit) + " values");
     return nullopt;
   }
@@ -249,7 +263,8 @@ optional<std::vector<Value>> Elaborator::sequenceOf(const Value &value, SMRange 
 }
 
 Value Elaborator::evaluateComprehension(const ast::ComprehensionExpr *each) {
-  optional<std::vector<Value>> sequence = sequenceOf(evaluate(each->sequence), each->sequence->range);
+  optional<std::vector<Value>> sequence =
+      sequenceOf(evaluate(each->sequence), each->sequence->range);
   if (!sequence)
     return {};
   StringRef name = each->variable.text;
@@ -284,7 +299,8 @@ Value Elaborator::fieldOf(const Value &base, ast::Name name, SMRange where) {
     if (!module->file) {
       if (isBuiltin(name.text))
         return BuiltinValue{name.text};
-      error(name.range(), "no builtin is called '" + name.text + "'" + didYouMean(name.text, builtinNames));
+      error(name.range(),
+            "no builtin is called '" + name.text + "'" + didYouMean(name.text, builtinNames));
       return {};
     }
     if (optional<Value> value = lookupInFile(module->file, name.text, where))
@@ -296,7 +312,8 @@ Value Elaborator::fieldOf(const Value &base, ast::Name name, SMRange where) {
     return {};
   }
   if (Layer *layer = base.layer()) {
-    if (auto *member = layer->members.find(name.text); member != layer->members.end() && !name.text.empty()) {
+    if (auto *member = layer->members.find(name.text);
+        member != layer->members.end() && !name.text.empty()) {
       if (member->second.kind == Member::Kind::Variable)
         return readVariable(member->second.variable, where);
       return undefer(member->second.value, where);
@@ -373,7 +390,8 @@ Value Elaborator::evaluateIndex(const ast::IndexExpr *index) {
     }
     llvm::SetVector<Variable *> all;
     variablesOf(layer, all);
-    std::string whole = layer->path.empty() ? path->text.str() : layer->path + "." + path->text.str();
+    std::string whole =
+        layer->path.empty() ? path->text.str() : layer->path + "." + path->text.str();
     for (Variable *variable : all)
       if (variable->path == whole)
         return readVariable(variable, index->range);
@@ -430,9 +448,10 @@ void Elaborator::runStatement(const ast::Stmt *statement) {
     SaveAndRestore drawType(frame->drawType, optional<DType>(type->first));
     SaveAndRestore drawShape(frame->drawShape, type->second);
     Value value = evaluate(local->value);
-    mlir::Value tensor = value.isPoison() ? mlir::Value()
-                                          : fit(value, type->first, type->second,
-                                                ("'" + local->name.text + "'").str(), local->value->range);
+    mlir::Value tensor = value.isPoison()
+                             ? mlir::Value()
+                             : fit(value, type->first, type->second,
+                                   ("'" + local->name.text + "'").str(), local->value->range);
     frame->locals[local->name.text] = tensor ? Value::tensor(tensor) : Value();
     return;
   }
@@ -527,8 +546,9 @@ void Elaborator::runFor(const ast::ForStmt *loop) {
       mlir::Value was = entry.second.asTensor();
       mlir::Value is = now != frame->locals.end() ? now->second.asTensor() : mlir::Value();
       if (was && is && was.getType() != is.getType())
-        error(loop->variable.range(), "'" + entry.getKey() + "' changes from " + describeType(was) + " to " +
-                                          describeType(is) + " in the loop; what a loop carries keeps its type and shape");
+        error(loop->variable.range(),
+              "'" + entry.getKey() + "' changes from " + describeType(was) + " to " +
+                  describeType(is) + " in the loop; what a loop carries keeps its type and shape");
     }
     endNames();
     unsupported({loop->range.Start, loop->sequence->range.End}, "'for' over a range in a function");
@@ -564,8 +584,8 @@ void Elaborator::runAssign(const ast::AssignStmt *statement) {
     }
   }
   if (values.size() != names) {
-    error(statement->range, Twine(names) + (names == 1 ? " name gets " : " names get ") + Twine(values.size()) +
-                                (values.size() == 1 ? " value" : " values"));
+    error(statement->range, Twine(names) + (names == 1 ? " name gets " : " names get ") +
+                                Twine(values.size()) + (values.size() == 1 ? " value" : " values"));
     values.assign(names, Value());
   }
   for (auto [target, value] : llvm::zip_equal(statement->targets, values))
@@ -610,7 +630,8 @@ void Elaborator::assign(const ast::Expr *target, Value value, SMRange where) {
         return;
       }
     }
-    error(target, "only variables can be assigned; '" + field->name.text + "' of " + describe(base) + " is none");
+    error(target, "only variables can be assigned; '" + field->name.text + "' of " +
+                      describe(base) + " is none");
     return;
   }
   auto *index = dyn_cast<ast::IndexExpr>(target);
@@ -626,7 +647,8 @@ void Elaborator::assign(const ast::Expr *target, Value value, SMRange where) {
     if (auto *path = key.as<StringValue>()) {
       llvm::SetVector<Variable *> all;
       variablesOf(layer, all);
-      std::string whole = layer->path.empty() ? path->text.str() : layer->path + "." + path->text.str();
+      std::string whole =
+          layer->path.empty() ? path->text.str() : layer->path + "." + path->text.str();
       for (Variable *variable : all)
         if (variable->path == whole)
           return store(variable, value, target->range);
@@ -664,8 +686,9 @@ void Elaborator::assignName(StringRef name, Value value, SMRange where) {
           unsupported(where, "assigning a layer");
           return;
         }
-        error(where, layers ? "'" + name + "' is a layer and cannot become " + describe(value)
-                            : "'" + name + "' is declared and is no variable: it cannot be assigned")
+        error(where, layers
+                         ? "'" + name + "' is a layer and cannot become " + describe(value)
+                         : "'" + name + "' is declared and is no variable: it cannot be assigned")
             .note(member.where, "declared here");
         return;
       }
@@ -705,33 +728,37 @@ void Elaborator::store(Variable *variable, const Value &value, SMRange where) {
 
 Value Elaborator::readVariable(Variable *variable, SMRange where) {
   if (function->isConstant) {
-    error(where, "'" + variable->name.text + "' is a variable: its value is known at run time only, and this is "
-                                             "computed while compiling")
+    error(where, "'" + variable->name.text +
+                     "' is a variable: its value is known at run time only, and this is "
+                     "computed while compiling")
         .note(variable->name.range(), "declared here");
     return {};
   }
   if (auto now = function->current.find(variable); now != function->current.end())
     return Value::tensor(now->second);
   if (function->isInit) {
-    error(where, "'" + variable->name.text + "' has no value yet: an initial value reads variables above it")
+    error(where, "'" + variable->name.text +
+                     "' has no value yet: an initial value reads variables above it")
         .note(variable->name.range(), "declared here");
     return {};
   }
   if (auto *read = function->entry.find(variable); read != function->entry.end())
     return Value::tensor(read->second);
   if (variable->owner && !variable->placed && !function->isScratch) {
-    error(where, "the layer of '" + variable->name.text + "' is not part of the model: give it a name there")
+    error(where, "the layer of '" + variable->name.text +
+                     "' is not part of the model: give it a name there")
         .note(variable->owner->madeAt, "made here");
     return {};
   }
   // The value at entry, whatever was computed before: where it is read does not matter.
-  mlir::Value read = dl::ReadOp::create(builder(), locationOf(where),
-                                        tensorType(variable->shape, variable->dtype), variable->path);
+  mlir::Value read = dl::ReadOp::create(
+      builder(), locationOf(where), tensorType(variable->shape, variable->dtype), variable->path);
   function->entry[variable] = read;
   return Value::tensor(read);
 }
 
-void Elaborator::assignElement(const ast::IndexExpr *target, Value value, optional<Tok> op, SMRange where) {
+void Elaborator::assignElement(const ast::IndexExpr *target, Value value, optional<Tok> op,
+                               SMRange where) {
   mlir::Value base = evaluate(target->base).asTensor();
   if (!base || value.isPoison())
     return;
@@ -742,8 +769,8 @@ void Elaborator::assignElement(const ast::IndexExpr *target, Value value, option
   auto starts = dl::sizeMap(region->starts, &context);
   auto strides = region->strides;
   auto take = [&] {
-    mlir::Value part = dl::SliceOp::create(builder(), locationOf(where), tensorType(region->sizes, dtype),
-                                           base, starts, strides);
+    mlir::Value part = dl::SliceOp::create(builder(), locationOf(where),
+                                           tensorType(region->sizes, dtype), base, starts, strides);
     return reshape(part, region->shape, where);
   };
   auto pad = [&](mlir::Value part) -> mlir::Value {

@@ -1,6 +1,6 @@
 //===- ElaborateModel.cpp - files, layers, variables, exported functions -*- C++ -*-===//
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
-// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license
+// information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
 
 #include "Elaborator.h"
@@ -90,8 +90,9 @@ mlir::Location Elaborator::locationOf(SMLoc where) {
       if (!at->call.isValid())
         at->callLocation = outer;
       else
-        at->callLocation = outer ? mlir::LocationAttr(mlir::CallSiteLoc::get(plain(at->call.Start), outer))
-                                 : plain(at->call.Start);
+        at->callLocation =
+            outer ? mlir::LocationAttr(mlir::CallSiteLoc::get(plain(at->call.Start), outer))
+                  : plain(at->call.Start);
     }
   }
   if (frame->callLocation)
@@ -127,8 +128,7 @@ std::string Elaborator::describe(const Value &value) const {
   if (isLayerLike(value))
     return value.layer() ? ("the layer " + value.layer()->name()).str() : "a list of layers";
   if (auto *list = value.elements())
-    return "a list of " + std::to_string(list->size()) +
-           (list->size() == 1 ? " value" : " values");
+    return "a list of " + std::to_string(list->size()) + (list->size() == 1 ? " value" : " values");
   if (value.is<RangeValue>())
     return "a range";
   if (value.is<FunctionValue>() || value.is<BuiltinValue>())
@@ -156,7 +156,8 @@ std::string language::didYouMean(StringRef name, ArrayRef<StringRef> names) {
       continue;
     unsigned distance = name.edit_distance(candidate, /*AllowReplacements=*/true, bestDistance + 1);
     // The first of equal ones in the order of names, so that messages do not depend on a hash.
-    if (distance < bestDistance || (distance == bestDistance && (best.empty() || candidate < best))) {
+    if (distance < bestDistance ||
+        (distance == bestDistance && (best.empty() || candidate < best))) {
       best = candidate;
       bestDistance = distance;
     }
@@ -237,9 +238,9 @@ FileScope *Elaborator::import(FileScope *from, const ast::ImportDecl *decl) {
     return found->second;
   optional<StringRef> text = libraryFile(name);
   if (!text) {
-    Report &report = error(where, "no file '" + name + "' in the folder of this file" +
-                                      (options.includePaths.empty() ? "" : ", along -I") +
-                                      " or in the library");
+    Report &report =
+        error(where, "no file '" + name + "' in the folder of this file" +
+                         (options.includePaths.empty() ? "" : ", along -I") + " or in the library");
     if (!decl->named && llvm::sys::fs::exists(join(from->folder + "/" + decl->name.text.str())))
       report.note(where, "a module is a file that ends in .dl");
     return nullptr;
@@ -390,7 +391,8 @@ Value Elaborator::lookup(StringRef name, SMRange where) {
     return ModuleValue{nullptr};
   if (isBuiltin(name))
     return BuiltinValue{name};
-  // checkNames has reported every name that nothing declares; what is left is a name that has no value here.
+  // checkNames has reported every name that nothing declares; what is left is a name that has no
+  // value here.
   if (!diagnostics.hasErrors())
     error(where, "'" + name + "' has no value here");
   return {};
@@ -420,12 +422,13 @@ const ast::LayerDecl *Elaborator::chooseModel(FileScope *file) {
   if (models.empty()) {
     const llvm::MemoryBuffer *buffer = sources.getMemoryBuffer(file->ast->buffer);
     diagnostics.error(SMLoc::getFromPointer(buffer->getBufferStart()),
-                      "the file declares no model" + Twine(buffer->getBuffer().trim().empty() ? "; it is empty" : ""));
+                      "the file declares no model" +
+                          Twine(buffer->getBuffer().trim().empty() ? "; it is empty" : ""));
     return nullptr;
   }
   if (models.size() > 1) {
-    Report &report =
-        error(models[1]->name.range(), "'" + path + "' declares several models; choose one with --model");
+    Report &report = error(models[1]->name.range(),
+                           "'" + path + "' declares several models; choose one with --model");
     for (const ast::LayerDecl *model : models)
       report.note(model->name.range(), "'" + model->name.text + "' is one");
     return nullptr;
@@ -461,11 +464,13 @@ Layer *Elaborator::makeModel(const ast::LayerDecl *decl, FileScope *file) {
   for (const ast::Param &param : decl->params) {
     StringRef name = param.name.text;
     auto define = options.defines.find(name);
-    bool unknown = define != options.defines.end() ? StringRef(define->second).trim() == "?" : param.unknown;
+    bool unknown =
+        define != options.defines.end() ? StringRef(define->second).trim() == "?" : param.unknown;
     Value value;
     if (unknown) {
       if (dimNames.size() == dimLimit) {
-        error(param.name.range(), "a model has at most " + Twine(dimLimit) + " sizes that are left to the call");
+        error(param.name.range(),
+              "a model has at most " + Twine(dimLimit) + " sizes that are left to the call");
       } else {
         value = Number::ofSize(mlir::getAffineSymbolExpr(dimNames.size(), &context));
         dimNames.push_back(name);
@@ -473,18 +478,20 @@ Layer *Elaborator::makeModel(const ast::LayerDecl *decl, FileScope *file) {
     } else if (define != options.defines.end()) {
       std::string text = (name + " = " + define->second + "\n").str();
       unsigned errors = diagnostics.errorCount();
-      FileScope *command = loadBuffer(
-          llvm::MemoryBuffer::getMemBufferCopy(text, ("-D " + name).str()), "", false);
+      FileScope *command =
+          loadBuffer(llvm::MemoryBuffer::getMemBufferCopy(text, ("-D " + name).str()), "", false);
       auto items = command->ast->items;
-      if (diagnostics.errorCount() == errors && items.size() == 1 && llvm::isa<ast::ConstDecl>(items[0]))
+      if (diagnostics.errorCount() == errors && items.size() == 1 &&
+          llvm::isa<ast::ConstDecl>(items[0]))
         value = evaluateConstant(llvm::cast<ast::ConstDecl>(items[0])->value, file, layer);
       else if (diagnostics.errorCount() == errors)
         diagnostics.error("-D " + name + ": '" + define->second + "' is not one value");
     } else if (param.initial) {
       value = evaluateConstant(param.initial, file, layer);
     } else {
-      error(param.name.range(), "the parameter '" + name + "' of the model has no value: give one with -D " +
-                                    name + "=VALUE");
+      error(param.name.range(), "the parameter '" + name +
+                                    "' of the model has no value: give one with -D " + name +
+                                    "=VALUE");
     }
     if (layer->params.contains(name))
       error(param.name.range(), "'" + name + "' is declared twice");
@@ -500,7 +507,8 @@ static constexpr unsigned callLimit = 200;
 Value Elaborator::makeLayer(const LayerMaker &maker, const CallArguments &arguments) {
   const ast::LayerDecl *decl = maker.decl;
   if (!declaring) {
-    error(arguments.range, "a layer is made in a declaration, not in a function: it has variables of its own")
+    error(arguments.range,
+          "a layer is made in a declaration, not in a function: it has variables of its own")
         .note(decl->name.range(), "'" + decl->name.text + "' is declared here");
     return {};
   }
@@ -538,7 +546,8 @@ Value Elaborator::makeLayer(const LayerMaker &maker, const CallArguments &argume
     } else if (param.initial) {
       layer->params[param.name.text] = evaluateConstant(param.initial, maker.file, layer);
     } else {
-      error(arguments.range, "layer '" + decl->name.text + "': parameter '" + param.name.text + "' is missing")
+      error(arguments.range,
+            "layer '" + decl->name.text + "': parameter '" + param.name.text + "' is missing")
           .note(param.name.range(), "declared here");
       missing = true;
     }
@@ -554,8 +563,9 @@ void Elaborator::declareMember(Layer *layer, ast::Name name, Member member) {
   auto before = layer->members.find(name.text);
   bool isParam = layer->params.contains(name.text) && name;
   if (before != layer->members.end() || isParam) {
-    Report &report = name ? error(name.range(), "'" + name.text + "' is declared twice")
-                          : error(layer->decl->name.range(), "a layer has one function without a name");
+    Report &report =
+        name ? error(name.range(), "'" + name.text + "' is declared twice")
+             : error(layer->decl->name.range(), "a layer has one function without a name");
     if (before != layer->members.end() && before->second.where.isValid())
       report.note(before->second.where, "first here");
     else
@@ -580,7 +590,8 @@ bool Elaborator::evaluateVariableType(const ast::Type *type, DType &dtype, Shape
       return false;
     }
   if (isVar && !isFloat(dtype)) {
-    error(type->range, "a trained variable must be floating point, not " + nameOf(dtype) + "; write 'state'");
+    error(type->range,
+          "a trained variable must be floating point, not " + nameOf(dtype) + "; write 'state'");
     return false;
   }
   return checkElements(shape, type->range);
@@ -594,8 +605,8 @@ void Elaborator::declareVariable(Layer *layer, const ast::VariableDecl *decl) {
   variable->initial = decl->initial;
   variable->owner = layer;
   Member member{Member::Kind::Variable, {}, variable.get(), {}};
-  if (!evaluateVariableType(decl->type, variable->dtype, variable->shape, decl->keep == ast::Keep::Var,
-                            decl->range))
+  if (!evaluateVariableType(decl->type, variable->dtype, variable->shape,
+                            decl->keep == ast::Keep::Var, decl->range))
     member = {Member::Kind::Value, {}, nullptr, Value()}; // poison: reading it is no second error
   variables.push_back(std::move(variable));
   declareMember(layer, decl->name, member);
@@ -610,7 +621,8 @@ void Elaborator::declareMembers(Layer *layer, ArrayRef<ast::Decl *> members) {
     case ast::Decl::Kind::Frozen: {
       Value value = evaluateConstant(llvm::cast<ast::FrozenDecl>(decl)->value, layer->file, layer);
       if (!value.isPoison() && !isLayerLike(value)) {
-        error(decl->name.range(), "a variable needs a type: 'state " + decl->name.text + ": f32[…] = …'; only layers go without");
+        error(decl->name.range(), "a variable needs a type: 'state " + decl->name.text +
+                                      ": f32[…] = …'; only layers go without");
         value = {};
       }
       freeze(value);
@@ -637,7 +649,8 @@ void Elaborator::declareMembers(Layer *layer, ArrayRef<ast::Decl *> members) {
       if (decl->name.text == "bf16" || decl->name.text == "f16")
         unsupported(decl->range, "'precision " + decl->name.text + "'");
       else if (decl->name.text != "f32")
-        error(decl->name.range(), "the precision is bf16, f16 or f32, not '" + decl->name.text + "'");
+        error(decl->name.range(),
+              "the precision is bf16, f16 or f32, not '" + decl->name.text + "'");
       break;
     case ast::Decl::Kind::Assert:
       checkAssertion(llvm::cast<ast::AssertDecl>(decl)->assertion, layer);
@@ -673,7 +686,8 @@ void Elaborator::freeze(const Value &value) {
   }
 }
 
-/// Names are given when the model is complete: the first name that a part got, in the order of the text.
+/// Names are given when the model is complete: the first name that a part got, in the order of the
+/// text.
 void Elaborator::place(const Value &value, const std::string &path) {
   if (auto *list = value.elements()) {
     for (auto [i, element] : llvm::enumerate(*list))
@@ -695,7 +709,8 @@ void Elaborator::place(const Value &value, const std::string &path) {
   }
 }
 
-/// A layer that was made for a parameter alone, `tied(nn.embedding(V, d))`, is named after the parameter.
+/// A layer that was made for a parameter alone, `tied(nn.embedding(V, d))`, is named after the
+/// parameter.
 void Elaborator::placeParams(const Value &value, llvm::DenseSet<Layer *> &seen) {
   if (auto *list = value.elements()) {
     for (const Value &element : *list)
@@ -752,7 +767,8 @@ void Elaborator::checkAssertion(const ast::Assertion &assertion, Layer *layer) {
   SaveAndRestore inFunction(function, &scratch);
   auto *compare = llvm::dyn_cast<ast::CompareExpr>(assertion.condition);
   if (optional<std::pair<Number, Number>> sizes = sizesCompared(assertion.condition)) {
-    // `assert(M == N, …)` makes both names mean one size: what is declared [M] is checked against N on entry.
+    // `assert(M == N, …)` makes both names mean one size: what is declared [M] is checked against N
+    // on entry.
     auto alias = [&](const Number &name, const Number &other) {
       if (compare->op != Tok::Equal || layer != model || !name.isSize() || name.denominator != 1 ||
           other.isRuntime() || (other.isSize() && other.denominator != 1))
@@ -785,7 +801,8 @@ optional<std::pair<Number, Number>> Elaborator::sizesCompared(const ast::Expr *c
     if (n->kind == Number::Kind::Real && !n->asWhole())
       return nullopt;
     else
-      scale = *fold(Tok::Star, scale, Number::whole(n->kind == Number::Kind::Real ? 1 : n->denominator));
+      scale = *fold(Tok::Star, scale,
+                    Number::whole(n->kind == Number::Kind::Real ? 1 : n->denominator));
   optional<Number> x = fold(Tok::Star, *a, scale), y = fold(Tok::Star, *b, scale);
   if (!x || !y)
     return nullopt;
@@ -853,11 +870,12 @@ void Elaborator::exportFunctions() {
     if (member.kind == Member::Kind::Function)
       names.push_back(name);
   if (member == model->members.end() || member->second.kind != Member::Kind::Function) {
-    diagnostics.error("the model '" + model->name() + "' has no function '" + options.checkGradOf + "'" +
-                      didYouMean(options.checkGradOf, names));
+    diagnostics.error("the model '" + model->name() + "' has no function '" + options.checkGradOf +
+                      "'" + didYouMean(options.checkGradOf, names));
     return;
   }
-  exportFunction(member->first, member->second.value.as<FunctionValue>()->decl, nullptr, /*gradients=*/true);
+  exportFunction(member->first, member->second.value.as<FunctionValue>()->decl, nullptr,
+                 /*gradients=*/true);
 }
 
 void Elaborator::exportFunction(StringRef name, const ast::FnDecl *fn, const TrainStep *train,
@@ -865,7 +883,8 @@ void Elaborator::exportFunction(StringRef name, const ast::FnDecl *fn, const Tra
   unsigned errors = diagnostics.errorCount();
   auto block = std::make_unique<mlir::Block>();
   FunctionState state(&context, block.get());
-  state.name = name.str(); // of draws: derivatives are checked with the draws of the function itself
+  state.name =
+      name.str(); // of draws: derivatives are checked with the draws of the function itself
   SaveAndRestore inFunction(function, &state);
   SaveAndRestore notDeclaring(declaring, false);
   SMRange where = train ? train->decl->name.range() : fn->name ? fn->name.range() : fn->range;
@@ -878,8 +897,8 @@ void Elaborator::exportFunction(StringRef name, const ast::FnDecl *fn, const Tra
   llvm::SmallVector<mlir::NamedAttrList> argumentAttributes;
   for (const ast::Arg &arg : fn->args) {
     if (!arg.type) {
-      error(arg.name.range(), "the argument '" + arg.name.text + "' of the exported function '" + name +
-                                  "' needs a type; a helper's name begins with '_'");
+      error(arg.name.range(), "the argument '" + arg.name.text + "' of the exported function '" +
+                                  name + "' needs a type; a helper's name begins with '_'");
       continue;
     }
     bool ellipsis = false;
@@ -904,14 +923,15 @@ void Elaborator::exportFunction(StringRef name, const ast::FnDecl *fn, const Tra
       auto *truth = initial.as<BoolValue>();
       if ((!number || !number->isKnown()) && !truth) {
         if (!initial.isPoison())
-          error(arg.initial, "a default of an exported function is a number, found " + describe(initial));
+          error(arg.initial,
+                "a default of an exported function is a number, found " + describe(initial));
       } else if (!type->second.empty()) {
         error(arg.initial, "only a scalar argument of an exported function has a default");
       } else {
         double n = truth ? truth->value : number->asDouble();
         if (!isFloat(type->first) && std::trunc(n) != n)
-          error(arg.initial, text(*number) + " is not a whole number, and '" + arg.name.text + "' is " +
-                                 nameOf(type->first));
+          error(arg.initial, text(*number) + " is not a whole number, and '" + arg.name.text +
+                                 "' is " + nameOf(type->first));
         attributes.set("dl.default", state.builder.getF64FloatAttr(n));
       }
     }
@@ -929,8 +949,9 @@ void Elaborator::exportFunction(StringRef name, const ast::FnDecl *fn, const Tra
     return;
 
   if (state.trainingRead && state.varAssigned && !train && !fn->train) {
-    error(where, "'" + name + "' changes a trained variable and reaches 'training': write 'train fn', "
-                              "or it runs in evaluation mode")
+    error(where, "'" + name +
+                     "' changes a trained variable and reaches 'training': write 'train fn', "
+                     "or it runs in evaluation mode")
         .note(*state.trainingRead, "'training' is read here")
         .note(*state.varAssigned, "a trained variable changes here");
     return;
@@ -988,7 +1009,8 @@ void Elaborator::exportFunction(StringRef name, const ast::FnDecl *fn, const Tra
   order.insert(slots.begin(), slots.end());
   for (Variable *variable : order)
     if (state.assigned.contains(variable))
-      dl::AssignOp::create(state.builder, locationOf(where), variable->path, state.current[variable]);
+      dl::AssignOp::create(state.builder, locationOf(where), variable->path,
+                           state.current[variable]);
   if (state.calls) {
     auto type = llvm::cast<mlir::RankedTensorType>(state.calls.getType());
     mlir::Value one = dl::FillOp::create(state.builder, locationOf(where), type, int64_t(1));
@@ -997,7 +1019,8 @@ void Elaborator::exportFunction(StringRef name, const ast::FnDecl *fn, const Tra
   }
   dl::ReturnOp::create(state.builder, locationOf(where), results);
 
-  // Sizes that no argument carries become arguments. A size is carried where it stands alone in a shape.
+  // Sizes that no argument carries become arguments. A size is carried where it stands alone in a
+  // shape.
   llvm::SmallVector<bool> used(dimNames.size()), carried(dimNames.size());
   auto use = [&](mlir::AffineExpr size) {
     size.walk([&](mlir::AffineExpr part) {
@@ -1053,14 +1076,16 @@ void Elaborator::exportFunction(StringRef name, const ast::FnDecl *fn, const Tra
   for (auto [i, dim] : llvm::enumerate(dimNames)) {
     if (!used[i] || carried[i])
       continue;
-    block->addArgument(mlir::RankedTensorType::get({}, state.builder.getI64Type()), locationOf(where));
+    block->addArgument(mlir::RankedTensorType::get({}, state.builder.getI64Type()),
+                       locationOf(where));
     mlir::NamedAttrList &attributes = argumentAttributes.emplace_back();
     attributes.set("dl.name", state.builder.getStringAttr(dim));
     attributes.set("dl.dim", state.builder.getI64IntegerAttr(i));
   }
 
   mlir::OpBuilder module = mlir::OpBuilder::atBlockEnd(&modelOp.getBody().front());
-  auto type = module.getFunctionType(block->getArgumentTypes(), mlir::ValueRange(results).getTypes());
+  auto type =
+      module.getFunctionType(block->getArgumentTypes(), mlir::ValueRange(results).getTypes());
   auto func = dl::FuncOp::create(module, locationOf(where),
                                  gradients ? ("__grad_" + name).str() : name.str(), type);
   func.getBody().push_back(block.release());
@@ -1075,7 +1100,8 @@ void Elaborator::exportFunction(StringRef name, const ast::FnDecl *fn, const Tra
     func->setAttr("doc", module.getStringAttr(docText(doc)));
 }
 
-/// Declares the model's variables: those of its layers, the state of its optimizers, the state of its draws.
+/// Declares the model's variables: those of its layers, the state of its optimizers, the state of
+/// its draws.
 void Elaborator::buildVariables() {
   mlir::OpBuilder module = mlir::OpBuilder::atBlockBegin(&modelOp.getBody().front());
   llvm::SetVector<Variable *> all;
@@ -1094,8 +1120,9 @@ void Elaborator::buildVariables() {
       continue;
     }
     auto kind = static_cast<dl::VariableKind>(variable->kind);
-    auto op = dl::VariableOp::create(module, locationOf(where), variable->path, kind,
-                                     tensorType(variable->shape, variable->dtype), mlir::StringAttr());
+    auto op =
+        dl::VariableOp::create(module, locationOf(where), variable->path, kind,
+                               tensorType(variable->shape, variable->dtype), mlir::StringAttr());
     if (!variable->doc.empty())
       op.setDocAttr(module.getStringAttr(docText(variable->doc)));
   }
@@ -1126,7 +1153,8 @@ mlir::Value Elaborator::initialValueOf(Variable *variable) {
   Value value = evaluate(variable->initial);
   if (value.isPoison())
     return {};
-  return fit(value, variable->dtype, variable->shape, variable->name.text, variable->initial->range);
+  return fit(value, variable->dtype, variable->shape, variable->name.text,
+             variable->initial->range);
 }
 
 void Elaborator::buildInit() {
@@ -1172,7 +1200,16 @@ void Elaborator::buildInit() {
 }
 
 mlir::OwningOpRef<mlir::ModuleOp> Elaborator::run(const std::string &path) {
-  FileScope *file = load(path, {});
+  return elaborate(load(path, {}));
+}
+
+mlir::OwningOpRef<mlir::ModuleOp> Elaborator::run(std::unique_ptr<llvm::MemoryBuffer> text) {
+  FileScope *file = loadBuffer(std::move(text), "", /*library=*/false);
+  declareItems(file);
+  return elaborate(file);
+}
+
+mlir::OwningOpRef<mlir::ModuleOp> Elaborator::elaborate(FileScope *file) {
   if (!file || hasHoles) // a tree with holes gives errors that are none
     return nullptr;
   for (auto &scope : files)
@@ -1185,9 +1222,8 @@ mlir::OwningOpRef<mlir::ModuleOp> Elaborator::run(const std::string &path) {
   llvm::DenseSet<Layer *> seen;
   placeParams(model, seen);
 
-  mlir::OwningOpRef<mlir::ModuleOp> module =
-      mlir::ModuleOp::create(locationOf(SMLoc::getFromPointer(
-          sources.getMemoryBuffer(file->ast->buffer)->getBufferStart())));
+  mlir::OwningOpRef<mlir::ModuleOp> module = mlir::ModuleOp::create(locationOf(
+      SMLoc::getFromPointer(sources.getMemoryBuffer(file->ast->buffer)->getBufferStart())));
   mlir::OpBuilder builder = mlir::OpBuilder::atBlockEnd(module->getBody());
   modelOp = dl::ModelOp::create(builder, locationOf(decl->name.range()), decl->name.text,
                                 builder.getStrArrayAttr(dimNames), mlir::StringAttr());
@@ -1203,12 +1239,20 @@ mlir::OwningOpRef<mlir::ModuleOp> Elaborator::run(const std::string &path) {
   return module;
 }
 
+mlir::OwningOpRef<mlir::ModuleOp>
+dlc::compileLanguage(mlir::MLIRContext &context, llvm::SourceMgr &sources, const std::string &file,
+                     const LanguageOptions &options, Diagnostics &diagnostics) {
+  context.loadDialect<dl::DlDialect>();
+  MlirDiagnosticHandler handler(&context, diagnostics);
+  return Elaborator(context, sources, options, diagnostics).run(file);
+}
+
 mlir::OwningOpRef<mlir::ModuleOp> dlc::compileLanguage(mlir::MLIRContext &context,
                                                        llvm::SourceMgr &sources,
-                                                       const std::string &file,
+                                                       std::unique_ptr<llvm::MemoryBuffer> text,
                                                        const LanguageOptions &options,
                                                        Diagnostics &diagnostics) {
   context.loadDialect<dl::DlDialect>();
   MlirDiagnosticHandler handler(&context, diagnostics);
-  return Elaborator(context, sources, options, diagnostics).run(file);
+  return Elaborator(context, sources, options, diagnostics).run(std::move(text));
 }

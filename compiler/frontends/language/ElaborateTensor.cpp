@@ -1,10 +1,11 @@
 //===- ElaborateTensor.cpp - types, broadcasting, arithmetic, indexing -*- C++ -*-===//
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
-// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license
+// information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
 //
-// The dialect is strict: equal types, no broadcasting. What the language does kindly is done here: numbers take the type
-// of the tensor they meet, shapes are broadcast, a product of any ranks becomes one of two matrices.
+// The dialect is strict: equal types, no broadcasting. What the language does kindly is done here:
+// numbers take the type of the tensor they meet, shapes are broadcast, a product of any ranks
+// becomes one of two matrices.
 //
 //===----------------------------------------------------------------------===//
 
@@ -33,7 +34,8 @@ using std::optional;
 // Element types
 //===----------------------------------------------------------------------===//
 
-static constexpr StringRef dtypeNames[] = {"bool", "u8", "i8", "i16", "i32", "i64", "f16", "bf16", "f32", "f64"};
+static constexpr StringRef dtypeNames[] = {"bool", "u8",  "i8",   "i16", "i32",
+                                           "i64",  "f16", "bf16", "f32", "f64"};
 
 StringRef language::nameOf(DType dtype) { return dtypeNames[static_cast<unsigned>(dtype)]; }
 
@@ -87,7 +89,10 @@ DType Elaborator::dtypeOf(mlir::Value value) {
     default:
       return DType::I64;
     }
-  return type.isF16() ? DType::F16 : type.isBF16() ? DType::BF16 : type.isF32() ? DType::F32 : DType::F64;
+  return type.isF16()    ? DType::F16
+         : type.isBF16() ? DType::BF16
+         : type.isF32()  ? DType::F32
+                         : DType::F64;
 }
 
 /// Whether a whole number is a value of an integer type.
@@ -159,8 +164,8 @@ mlir::Value Elaborator::build(StringRef op, mlir::ValueRange operands, SMRange w
     mlir::OpaqueProperties properties(bytes ? storage.get() : nullptr);
     if (bytes) {
       name.initOpProperties(properties, nullptr);
-      if (mlir::failed(name.setOpPropertiesFromAttribute(name, properties, dictionary,
-                                                         [&] { return mlir::emitError(location); })))
+      if (mlir::failed(name.setOpPropertiesFromAttribute(
+              name, properties, dictionary, [&] { return mlir::emitError(location); })))
         return {};
     }
     llvm::SmallVector<mlir::Type> types;
@@ -225,7 +230,8 @@ mlir::Value Elaborator::broadcast(mlir::Value value, ArrayRef<AffineExpr> shape,
   return dl::BroadcastOp::create(builder(), locationOf(where), type, value, axes);
 }
 
-optional<Shape> Elaborator::broadcastShapes(ArrayRef<mlir::Value> values, StringRef what, SMRange where) {
+optional<Shape> Elaborator::broadcastShapes(ArrayRef<mlir::Value> values, StringRef what,
+                                            SMRange where) {
   Shape result;
   AffineExpr one = constantSize(1);
   for (mlir::Value value : values) {
@@ -263,15 +269,17 @@ mlir::Value Elaborator::runtimeNumber(const Number &number, SMRange where) {
     return number.value;
   if (number.isKnown())
     return fill(type, Number::ofReal(number.asDouble()), where);
-  mlir::Value size = dl::SizeOp::create(builder(), locationOf(where), type, dl::sizeMap({number.size}, &context));
+  mlir::Value size =
+      dl::SizeOp::create(builder(), locationOf(where), type, dl::sizeMap({number.size}, &context));
   if (number.denominator == 1)
     return size;
-  mlir::Value denominator = fill(type, Number::ofReal(static_cast<double>(number.denominator)), where);
+  mlir::Value denominator =
+      fill(type, Number::ofReal(static_cast<double>(number.denominator)), where);
   return dl::DivOp::create(builder(), locationOf(where), size, denominator);
 }
 
-mlir::Value Elaborator::materialize(const Number &number, DType dtype, ArrayRef<AffineExpr> shape, SMRange where,
-                                    bool exact) {
+mlir::Value Elaborator::materialize(const Number &number, DType dtype, ArrayRef<AffineExpr> shape,
+                                    SMRange where, bool exact) {
   if (dtype == DType::Bool) {
     error(where, (number.isRuntime() ? "a number" : "the number " + text(number)) + " is no bool");
     return {};
@@ -315,9 +323,11 @@ mlir::Value Elaborator::materializeArray(const ArrayValue &array, SMRange where)
   for (double n : array.numbers)
     numbers.push_back(isFloat(array.dtype)
                           ? mlir::Attribute(builder().getFloatAttr(type.getElementType(), n))
-                          : mlir::Attribute(builder().getIntegerAttr(type.getElementType(), static_cast<int64_t>(n))));
-  return dl::ConstantOp::create(builder(), locationOf(where), type,
-                                cast<mlir::ElementsAttr>(mlir::DenseElementsAttr::get(type, numbers)));
+                          : mlir::Attribute(builder().getIntegerAttr(type.getElementType(),
+                                                                     static_cast<int64_t>(n))));
+  return dl::ConstantOp::create(
+      builder(), locationOf(where), type,
+      cast<mlir::ElementsAttr>(mlir::DenseElementsAttr::get(type, numbers)));
 }
 
 mlir::Value Elaborator::toTensor(const Value &value, SMRange where, StringRef what) {
@@ -327,14 +337,16 @@ mlir::Value Elaborator::toTensor(const Value &value, SMRange where, StringRef wh
   if (mlir::Value tensor = value.asTensor())
     return tensor;
   if (auto *number = value.number()) {
-    bool whole = (number->kind == Number::Kind::Fraction || number->isSize()) && number->denominator == 1;
+    bool whole =
+        (number->kind == Number::Kind::Fraction || number->isSize()) && number->denominator == 1;
     return materialize(*number, whole ? DType::I32 : real, {}, where);
   }
   if (auto *truth = value.as<BoolValue>())
     return fill(tensorType({}, DType::Bool), Number::whole(truth->value), where);
   if (auto *array = value.as<std::shared_ptr<ArrayValue>>())
     return materializeArray(**array, where);
-  error(where, (what.empty() ? "expected a tensor, found " : what + " must be a tensor, not ") + describe(value));
+  error(where, (what.empty() ? "expected a tensor, found " : what + " must be a tensor, not ") +
+                   describe(value));
   return {};
 }
 
@@ -343,15 +355,16 @@ static DType commonType(ArrayRef<Value> values, DType real) {
   bool whole = true;
   for (const Value &value : values) {
     if (auto *number = value.number())
-      whole &= (number->kind == Number::Kind::Fraction || number->isSize()) && number->denominator == 1;
+      whole &=
+          (number->kind == Number::Kind::Fraction || number->isSize()) && number->denominator == 1;
     if (value.is<BoolValue>())
       return DType::Bool;
   }
   return whole ? DType::I32 : real;
 }
 
-bool Elaborator::unify(llvm::MutableArrayRef<Value> values, llvm::SmallVectorImpl<mlir::Value> &into, StringRef what,
-                       SMRange where) {
+bool Elaborator::unify(llvm::MutableArrayRef<Value> values,
+                       llvm::SmallVectorImpl<mlir::Value> &into, StringRef what, SMRange where) {
   optional<DType> dtype;
   into.clear();
   for (Value &value : values) {
@@ -373,7 +386,8 @@ bool Elaborator::unify(llvm::MutableArrayRef<Value> values, llvm::SmallVectorImp
         if (other.asTensor() && dtypeOf(other.asTensor()) == *dtype && first.empty())
           first = describe(other);
       error(where, what + " of " + first + " and " + describe(value) +
-                       ": nothing converts unasked; write a conversion, for example " + nameOf(*dtype) + "(…)");
+                       ": nothing converts unasked; write a conversion, for example " +
+                       nameOf(*dtype) + "(…)");
       return false;
     }
     dtype = dtypeOf(tensor);
@@ -385,8 +399,9 @@ bool Elaborator::unify(llvm::MutableArrayRef<Value> values, llvm::SmallVectorImp
     if (auto *number = value.number())
       tensor = materialize(*number, *dtype, {}, where);
     else if (auto *truth = value.as<BoolValue>())
-      tensor = *dtype == DType::Bool ? fill(tensorType({}, DType::Bool), Number::whole(truth->value), where)
-                                     : mlir::Value();
+      tensor = *dtype == DType::Bool
+                   ? fill(tensorType({}, DType::Bool), Number::whole(truth->value), where)
+                   : mlir::Value();
     if (!tensor) {
       if (value.is<BoolValue>())
         error(where, what + " of a bool and " + nameOf(*dtype));
@@ -397,8 +412,9 @@ bool Elaborator::unify(llvm::MutableArrayRef<Value> values, llvm::SmallVectorImp
   return true;
 }
 
-bool Elaborator::unifyShapes(llvm::MutableArrayRef<Value> values, llvm::SmallVectorImpl<mlir::Value> &into,
-                             StringRef what, SMRange where) {
+bool Elaborator::unifyShapes(llvm::MutableArrayRef<Value> values,
+                             llvm::SmallVectorImpl<mlir::Value> &into, StringRef what,
+                             SMRange where) {
   // Numbers are filled at the result's shape: find it first, from the tensors.
   llvm::SmallVector<Value> tensors;
   for (Value &value : values) {
@@ -434,8 +450,8 @@ bool Elaborator::unifyShapes(llvm::MutableArrayRef<Value> values, llvm::SmallVec
   return true;
 }
 
-mlir::Value Elaborator::fit(const Value &value, DType dtype, ArrayRef<AffineExpr> shape, StringRef what,
-                            SMRange where) {
+mlir::Value Elaborator::fit(const Value &value, DType dtype, ArrayRef<AffineExpr> shape,
+                            StringRef what, SMRange where) {
   if (value.isPoison())
     return {};
   if (auto *number = value.number()) {
@@ -451,10 +467,12 @@ mlir::Value Elaborator::fit(const Value &value, DType dtype, ArrayRef<AffineExpr
       return tensor;
     if (dtypeOf(tensor) == dtype && found.empty())
       return broadcast(tensor, shape, where);
-    error(where, what + " is " + describeType(dtype, shape) + " and cannot become " + describeType(tensor));
+    error(where, what + " is " + describeType(dtype, shape) + " and cannot become " +
+                     describeType(tensor));
     return {};
   }
-  error(where, what + " is " + describeType(dtype, shape) + " and cannot become " + describe(value));
+  error(where,
+        what + " is " + describeType(dtype, shape) + " and cannot become " + describe(value));
   return {};
 }
 
@@ -473,8 +491,9 @@ optional<int64_t> Elaborator::wholeOf(const Value &value, StringRef what, SMRang
   decide(number->settings);
   if (optional<int64_t> whole = number->asWhole())
     return whole;
-  error(where, what + " must be a whole number" + (number->isKnown() ? "" : " that is known while compiling") +
-                   ", found " + text(*number));
+  error(where, what + " must be a whole number" +
+                   (number->isKnown() ? "" : " that is known while compiling") + ", found " +
+                   text(*number));
   return nullopt;
 }
 
@@ -504,7 +523,8 @@ AffineExpr Elaborator::sizeOf(const Value &value, SMRange where) {
     return {};
   }
   if (number->isRuntime()) {
-    error(where, "a size must be known when the function is entered; this number is computed in it");
+    error(where,
+          "a size must be known when the function is entered; this number is computed in it");
     return {};
   }
   if (number->denominator == 1)
@@ -548,7 +568,9 @@ static bool isLayerValue(const Value &value) {
   return isLayerLike(value) || value.is<std::shared_ptr<LayerForm>>();
 }
 
-static bool isArray(const Value &value) { return value.asTensor() || value.is<std::shared_ptr<ArrayValue>>(); }
+static bool isArray(const Value &value) {
+  return value.asTensor() || value.is<std::shared_ptr<ArrayValue>>();
+}
 
 static StringRef opName(Tok op) {
   switch (op) {
@@ -592,20 +614,25 @@ Value Elaborator::binary(Tok op, Value a, Value b, SMRange where) {
     }
     if (optional<Number> result = fold(op, *x, *y))
       return *result;
-    return Number::ofValue(build(opName(op), {runtimeNumber(*x, where), runtimeNumber(*y, where)}, where));
+    return Number::ofValue(
+        build(opName(op), {runtimeNumber(*x, where), runtimeNumber(*y, where)}, where));
   }
   if (!(x || isArray(a)) || !(y || isArray(b))) {
     // A bool of compile time is named as one.
-    auto named = [&](const Value &value) { return value.is<BoolValue>() ? std::string("bool") : describe(value); };
+    auto named = [&](const Value &value) {
+      return value.is<BoolValue>() ? std::string("bool") : describe(value);
+    };
     error(where, spelling(op) + " of " + named(a) + " and " + named(b));
     return {};
   }
   for (const Value *value : {&a, &b}) {
     if (!isArray(*value))
       continue;
-    DType dtype = value->asTensor() ? dtypeOf(value->asTensor()) : (*value->as<std::shared_ptr<ArrayValue>>())->dtype;
+    DType dtype = value->asTensor() ? dtypeOf(value->asTensor())
+                                    : (*value->as<std::shared_ptr<ArrayValue>>())->dtype;
     if (dtype == DType::Bool || dtype == DType::U8) {
-      error(where, spelling(op) + " of " + nameOf(dtype) + ": write a conversion, for example f32(…)");
+      error(where,
+            spelling(op) + " of " + nameOf(dtype) + ": write a conversion, for example f32(…)");
       return {};
     }
     if (op == Tok::Slash && isInteger(dtype)) {
@@ -642,7 +669,8 @@ static bool equal(const Value &a, const Value &b) {
   if (auto *x = a.number())
     return b.number() && foldCompare(Tok::Equal, *x, *b.number()).value_or(false);
   if (auto *x = a.as<FunctionValue>())
-    return b.as<FunctionValue>() && x->decl == b.as<FunctionValue>()->decl && x->owner == b.as<FunctionValue>()->owner;
+    return b.as<FunctionValue>() && x->decl == b.as<FunctionValue>()->decl &&
+           x->owner == b.as<FunctionValue>()->owner;
   if (auto *x = a.as<BuiltinValue>())
     return b.as<BuiltinValue>() && x->name == b.as<BuiltinValue>()->name;
   if (auto *x = a.as<LayerMaker>())
@@ -677,9 +705,9 @@ Value Elaborator::compare(Tok op, Value a, Value b, SMRange where) {
     };
     return Value::boolean(equal(a, b) == (op == Tok::Equal), settings(a) | settings(b));
   }
-  static constexpr dl::ComparePredicate predicates[] = {dl::ComparePredicate::eq, dl::ComparePredicate::ne,
-                                                        dl::ComparePredicate::lt, dl::ComparePredicate::le,
-                                                        dl::ComparePredicate::gt, dl::ComparePredicate::ge};
+  static constexpr dl::ComparePredicate predicates[] = {
+      dl::ComparePredicate::eq, dl::ComparePredicate::ne, dl::ComparePredicate::lt,
+      dl::ComparePredicate::le, dl::ComparePredicate::gt, dl::ComparePredicate::ge};
   auto predicate = predicates[static_cast<int>(op) - static_cast<int>(Tok::Equal)];
   llvm::SmallVector<mlir::Value> unified;
   if (x && y) {
@@ -693,7 +721,8 @@ Value Elaborator::compare(Tok op, Value a, Value b, SMRange where) {
       return {};
     }
   }
-  mlir::Value result = dl::CompareOp::create(builder(), locationOf(where), unified[0], unified[1], predicate);
+  mlir::Value result =
+      dl::CompareOp::create(builder(), locationOf(where), unified[0], unified[1], predicate);
   return Value::tensor(result);
 }
 
@@ -733,7 +762,8 @@ Value Elaborator::power(Value a, Value b, SMRange where) {
     }
     if (optional<Number> result = fold(Tok::StarStar, *x, *y))
       return *result;
-    return Number::ofValue(build("pow", {runtimeNumber(*x, where), runtimeNumber(*y, where)}, where));
+    return Number::ofValue(
+        build("pow", {runtimeNumber(*x, where), runtimeNumber(*y, where)}, where));
   }
   if (!(x || isArray(a)) || !(y || isArray(b))) {
     error(where, "'**' of " + describe(a) + " and " + describe(b));
@@ -763,7 +793,11 @@ Value Elaborator::power(Value a, Value b, SMRange where) {
   }
   // The exponent is the one thing that converts unasked (rule 6).
   if (exponent && isInteger(dtypeOf(exponent)))
-    b = Value::tensor(convert(exponent, base ? dtypeOf(base) : options.f64 ? DType::F64 : DType::F32, where));
+    b = Value::tensor(convert(exponent,
+                              base          ? dtypeOf(base)
+                              : options.f64 ? DType::F64
+                                            : DType::F32,
+                              where));
   Value operands[] = {a, b};
   llvm::SmallVector<mlir::Value> unified;
   if (!unifyShapes(operands, unified, "'**'", where))
@@ -812,16 +846,17 @@ Value Elaborator::matmul(mlir::Value a, mlir::Value b, SMRange where) {
     AffineExpr p = i + batchX.size() >= rank ? batchX[i + batchX.size() - rank] : one;
     AffineExpr q = i + batchY.size() >= rank ? batchY[i + batchY.size() - rank] : one;
     if (p != q && p != one && q != one)
-      return refuse(": sizes " + Twine(dl::sizeToString(p, dimNames)) + " and " + dl::sizeToString(q, dimNames) +
-                    " do not fit");
+      return refuse(": sizes " + Twine(dl::sizeToString(p, dimNames)) + " and " +
+                    dl::sizeToString(q, dimNames) + " do not fit");
     batch.push_back(p == one ? q : p);
   }
   Shape left = batch, right = batch;
   left.append({m, columns});
   right.append({columns, n});
-  mlir::Value product = build("matmul",
-                              {broadcast(reshape(a, x, where), left, where), broadcast(reshape(b, y, where), right, where)},
-                              where);
+  mlir::Value product = build(
+      "matmul",
+      {broadcast(reshape(a, x, where), left, where), broadcast(reshape(b, y, where), right, where)},
+      where);
   if (!product)
     return {};
   result = batch;
@@ -832,7 +867,8 @@ Value Elaborator::matmul(mlir::Value a, mlir::Value b, SMRange where) {
   return Value::tensor(reshape(product, result, where));
 }
 
-Value Elaborator::elementwise(StringRef name, llvm::MutableArrayRef<Value> operands, SMRange where) {
+Value Elaborator::elementwise(StringRef name, llvm::MutableArrayRef<Value> operands,
+                              SMRange where) {
   std::string what = ("'" + name + "'").str();
   bool numbers = true;
   for (const Value &operand : operands) {
@@ -860,7 +896,8 @@ Value Elaborator::elementwise(StringRef name, llvm::MutableArrayRef<Value> opera
         error(where, "division by zero");
         return {};
       }
-      if (name == "floor_divide" && a.isSize() && a.denominator == 1 && b.asWhole() && *b.asWhole() > 0)
+      if (name == "floor_divide" && a.isSize() && a.denominator == 1 && b.asWhole() &&
+          *b.asWhole() > 0)
         return Number::ofSize(a.size.floorDiv(*b.asWhole()));
       if (name == "floor_divide")
         if (optional<Number> quotient = fold(Tok::Slash, a, b))
@@ -886,7 +923,8 @@ Value Elaborator::elementwise(StringRef name, llvm::MutableArrayRef<Value> opera
     return {};
   bool valid;
   {
-    mlir::ScopedDiagnosticHandler silent(&context, [](mlir::Diagnostic &) { return mlir::success(); });
+    mlir::ScopedDiagnosticHandler silent(&context,
+                                         [](mlir::Diagnostic &) { return mlir::success(); });
     valid = mlir::succeeded(op.verifyInvariants(result.getDefiningOp()));
   }
   if (valid)
@@ -901,7 +939,8 @@ Value Elaborator::elementwise(StringRef name, llvm::MutableArrayRef<Value> opera
   return {};
 }
 
-mlir::Value Elaborator::reduce(StringRef name, mlir::Value value, ArrayRef<int64_t> axes, bool keep, SMRange where) {
+mlir::Value Elaborator::reduce(StringRef name, mlir::Value value, ArrayRef<int64_t> axes, bool keep,
+                               SMRange where) {
   mlir::Value result = build(name, value, where,
                              builder().getNamedAttr("axes", builder().getDenseI64ArrayAttr(axes)));
   if (!result || !keep)
@@ -912,7 +951,8 @@ mlir::Value Elaborator::reduce(StringRef name, mlir::Value value, ArrayRef<int64
   return reshape(result, shape, where);
 }
 
-mlir::Value Elaborator::meanOver(mlir::Value value, ArrayRef<int64_t> axes, bool keep, SMRange where) {
+mlir::Value Elaborator::meanOver(mlir::Value value, ArrayRef<int64_t> axes, bool keep,
+                                 SMRange where) {
   Shape shape = shapeOf(value), reduced;
   for (int64_t axis : axes)
     reduced.push_back(shape[axis]);
@@ -930,8 +970,8 @@ mlir::Value Elaborator::meanOver(mlir::Value value, ArrayRef<int64_t> axes, bool
 // Indexing
 //===----------------------------------------------------------------------===//
 
-optional<Elaborator::Region> Elaborator::regionOf(mlir::Value value, ArrayRef<ast::Subscript> subscripts,
-                                                  SMRange where) {
+optional<Elaborator::Region>
+Elaborator::regionOf(mlir::Value value, ArrayRef<ast::Subscript> subscripts, SMRange where) {
   Shape shape = shapeOf(value);
   // What each subscript is; an integer tensor or a mask is refused by name.
   llvm::SmallVector<Value> elements(subscripts.size());
@@ -953,7 +993,8 @@ optional<Elaborator::Region> Elaborator::regionOf(mlir::Value value, ArrayRef<as
       if (isArray(elements[i])) {
         DType dtype = dtypeOf(toTensor(elements[i], subscript.range));
         if (dtype == DType::Bool)
-          error(subscript.range, "an index of bools gives a size that depends on data: a mask is for 'where'");
+          error(subscript.range,
+                "an index of bools gives a size that depends on data: a mask is for 'where'");
         else if (isFloat(dtype))
           error(subscript.range, "an index must be a whole number, found " + describe(elements[i]));
         else
@@ -1037,7 +1078,8 @@ optional<Elaborator::Region> Elaborator::regionOf(mlir::Value value, ArrayRef<as
     // A slice, with Python's meaning.
     int64_t step = 1;
     if (subscript.step) {
-      optional<int64_t> n = wholeOf(evaluate(subscript.step), "the step of a slice", subscript.step->range);
+      optional<int64_t> n =
+          wholeOf(evaluate(subscript.step), "the step of a slice", subscript.step->range);
       if (!n)
         return nullopt;
       if (*n == 0) {
@@ -1067,13 +1109,16 @@ optional<Elaborator::Region> Elaborator::regionOf(mlir::Value value, ArrayRef<as
       auto clamp = [&](int64_t at) { return std::clamp(at < 0 ? at + n : at, low, high); };
       int64_t first = start ? clamp(*start->asWhole()) : step < 0 ? high : low;
       int64_t last = stop ? clamp(*stop->asWhole()) : step < 0 ? low : high;
-      int64_t count = step > 0 ? (last - first + step - 1) / step : (first - last - step - 1) / -step;
+      int64_t count =
+          step > 0 ? (last - first + step - 1) / step : (first - last - step - 1) / -step;
       count = std::max<int64_t>(count, 0);
       region.starts.push_back(constantSize(count ? first : 0));
       region.sizes.push_back(constantSize(count));
     } else if (step < 0) {
       if (start || stop) {
-        unsupported(subscript.range, "a slice with a negative step and ends, of a size that is known at run time only");
+        unsupported(
+            subscript.range,
+            "a slice with a negative step and ends, of a size that is known at run time only");
         return nullopt;
       }
       region.starts.push_back(dl::normalizeSize(size - 1));
@@ -1087,11 +1132,12 @@ optional<Elaborator::Region> Elaborator::regionOf(mlir::Value value, ArrayRef<as
       AffineExpr first = start ? place(*start) : zero, last = stop ? place(*stop) : size;
       auto require = [&](AffineExpr a, AffineExpr b) {
         optional<bool> holds = foldCompare(Tok::LessEqual, Number::ofSize(a), Number::ofSize(b));
-        std::string message = "the slice " +
-                              StringRef(subscript.range.Start.getPointer(),
-                                        subscript.range.End.getPointer() - subscript.range.Start.getPointer())
-                                  .str() +
-                              " reaches beyond size " + sizeText;
+        std::string message =
+            "the slice " +
+            StringRef(subscript.range.Start.getPointer(),
+                      subscript.range.End.getPointer() - subscript.range.Start.getPointer())
+                .str() +
+            " reaches beyond size " + sizeText;
         if (holds && !*holds) {
           error(subscript.range, message);
           return false;
@@ -1113,13 +1159,16 @@ optional<Elaborator::Region> Elaborator::regionOf(mlir::Value value, ArrayRef<as
   return region;
 }
 
-Value Elaborator::indexTensor(mlir::Value value, ArrayRef<ast::Subscript> subscripts, SMRange where) {
+Value Elaborator::indexTensor(mlir::Value value, ArrayRef<ast::Subscript> subscripts,
+                              SMRange where) {
   optional<Region> region = regionOf(value, subscripts, where);
   if (!region || !checkElements(region->shape, where))
     return {};
-  bool all = region->sizes == shapeOf(value) && llvm::all_of(region->strides, [](int64_t s) { return s == 1; });
+  bool all = region->sizes == shapeOf(value) &&
+             llvm::all_of(region->strides, [](int64_t s) { return s == 1; });
   if (!all)
-    value = dl::SliceOp::create(builder(), locationOf(where), tensorType(region->sizes, dtypeOf(value)), value,
-                                dl::sizeMap(region->starts, &context), region->strides);
+    value =
+        dl::SliceOp::create(builder(), locationOf(where), tensorType(region->sizes, dtypeOf(value)),
+                            value, dl::sizeMap(region->starts, &context), region->strides);
   return Value::tensor(reshape(value, region->shape, where));
 }

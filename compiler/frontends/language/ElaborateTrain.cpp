@@ -1,12 +1,14 @@
 //===- ElaborateTrain.cpp - gradients, optimizers, train steps -*- C++ -*-===//
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
-// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license
+// information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
 //
-// Nothing here knows an optimizer by name: its code is run, once for each variable, on values of the IR.
+// Nothing here knows an optimizer by name: its code is run, once for each variable, on values of
+// the IR.
 //
-// A setting is a variable of the artefact (`step.lr`) unless it decides an `if`, a rank or a size. Which those are is found
-// out by running the code once for nothing, with settings as numbers that remember where they come from.
+// A setting is a variable of the artefact (`step.lr`) unless it decides an `if`, a rank or a size.
+// Which those are is found out by running the code once for nothing, with settings as numbers that
+// remember where they come from.
 //
 //===----------------------------------------------------------------------===//
 
@@ -49,7 +51,8 @@ llvm::DenseSet<mlir::Value> Elaborator::dependencesOf(mlir::Value value) {
   return reached;
 }
 
-llvm::SmallVector<mlir::Value> Elaborator::gradient(mlir::Value value, ArrayRef<mlir::Value> wanted, SMRange where) {
+llvm::SmallVector<mlir::Value> Elaborator::gradient(mlir::Value value, ArrayRef<mlir::Value> wanted,
+                                                    SMRange where) {
   auto op = dl::GradientOp::create(builder(), locationOf(where), value, mlir::ValueRange(wanted));
   return llvm::SmallVector<mlir::Value>(op.getResults());
 }
@@ -79,7 +82,8 @@ bool Elaborator::collectWanted(const Value &wanted, const llvm::DenseSet<mlir::V
   }
   if (auto *list = wanted.elements()) {
     for (const Value &element : *list) {
-      bool isFunction = element.is<FunctionValue>() || element.is<BuiltinValue>(); // of a list of layers
+      bool isFunction =
+          element.is<FunctionValue>() || element.is<BuiltinValue>(); // of a list of layers
       if (!isFunction && !collectWanted(element, reached, into, what, where))
         return false;
     }
@@ -102,7 +106,8 @@ bool Elaborator::collectWanted(const Value &wanted, const llvm::DenseSet<mlir::V
   return false;
 }
 
-Value Elaborator::gradientForm(const Value &wanted, const llvm::DenseMap<mlir::Value, mlir::Value> &gradients,
+Value Elaborator::gradientForm(const Value &wanted,
+                               const llvm::DenseMap<mlir::Value, mlir::Value> &gradients,
                                SMRange where) {
   if (mlir::Value tensor = wanted.asTensor())
     return Value::tensor(gradients.lookup(tensor));
@@ -122,7 +127,8 @@ Value Elaborator::gradientForm(const Value &wanted, const llvm::DenseMap<mlir::V
       if (mlir::Value gradient = value ? gradients.lookup(value) : mlir::Value())
         form->values[variable] = gradient;
       else if (variable->kind == Variable::Kind::Trained)
-        form->values[variable] = fill(tensorType(variable->shape, variable->dtype), Number::whole(0), where);
+        form->values[variable] =
+            fill(tensorType(variable->shape, variable->dtype), Number::whole(0), where);
     }
     return form;
   }
@@ -136,8 +142,10 @@ Value Elaborator::callGrad(StringRef name, CallArguments &arguments) {
   SMRange where = arguments.range;
   mlir::Value value = values[0]->asTensor();
   if (!value || rankOf(value) != 0 || !isFloat(dtypeOf(value))) {
-    error(where, "'grad' needs one floating-point number that was computed, found " + describe(*values[0]) +
-                     (value && rankOf(value) != 0 ? "; reduce it first, for example by 'mean'" : ""));
+    error(where,
+          "'grad' needs one floating-point number that was computed, found " +
+              describe(*values[0]) +
+              (value && rankOf(value) != 0 ? "; reduce it first, for example by 'mean'" : ""));
     return {};
   }
   llvm::SetVector<mlir::Value> wanted;
@@ -173,8 +181,9 @@ bool Elaborator::flattenGradients(const Value &value, llvm::SmallVectorImpl<mlir
     return true;
   }
   if (auto *list = value.elements())
-    return llvm::all_of(*list,
-                        [&](const Value &element) { return element.isNone() || flattenGradients(element, into); });
+    return llvm::all_of(*list, [&](const Value &element) {
+      return element.isNone() || flattenGradients(element, into);
+    });
   return false;
 }
 
@@ -201,11 +210,13 @@ Value Elaborator::evaluateSetting(const ast::Expr *expr, FileScope *file, Layer 
   return perStep ? Value(DeferredValue{expr, file, owner}) : value;
 }
 
-Value Elaborator::makeOptimizer(const OptimizerMaker &maker, const ast::CallExpr *call, bool isStep) {
+Value Elaborator::makeOptimizer(const OptimizerMaker &maker, const ast::CallExpr *call,
+                                bool isStep) {
   const ast::OptimizerDecl *decl = maker.decl;
   std::string name = ("the optimizer '" + decl->name.text + "'").str();
   if (!declaring) {
-    error(call->range, "an optimizer is made in a declaration, not in a function: it has state of its own")
+    error(call->range,
+          "an optimizer is made in a declaration, not in a function: it has state of its own")
         .note(decl->name.range(), "declared here");
     return {};
   }
@@ -267,7 +278,8 @@ Value Elaborator::makeOptimizer(const OptimizerMaker &maker, const ast::CallExpr
     owned->settings.push_back(setting);
   }
   for (const ast::Argument *argument : common) {
-    Setting setting{argument->name.text, evaluateSetting(argument->value, frame->file, frame->owner),
+    Setting setting{argument->name.text,
+                    evaluateSetting(argument->value, frame->file, frame->owner),
                     argument->value->range};
     failed |= setting.value.isPoison();
     owned->settings.push_back(setting);
@@ -279,7 +291,9 @@ Value Elaborator::makeOptimizer(const OptimizerMaker &maker, const ast::CallExpr
 }
 
 void Elaborator::declareTrain(Layer *layer, const ast::TrainDecl *decl) {
-  auto poison = [&] { declareMember(layer, decl->name, {Member::Kind::Value, {}, nullptr, Value()}); };
+  auto poison = [&] {
+    declareMember(layer, decl->name, {Member::Kind::Value, {}, nullptr, Value()});
+  };
   if (layer != model) {
     error(decl->range, "a train step is declared in a model");
     return poison();
@@ -290,7 +304,8 @@ void Elaborator::declareTrain(Layer *layer, const ast::TrainDecl *decl) {
     return poison();
   bool hasFunction = call && !call->arguments.empty() && !call->arguments[0].name;
   if (!maker.is<OptimizerMaker>() || !hasFunction) {
-    error(decl->value, "a train step is written 'train " + decl->name.text + " = OPTIMIZER(FUNCTION, settings)'");
+    error(decl->value, "a train step is written 'train " + decl->name.text +
+                           " = OPTIMIZER(FUNCTION, settings)'");
     return poison();
   }
   const ast::Expr *trained = call->arguments[0].value;
@@ -351,7 +366,8 @@ Value Elaborator::settingValue(Optimizer *optimizer, unsigned number, SMRange wh
     mlir::Value tensor = value.asTensor();
     if (tensor && rankOf(tensor) == 0 && dtypeOf(tensor) != DType::Bool)
       return Number::ofValue(convert(tensor, DType::F64, where));
-    error(setting.where, "the setting '" + setting.name + "' must be one number, found " + describe(value));
+    error(setting.where,
+          "the setting '" + setting.name + "' must be one number, found " + describe(value));
     return {};
   };
   if (const Number *known = setting.value.number(); known && known->isKnown()) {
@@ -368,7 +384,8 @@ Value Elaborator::settingValue(Optimizer *optimizer, unsigned number, SMRange wh
   }
   if (setting.value.is<DeferredValue>())
     return perStep(undefer(setting.value, setting.where));
-  if (setting.value.layer() || setting.value.is<FunctionValue>() || setting.value.is<BuiltinValue>()) {
+  if (setting.value.layer() || setting.value.is<FunctionValue>() ||
+      setting.value.is<BuiltinValue>()) {
     // A schedule: a function of the number of updates so far.
     Variable *count = slot(optimizer, "count", DType::I64, {}, Number::whole(0));
     CallArguments arguments;
@@ -386,7 +403,8 @@ struct Elaborator::OptimizerParts {
   const ast::UpdateDecl *update = nullptr;
 };
 
-void Elaborator::collectParts(OptimizerScope &scope, ArrayRef<ast::Decl *> parts, OptimizerParts &into) {
+void Elaborator::collectParts(OptimizerScope &scope, ArrayRef<ast::Decl *> parts,
+                              OptimizerParts &into) {
   for (const ast::Decl *part : parts) {
     switch (part->kind) {
     case ast::Decl::Kind::Variable: {
@@ -404,11 +422,14 @@ void Elaborator::collectParts(OptimizerScope &scope, ArrayRef<ast::Decl *> parts
         initial = Value::boolean(false);
       if (decl->initial)
         initial = evaluate(decl->initial);
-      if (!initial.isPoison() && !(initial.number() && initial.number()->isKnown()) && !initial.is<BoolValue>()) {
-        error(decl->initial, "the state of an optimizer begins as a number that is known while compiling");
+      if (!initial.isPoison() && !(initial.number() && initial.number()->isKnown()) &&
+          !initial.is<BoolValue>()) {
+        error(decl->initial,
+              "the state of an optimizer begins as a number that is known while compiling");
         initial = {};
       }
-      scope.state[decl->name.text] = slot(scope.optimizer, decl->name.text.str(), dtype, shape, initial, decl->name);
+      scope.state[decl->name.text] =
+          slot(scope.optimizer, decl->name.text.str(), dtype, shape, initial, decl->name);
       break;
     }
     case ast::Decl::Kind::Const:
@@ -435,7 +456,8 @@ void Elaborator::collectParts(OptimizerScope &scope, ArrayRef<ast::Decl *> parts
   }
 }
 
-bool Elaborator::clipGradients(Optimizer *optimizer, llvm::MutableArrayRef<mlir::Value> gradients, SMRange where) {
+bool Elaborator::clipGradients(Optimizer *optimizer, llvm::MutableArrayRef<mlir::Value> gradients,
+                               SMRange where) {
   if (optional<unsigned> setting = findSetting(optimizer, "clip_value")) {
     Value limit = settingValue(optimizer, *setting, where);
     if (limit.isPoison())
@@ -459,8 +481,9 @@ bool Elaborator::clipGradients(Optimizer *optimizer, llvm::MutableArrayRef<mlir:
     for (mlir::Value gradient : gradients) {
       mlir::Value g = convert(gradient, real, where);
       auto axes = axesOf(nullptr, g, where);
-      total = binary(Tok::Plus, Value::tensor(reduce("sum", build("mul", {g, g}, where), *axes, false, where)), total,
-                     where);
+      total = binary(Tok::Plus,
+                     Value::tensor(reduce("sum", build("mul", {g, g}, where), *axes, false, where)),
+                     total, where);
     }
     Value root[] = {total};
     Value norm = binary(Tok::Plus, elementwise("sqrt", root, where), Number::ofReal(1e-6), where);
@@ -469,14 +492,16 @@ bool Elaborator::clipGradients(Optimizer *optimizer, llvm::MutableArrayRef<mlir:
     if (!factor)
       return false;
     for (mlir::Value &gradient : gradients) {
-      mlir::Value scale = broadcast(convert(factor, dtypeOf(gradient), where), shapeOf(gradient), where);
+      mlir::Value scale =
+          broadcast(convert(factor, dtypeOf(gradient), where), shapeOf(gradient), where);
       gradient = build("mul", {gradient, scale}, where);
     }
   }
   return true;
 }
 
-/// The optimizer's own code: its state, `prepare`, and `update` for each variable. The new values are set at the end.
+/// The optimizer's own code: its state, `prepare`, and `update` for each variable. The new values
+/// are set at the end.
 bool Elaborator::runOptimizer(Optimizer *optimizer, ArrayRef<Variable *> variables,
                               llvm::SmallVector<mlir::Value> gradients, SMRange where) {
   unsigned errors = diagnostics.errorCount();
@@ -498,7 +523,8 @@ bool Elaborator::runOptimizer(Optimizer *optimizer, ArrayRef<Variable *> variabl
   OptimizerParts parts;
   collectParts(scope, optimizer->decl->parts, parts);
   if (!parts.update) {
-    error(optimizer->decl->name.range(), "the optimizer '" + optimizer->decl->name.text + "' has no 'update'");
+    error(optimizer->decl->name.range(),
+          "the optimizer '" + optimizer->decl->name.text + "' has no 'update'");
     return false;
   }
   if (parts.prepare)
@@ -519,11 +545,12 @@ bool Elaborator::runOptimizer(Optimizer *optimizer, ArrayRef<Variable *> variabl
       Value initial = evaluate(decl->initial);
       if (!initial.number() || !initial.number()->isKnown()) {
         if (!initial.isPoison())
-          error(decl->initial, "the state of an optimizer begins as a number that is known while compiling");
+          error(decl->initial,
+                "the state of an optimizer begins as a number that is known while compiling");
         return false;
       }
-      scope.each[decl->name.text] = slot(optimizer, decl->name.text.str() + "." + variable->path, variable->dtype,
-                                         variable->shape, initial, decl->name);
+      scope.each[decl->name.text] = slot(optimizer, decl->name.text.str() + "." + variable->path,
+                                         variable->dtype, variable->shape, initial, decl->name);
     }
     mlir::Value value = readVariable(variable, where).asTensor();
     update.locals[parts.update->value.text] = Value::tensor(value);
@@ -539,8 +566,8 @@ bool Elaborator::runOptimizer(Optimizer *optimizer, ArrayRef<Variable *> variabl
       return false;
     mlir::Value next = result.asTensor();
     if (!next || next.getType() != value.getType()) {
-      error(parts.update->range, "'update' returns the new value, " + describeType(value) + " for '" +
-                                     variable->path + "', found " + describe(result));
+      error(parts.update->range, "'update' returns the new value, " + describeType(value) +
+                                     " for '" + variable->path + "', found " + describe(result));
       return false;
     }
     updated.push_back(next);
@@ -559,7 +586,8 @@ bool Elaborator::runOptimizer(Optimizer *optimizer, ArrayRef<Variable *> variabl
 void Elaborator::applyOptimizer(Optimizer *optimizer, ArrayRef<Variable *> variables,
                                 llvm::SmallVector<mlir::Value> gradients, SMRange where) {
   if (optimizer->path.empty()) {
-    error(optimizer->madeAt, "an optimizer that is applied needs a name in the model: its state is called after it");
+    error(optimizer->madeAt,
+          "an optimizer that is applied needs a name in the model: its state is called after it");
     return;
   }
   int64_t period = 1;
@@ -597,7 +625,8 @@ void Elaborator::applyOptimizer(Optimizer *optimizer, ArrayRef<Variable *> varia
   // Gradients add up; at every period-th step their mean updates, else everything keeps its value.
   auto scalar = tensorType({}, DType::I64);
   Variable *turn = slot(optimizer, "turn", DType::I64, {}, Number::whole(0));
-  mlir::Value one = fill(scalar, Number::whole(1), where), last = fill(scalar, Number::whole(period), where);
+  mlir::Value one = fill(scalar, Number::whole(1), where),
+              last = fill(scalar, Number::whole(period), where);
   mlir::Value next = build("add", {readVariable(turn, where).asTensor(), one}, where);
   next = build("rem", {next, last}, where);
   mlir::Value zero = fill(scalar, Number::whole(0), where);
@@ -611,11 +640,13 @@ void Elaborator::applyOptimizer(Optimizer *optimizer, ArrayRef<Variable *> varia
   llvm::SmallVector<mlir::Value> sums;
   llvm::SmallVector<Variable *> sumSlots;
   for (auto [variable, gradient] : llvm::zip_equal(variables, gradients)) {
-    sumSlots.push_back(
-        slot(optimizer, "sum." + variable->path, variable->dtype, variable->shape, Number::whole(0)));
-    mlir::Value sum = build("add", {readVariable(sumSlots.back(), where).asTensor(), gradient}, where);
+    sumSlots.push_back(slot(optimizer, "sum." + variable->path, variable->dtype, variable->shape,
+                            Number::whole(0)));
+    mlir::Value sum =
+        build("add", {readVariable(sumSlots.back(), where).asTensor(), gradient}, where);
     sums.push_back(sum);
-    mlir::Value count = fill(cast<mlir::RankedTensorType>(sum.getType()), Number::whole(period), where);
+    mlir::Value count =
+        fill(cast<mlir::RankedTensorType>(sum.getType()), Number::whole(period), where);
     gradient = build("div", {sum, count}, where);
   }
   llvm::DenseMap<Variable *, mlir::Value> before = function->current;
@@ -623,8 +654,10 @@ void Elaborator::applyOptimizer(Optimizer *optimizer, ArrayRef<Variable *> varia
     return;
   llvm::SmallVector<Variable *> changed(variables);
   for (Variable *variable : function->assigned)
-    if (variable != turn && optimizer->slots.lookup(StringRef(variable->path).drop_front(
-                                std::min(variable->path.size(), optimizer->path.size() + 1))) == variable)
+    if (variable != turn &&
+        optimizer->slots.lookup(StringRef(variable->path)
+                                    .drop_front(std::min(variable->path.size(),
+                                                         optimizer->path.size() + 1))) == variable)
       changed.push_back(variable);
   for (Variable *variable : changed) {
     mlir::Value old = before.lookup(variable);
@@ -661,7 +694,8 @@ bool Elaborator::placesOf(const ast::Expr *expr, llvm::SetVector<Variable *> &in
         return false;
     return true;
   }
-  if (auto *name = dyn_cast<ast::NameExpr>(expr); name && frame->owner && !frame->locals.contains(name->name))
+  if (auto *name = dyn_cast<ast::NameExpr>(expr);
+      name && frame->owner && !frame->locals.contains(name->name))
     if (auto *member = frame->owner->members.find(name->name);
         member != frame->owner->members.end() && member->second.variable)
       return one(member->second.variable);
@@ -681,7 +715,8 @@ bool Elaborator::placesOf(const ast::Expr *expr, llvm::SetVector<Variable *> &in
       variablesOf(layer, all);
       if (auto *path = key.as<StringValue>())
         for (Variable *variable : all)
-          if (variable->path == (layer->path.empty() ? path->text.str() : layer->path + "." + path->text.str()))
+          if (variable->path ==
+              (layer->path.empty() ? path->text.str() : layer->path + "." + path->text.str()))
             return one(variable);
     }
   }
@@ -705,7 +740,8 @@ bool Elaborator::placesOf(const ast::Expr *expr, llvm::SetVector<Variable *> &in
   if (value.isPoison())
     return false;
   if (!isLayerLike(value)) {
-    error(expr, "expected a variable, a layer, a list of these or a pattern, found " + describe(value));
+    error(expr,
+          "expected a variable, a layer, a list of these or a pattern, found " + describe(value));
     return false;
   }
   llvm::SetVector<Variable *> all;
@@ -733,8 +769,9 @@ Value Elaborator::callTrain(TrainStep *step, CallArguments &arguments) {
   Value first = list && !list->empty() ? list->front() : result;
   mlir::Value loss = first.asTensor();
   if (!loss || rankOf(loss) != 0 || !isFloat(dtypeOf(loss))) {
-    error(step->functionRange, "the first result of a trained function must be one floating-point number, found " +
-                                   describe(first))
+    error(step->functionRange,
+          "the first result of a trained function must be one floating-point number, found " +
+              describe(first))
         .note(trained.decl->range, "declared here");
     return {};
   }
@@ -791,7 +828,8 @@ Value Elaborator::callOptimizer(Optimizer *optimizer, const ast::CallExpr *call)
     return {};
   }
   if (call->arguments.size() != 2 || call->arguments[0].name || call->arguments[1].name) {
-    error(call->range, "an optimizer is applied to what it changes and the gradient of it: 'name(net, g)'");
+    error(call->range,
+          "an optimizer is applied to what it changes and the gradient of it: 'name(net, g)'");
     return {};
   }
   llvm::SetVector<Variable *> places;
@@ -805,19 +843,24 @@ Value Elaborator::callOptimizer(Optimizer *optimizer, const ast::CallExpr *call)
     error(call->arguments[1].value, "expected a gradient, found " + describe(value));
     return {};
   }
-  auto counted = [](size_t n, StringRef noun) { return std::to_string(n) + " " + noun.str() + (n == 1 ? "" : "s"); };
+  auto counted = [](size_t n, StringRef noun) {
+    return std::to_string(n) + " " + noun.str() + (n == 1 ? "" : "s");
+  };
   if (gradients.size() != places.size()) {
-    error(call->range, counted(places.size(), "variable") + ", " + counted(gradients.size(), "gradient"));
+    error(call->range,
+          counted(places.size(), "variable") + ", " + counted(gradients.size(), "gradient"));
     return {};
   }
   for (auto [variable, gradient] : llvm::zip_equal(places, gradients))
     if (gradient.getType() != tensorType(variable->shape, variable->dtype)) {
       error(call->range, "the gradient of '" + variable->path + "' is " +
-                             describeType(variable->dtype, variable->shape) + ", found " + describeType(gradient));
+                             describeType(variable->dtype, variable->shape) + ", found " +
+                             describeType(gradient));
       return {};
     }
   if (!function->varAssigned)
     function->varAssigned = call->range;
-  applyOptimizer(optimizer, llvm::SmallVector<Variable *>(places.begin(), places.end()), gradients, call->range);
+  applyOptimizer(optimizer, llvm::SmallVector<Variable *>(places.begin(), places.end()), gradients,
+                 call->range);
   return Value::none();
 }

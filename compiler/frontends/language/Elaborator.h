@@ -1,15 +1,17 @@
 //===- Elaborator.h - a program to one dl.model -*- C++ -*-===//
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
-// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license
+// information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
 //
-// An abstract interpreter: it walks the tree as a program would run, with numbers, layers and lists as values of its own
-// and tensors as values of the IR that it builds on the way. An error is reported where it stands and becomes a Poison
-// value, through which everything goes silently, so that one run shows several errors.
+// An abstract interpreter: it walks the tree as a program would run, with numbers, layers and lists
+// as values of its own and tensors as values of the IR that it builds on the way. An error is
+// reported where it stands and becomes a Poison value, through which everything goes silently, so
+// that one run shows several errors.
 //
-// The parts: ElaborateModel.cpp (files, layers, variables, exported functions), ElaborateExpr.cpp (expressions and
-// statements), ElaborateCall.cpp (calls and their shapes), ElaborateTensor.cpp (types, broadcasting, arithmetic),
-// ElaborateBuiltins.cpp, ElaborateTrain.cpp (gradients, optimizers, train steps).
+// The parts: ElaborateModel.cpp (files, layers, variables, exported functions), ElaborateExpr.cpp
+// (expressions and statements), ElaborateCall.cpp (calls and their shapes), ElaborateTensor.cpp
+// (types, broadcasting, arithmetic), ElaborateBuiltins.cpp, ElaborateTrain.cpp (gradients,
+// optimizers, train steps).
 //
 //===----------------------------------------------------------------------===//
 
@@ -50,12 +52,12 @@ struct Frame {
   OptimizerScope *optimizer = nullptr;
   const ast::FnDecl *fn = nullptr;
   llvm::StringMap<Value> locals;
-  std::optional<Shape> ellipsis;       // what `...` stands for
-  std::optional<DType> drawType;       // with drawShape: what a draw takes from the declared name
+  std::optional<Shape> ellipsis; // what `...` stands for
+  std::optional<DType> drawType; // with drawShape: what a draw takes from the declared name
   Shape drawShape;
   Frame *caller = nullptr;
-  llvm::SMRange call;                  // in the caller's file
-  mlir::LocationAttr callLocation;     // the same with all callers, once asked for
+  llvm::SMRange call;                    // in the caller's file
+  mlir::LocationAttr callLocation;       // the same with all callers, once asked for
   bool returned = false, broken = false; // a `return`, a `break` was met
   std::vector<Value> results;
 };
@@ -68,17 +70,16 @@ struct FunctionState {
   bool isScratch = false;
   bool isConstant = false; // evaluates a constant: reads no variable and draws nothing
   bool isInit = false;     // __init: draws come from the streams of the variables
-  llvm::MapVector<Variable *, mlir::Value> entry;   // dl.read, in the order of reading
-  llvm::DenseMap<Variable *, mlir::Value> current;  // where assigned
+  llvm::MapVector<Variable *, mlir::Value> entry;  // dl.read, in the order of reading
+  llvm::DenseMap<Variable *, mlir::Value> current; // where assigned
   llvm::SetVector<Variable *> assigned;
   mlir::Value seed, calls;          // once drawn
   llvm::StringMap<unsigned> draws;  // number of draws by path
   const Variable *initOf = nullptr; // __init: the variable whose initial value is computed
   std::optional<llvm::SMRange> trainingRead, varAssigned; // for rule 25
-  llvm::StringSet<> checks;         // checks that were emitted, by text
+  llvm::StringSet<> checks;                               // checks that were emitted, by text
 
-  FunctionState(mlir::MLIRContext *context, mlir::Block *block)
-      : builder(context), block(block) {
+  FunctionState(mlir::MLIRContext *context, mlir::Block *block) : builder(context), block(block) {
     builder.setInsertionPointToEnd(block);
   }
 };
@@ -96,10 +97,12 @@ class Elaborator {
 public:
   Elaborator(mlir::MLIRContext &context, llvm::SourceMgr &sources, const LanguageOptions &options,
              Diagnostics &diagnostics);
-  mlir::OwningOpRef<mlir::ModuleOp> run(const std::string &file);
+  mlir::OwningOpRef<mlir::ModuleOp> run(const std::string &path);
+  mlir::OwningOpRef<mlir::ModuleOp> run(std::unique_ptr<llvm::MemoryBuffer> text);
 
 private:
   using Report = Diagnostics::Report;
+  mlir::OwningOpRef<mlir::ModuleOp> elaborate(FileScope *file);
 
   //===--- errors and places (ElaborateModel.cpp) ---===//
 
@@ -145,7 +148,8 @@ private:
   void placeParams(const Value &value, llvm::DenseSet<Layer *> &seen);
   /// The variables of a layer, list or model, each once, in order.
   void variablesOf(const Value &value, llvm::SetVector<Variable *> &into);
-  bool evaluateVariableType(const ast::Type *type, DType &dtype, Shape &shape, bool isVar, llvm::SMRange where);
+  bool evaluateVariableType(const ast::Type *type, DType &dtype, Shape &shape, bool isVar,
+                            llvm::SMRange where);
 
   //===--- functions of the model (ElaborateModel.cpp) ---===//
 
@@ -154,8 +158,6 @@ private:
                       bool gradients);
   void buildInit();
   void buildVariables();
-  void finishFunction(FunctionState &state, dl::FuncOp func, llvm::ArrayRef<mlir::Value> results);
-  void emitSizeChecks();
   mlir::Value initialValueOf(Variable *variable);
 
   //===--- expressions and statements (ElaborateExpr.cpp) ---===//
@@ -181,7 +183,8 @@ private:
   void poisonAssigned(const ast::Block *block);
   void assign(const ast::Expr *target, Value value, llvm::SMRange where);
   void assignName(llvm::StringRef name, Value value, llvm::SMRange where);
-  void assignElement(const ast::IndexExpr *target, Value value, std::optional<Tok> op, llvm::SMRange where);
+  void assignElement(const ast::IndexExpr *target, Value value, std::optional<Tok> op,
+                     llvm::SMRange where);
   void store(Variable *variable, const Value &value, llvm::SMRange where);
   Value readVariable(Variable *variable, llvm::SMRange where);
   void checkStatementAssertion(const ast::Assertion &assertion);
@@ -198,10 +201,10 @@ private:
   Value callLayer(Layer *layer, CallArguments &arguments);
   Value callConversion(DType dtype, CallArguments &arguments);
   /// The value as an argument of a declared type, whose free sizes it binds.
-  Value bindArgument(const ast::Arg &arg, const Value &value, llvm::StringRef function, llvm::SMRange at,
-                     Frame &frame);
-  bool bindShape(const ast::Type *type, llvm::ArrayRef<mlir::AffineExpr> shape, llvm::StringRef what,
-                 llvm::SMRange at, Frame &frame);
+  Value bindArgument(const ast::Arg &arg, const Value &value, llvm::StringRef function,
+                     llvm::SMRange at, Frame &frame);
+  bool bindShape(const ast::Type *type, llvm::ArrayRef<mlir::AffineExpr> shape,
+                 llvm::StringRef what, llvm::SMRange at, Frame &frame);
   std::optional<DType> evaluateDType(const ast::Type *type);
   /// A type all of whose sizes are known to the frame.
   std::optional<std::pair<DType, Shape>> evaluateType(const ast::Type *type);
@@ -214,8 +217,9 @@ private:
   };
   std::vector<ResultDecl> resultsOf(const ast::FnDecl *fn, FileScope *file, Layer *owner);
   /// Matches arguments with names; null where one is left out. False after an error.
-  bool bindNames(CallArguments &arguments, const llvm::Twine &what, llvm::ArrayRef<llvm::StringRef> names,
-                 unsigned required, llvm::SmallVectorImpl<Value *> &into);
+  bool bindNames(CallArguments &arguments, const llvm::Twine &what,
+                 llvm::ArrayRef<llvm::StringRef> names, unsigned required,
+                 llvm::SmallVectorImpl<Value *> &into);
 
   //===--- tensors (ElaborateTensor.cpp) ---===//
 
@@ -234,17 +238,18 @@ private:
   }
   mlir::AffineExpr constantSize(int64_t n) { return mlir::getAffineConstantExpr(n, &context); }
   bool checkElements(llvm::ArrayRef<mlir::AffineExpr> shape, llvm::SMRange where);
-  /// Refuses what needs a function to run in. True inside one.
-  bool needsFunction(llvm::SMRange where);
   mlir::Value build(llvm::StringRef op, mlir::ValueRange operands, llvm::SMRange where,
                     llvm::ArrayRef<mlir::NamedAttribute> attributes = {}, mlir::Type result = {});
   mlir::Value fill(mlir::RankedTensorType type, const Number &number, llvm::SMRange where);
-  mlir::Value broadcast(mlir::Value value, llvm::ArrayRef<mlir::AffineExpr> shape, llvm::SMRange where);
+  mlir::Value broadcast(mlir::Value value, llvm::ArrayRef<mlir::AffineExpr> shape,
+                        llvm::SMRange where);
   std::optional<Shape> broadcastShapes(llvm::ArrayRef<mlir::Value> values, llvm::StringRef what,
                                        llvm::SMRange where);
-  mlir::Value reshape(mlir::Value value, llvm::ArrayRef<mlir::AffineExpr> shape, llvm::SMRange where);
+  mlir::Value reshape(mlir::Value value, llvm::ArrayRef<mlir::AffineExpr> shape,
+                      llvm::SMRange where);
   mlir::Value convert(mlir::Value value, DType dtype, llvm::SMRange where);
-  mlir::Value transpose(mlir::Value value, llvm::ArrayRef<int64_t> permutation, llvm::SMRange where);
+  mlir::Value transpose(mlir::Value value, llvm::ArrayRef<int64_t> permutation,
+                        llvm::SMRange where);
   /// A number as a tensor<f64> of the function.
   mlir::Value runtimeNumber(const Number &number, llvm::SMRange where);
   /// A number as a tensor of a type; null after an error.
@@ -254,8 +259,8 @@ private:
   /// Anything that is a tensor or can become one, alone: whole numbers i32, others f32, bools.
   mlir::Value toTensor(const Value &value, llvm::SMRange where, llvm::StringRef what = "");
   /// Operands of one element type: tensors must agree, numbers follow them.
-  bool unify(llvm::MutableArrayRef<Value> values, llvm::SmallVectorImpl<mlir::Value> &into, llvm::StringRef what,
-             llvm::SMRange where);
+  bool unify(llvm::MutableArrayRef<Value> values, llvm::SmallVectorImpl<mlir::Value> &into,
+             llvm::StringRef what, llvm::SMRange where);
   /// Operands of one element type and shape, broadcast.
   bool unifyShapes(llvm::MutableArrayRef<Value> values, llvm::SmallVectorImpl<mlir::Value> &into,
                    llvm::StringRef what, llvm::SMRange where);
@@ -268,12 +273,16 @@ private:
   Value matmul(mlir::Value a, mlir::Value b, llvm::SMRange where);
   Value power(Value a, Value b, llvm::SMRange where);
   /// An elementwise op of the dialect by its name, on values of any kind.
-  Value elementwise(llvm::StringRef name, llvm::MutableArrayRef<Value> operands, llvm::SMRange where);
-  mlir::Value reduce(llvm::StringRef name, mlir::Value value, llvm::ArrayRef<int64_t> axes, bool keep,
-                     llvm::SMRange where);
-  mlir::Value meanOver(mlir::Value value, llvm::ArrayRef<int64_t> axes, bool keep, llvm::SMRange where);
-  Value indexTensor(mlir::Value value, llvm::ArrayRef<ast::Subscript> subscripts, llvm::SMRange where);
-  /// The part of a tensor that subscripts name: starts, strides and sizes per axis, and the shape that is left.
+  Value elementwise(llvm::StringRef name, llvm::MutableArrayRef<Value> operands,
+                    llvm::SMRange where);
+  mlir::Value reduce(llvm::StringRef name, mlir::Value value, llvm::ArrayRef<int64_t> axes,
+                     bool keep, llvm::SMRange where);
+  mlir::Value meanOver(mlir::Value value, llvm::ArrayRef<int64_t> axes, bool keep,
+                       llvm::SMRange where);
+  Value indexTensor(mlir::Value value, llvm::ArrayRef<ast::Subscript> subscripts,
+                    llvm::SMRange where);
+  /// The part of a tensor that subscripts name: starts, strides and sizes per axis, and the shape
+  /// that is left.
   struct Region {
     Shape starts, sizes, shape;
     llvm::SmallVector<int64_t> strides;
@@ -297,7 +306,8 @@ private:
   static const llvm::StringMap<Builtin> &builtins();
   bool isBuiltin(llvm::StringRef name);
   void collectBuiltins();
-  std::optional<llvm::SmallVector<int64_t>> axesOf(const Value *axis, mlir::Value of, llvm::SMRange where);
+  std::optional<llvm::SmallVector<int64_t>> axesOf(const Value *axis, mlir::Value of,
+                                                   llvm::SMRange where);
   Value callElementwise(llvm::StringRef name, CallArguments &arguments);
   Value callReduction(llvm::StringRef name, CallArguments &arguments);
   Value callArgReduction(llvm::StringRef name, CallArguments &arguments);
@@ -328,15 +338,17 @@ private:
   Value callStopGradient(llvm::StringRef name, CallArguments &arguments);
   Value callGrad(llvm::StringRef name, CallArguments &arguments);
   Value callUnsupported(llvm::StringRef name, CallArguments &arguments);
-  Value reduceLoss(mlir::Value loss, const Value *reduction, llvm::StringRef name, llvm::SMRange where);
-  mlir::Value draw(llvm::StringRef op, mlir::RankedTensorType type, llvm::SMRange where, int64_t low = 0,
-                   int64_t high = 0);
+  Value reduceLoss(mlir::Value loss, const Value *reduction, llvm::StringRef name,
+                   llvm::SMRange where);
+  mlir::Value draw(llvm::StringRef op, mlir::RankedTensorType type, llvm::SMRange where,
+                   int64_t low = 0, int64_t high = 0);
   Value scaledDraw(llvm::StringRef name, const Value *a, const Value *b, DType dtype,
                    llvm::ArrayRef<mlir::AffineExpr> shape, llvm::SMRange where);
 
   //===--- training (ElaborateTrain.cpp) ---===//
 
-  /// The floating-point values that `value` is computed from, through operations that gradients pass.
+  /// The floating-point values that `value` is computed from, through operations that gradients
+  /// pass.
   llvm::DenseSet<mlir::Value> dependencesOf(mlir::Value value);
   llvm::SmallVector<mlir::Value> gradient(mlir::Value value, llvm::ArrayRef<mlir::Value> wanted,
                                           llvm::SMRange where);
@@ -362,13 +374,14 @@ private:
                       llvm::SmallVector<mlir::Value> gradients, llvm::SMRange where);
   bool runOptimizer(Optimizer *optimizer, llvm::ArrayRef<Variable *> variables,
                     llvm::SmallVector<mlir::Value> gradients, llvm::SMRange where);
-  bool clipGradients(Optimizer *optimizer, llvm::MutableArrayRef<mlir::Value> gradients, llvm::SMRange where);
+  bool clipGradients(Optimizer *optimizer, llvm::MutableArrayRef<mlir::Value> gradients,
+                     llvm::SMRange where);
   struct OptimizerParts;
   void collectParts(OptimizerScope &scope, llvm::ArrayRef<ast::Decl *> parts, OptimizerParts &into);
   std::optional<unsigned> findSetting(Optimizer *optimizer, llvm::StringRef name);
   Value settingValue(Optimizer *optimizer, unsigned number, llvm::SMRange where);
-  Variable *slot(Optimizer *optimizer, const std::string &path, DType dtype, llvm::ArrayRef<mlir::AffineExpr> shape,
-                 const Value &initial, ast::Name name = {});
+  Variable *slot(Optimizer *optimizer, const std::string &path, DType dtype,
+                 llvm::ArrayRef<mlir::AffineExpr> shape, const Value &initial, ast::Name name = {});
   void setVariable(Variable *variable, mlir::Value value) {
     function->current[variable] = value;
     function->assigned.insert(variable);
@@ -402,6 +415,7 @@ private:
   FunctionState *function = nullptr;
   bool declaring = false; // evaluates declarations: layers may be made
   unsigned depth = 0;     // of expressions
+  uint64_t steps = 0;     // expressions that were evaluated
   unsigned calls = 0;     // of functions and layers
   uint64_t decidedSettings = 0;
   bool tracksSettings = false; // numbers remember the settings that they come from
@@ -419,13 +433,15 @@ private:
 struct FrameScope {
   Elaborator &elaborator;
   Frame *before;
-  FrameScope(Elaborator &elaborator, Frame &frame) : elaborator(elaborator), before(elaborator.frame) {
+  FrameScope(Elaborator &elaborator, Frame &frame)
+      : elaborator(elaborator), before(elaborator.frame) {
     elaborator.frame = &frame;
   }
   ~FrameScope() { elaborator.frame = before; }
 };
 
-/// The name among \p names that is nearest to a misspelled one, as ": did you mean 'x'?", or nothing.
+/// The name among \p names that is nearest to a misspelled one, as ": did you mean 'x'?", or
+/// nothing.
 std::string didYouMean(llvm::StringRef name, llvm::ArrayRef<llvm::StringRef> names);
 
 /// The hash that names a stream of random numbers: FNV-1a of the path, 32 bits.
@@ -434,9 +450,10 @@ uint32_t streamOf(llvm::StringRef path);
 /// The text of a file of the library (compiler/library), or nothing.
 std::optional<llvm::StringRef> libraryFile(llvm::StringRef name);
 
-/// Checks the names of a whole file, used or not, and what else needs no elaboration: arguments named like members, the
-/// place of `return`.
-void checkNames(const FileScope &file, llvm::ArrayRef<llvm::StringRef> builtins, Diagnostics &diagnostics);
+/// Checks the names of a whole file, used or not, and what else needs no elaboration: arguments
+/// named like members, the place of `return`.
+void checkNames(const FileScope &file, llvm::ArrayRef<llvm::StringRef> builtins,
+                Diagnostics &diagnostics);
 
 } // namespace dlc::language
 

@@ -1,6 +1,6 @@
 //===- Lexer.cpp - text to tokens, with the rule of line ends -*- C++ -*-===//
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
-// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license
+// information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
 
 #include "Lexer.h"
@@ -147,7 +147,8 @@ static bool continuesAfter(Tok kind) {
   }
 }
 
-/// A line that begins with one of these belongs to the one before. Not `-`: it also begins an expression.
+/// A line that begins with one of these belongs to the one before. Not `-`: it also begins an
+/// expression.
 static bool continuesBefore(Tok kind) {
   switch (kind) {
   case Tok::Else:
@@ -165,8 +166,9 @@ static bool continuesBefore(Tok kind) {
   }
 }
 
-/// Reserved words that no expression holds: one at a line's beginning inside `(` or `[` means that a bracket was never
-/// closed. The parser reports it; counting it as closed here keeps the rest of the file readable.
+/// Reserved words that no expression holds: one at a line's beginning inside `(` or `[` means that
+/// a bracket was never closed. The parser reports it; counting it as closed here keeps the rest of
+/// the file readable.
 static bool beginsStatement(Tok kind) {
   switch (kind) {
   case Tok::Fn:
@@ -205,8 +207,8 @@ private:
   void unknown();
   void push(Tok kind, size_t length);
   void error(const char *from, size_t length, const llvm::Twine &message) {
-    diagnostics.error(llvm::SMRange(SMLoc::getFromPointer(from), SMLoc::getFromPointer(from + length)),
-                      message);
+    diagnostics.error(
+        llvm::SMRange(SMLoc::getFromPointer(from), SMLoc::getFromPointer(from + length)), message);
   }
 
   Diagnostics &diagnostics;
@@ -270,7 +272,8 @@ void Lexer::push(Tok kind, size_t length) {
     Tok opening = kind == Tok::RParen     ? Tok::LParen
                   : kind == Tok::RBracket ? Tok::LBracket
                                           : Tok::LBrace;
-    // A `}` closes what was left open inside its block; the parser reports the bracket that is missing.
+    // A `}` closes what was left open inside its block; the parser reports the bracket that is
+    // missing.
     if (kind == Tok::RBrace)
       while (!brackets.empty() && brackets.back().kind != Tok::LBrace)
         brackets.pop_back();
@@ -307,7 +310,8 @@ void Lexer::number() {
   while (tail != end && (llvm::isAlnum(*tail) || *tail == '_'))
     ++tail;
   if (tail != to) {
-    error(from, tail - from, "'" + StringRef(from, tail - from) + "' is neither a number nor a name");
+    error(from, tail - from,
+          "'" + StringRef(from, tail - from) + "' is neither a number nor a name");
     push(Tok::Error, tail - from);
     return;
   }
@@ -315,7 +319,8 @@ void Lexer::number() {
 }
 
 void Lexer::unknown() {
-  unsigned length = std::min<size_t>(llvm::getNumBytesForUTF8(static_cast<llvm::UTF8>(*at)), end - at);
+  unsigned length =
+      std::min<size_t>(llvm::getNumBytesForUTF8(static_cast<llvm::UTF8>(*at)), end - at);
   StringRef text(at, length), rest(at, end - at);
   llvm::StringRef hint = rest.starts_with("&&")   ? ": write 'and'"
                          : rest.starts_with("||") ? ": write 'or'"
@@ -337,16 +342,16 @@ void Lexer::unknown() {
 void Lexer::punctuation() {
   static constexpr std::pair<StringRef, Tok> table[] = {
       // the longest first
-      {"...", Tok::DotDotDot},  {"..", Tok::DotDot},       {"->", Tok::Arrow},
-      {"+=", Tok::PlusAssign},  {"-=", Tok::MinusAssign},  {"*=", Tok::TimesAssign},
-      {"/=", Tok::OverAssign},  {"==", Tok::Equal},        {"!=", Tok::NotEqual},
-      {"<=", Tok::LessEqual},   {">=", Tok::GreaterEqual}, {"**", Tok::StarStar},
-      {"(", Tok::LParen},       {")", Tok::RParen},        {"[", Tok::LBracket},
-      {"]", Tok::RBracket},     {"{", Tok::LBrace},        {"}", Tok::RBrace},
-      {",", Tok::Comma},        {":", Tok::Colon},         {".", Tok::Dot},
-      {"?", Tok::Question},     {"=", Tok::Assign},        {"<", Tok::Less},
-      {">", Tok::Greater},      {"+", Tok::Plus},          {"-", Tok::Minus},
-      {"*", Tok::Star},         {"/", Tok::Slash},         {"%", Tok::Percent},
+      {"...", Tok::DotDotDot}, {"..", Tok::DotDot},       {"->", Tok::Arrow},
+      {"+=", Tok::PlusAssign}, {"-=", Tok::MinusAssign},  {"*=", Tok::TimesAssign},
+      {"/=", Tok::OverAssign}, {"==", Tok::Equal},        {"!=", Tok::NotEqual},
+      {"<=", Tok::LessEqual},  {">=", Tok::GreaterEqual}, {"**", Tok::StarStar},
+      {"(", Tok::LParen},      {")", Tok::RParen},        {"[", Tok::LBracket},
+      {"]", Tok::RBracket},    {"{", Tok::LBrace},        {"}", Tok::RBrace},
+      {",", Tok::Comma},       {":", Tok::Colon},         {".", Tok::Dot},
+      {"?", Tok::Question},    {"=", Tok::Assign},        {"<", Tok::Less},
+      {">", Tok::Greater},     {"+", Tok::Plus},          {"-", Tok::Minus},
+      {"*", Tok::Star},        {"/", Tok::Slash},         {"%", Tok::Percent},
       {"@", Tok::At},
   };
   StringRef rest(at, end - at);
@@ -366,7 +371,8 @@ void Lexer::next() {
     ++at;
   } else if (rest.starts_with("//")) {
     size_t length = std::min(rest.find('\n'), rest.size());
-    // Four slashes draw a line; three document what follows. Documentation stands on lines of its own.
+    // Four slashes draw a line; three document what follows. Documentation stands on lines of its
+    // own.
     bool first = newline || tokens.empty();
     if (rest.starts_with("///") && !rest.starts_with("////") && first) {
       if (!docBegin)

@@ -1,6 +1,6 @@
 //===- Lexer.h - text to tokens, with the rule of line ends -*- C++ -*-===//
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
-// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license
+// information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
 
 #ifndef DLC_COMPILER_FRONTENDS_LANGUAGE_LEXER_H
@@ -30,7 +30,8 @@ llvm::StringRef describe(Tok kind);
 struct Token {
   Tok kind = Tok::End;
   llvm::StringRef text; // points into the buffer
-  llvm::StringRef doc;  // the `///` lines above, as they stand in the buffer; empty when there are none
+  llvm::StringRef
+      doc; // the `///` lines above, as they stand in the buffer; empty when there are none
 
   llvm::SMLoc begin() const { return llvm::SMLoc::getFromPointer(text.data()); }
   llvm::SMLoc end() const { return llvm::SMLoc::getFromPointer(text.data() + text.size()); }
@@ -40,8 +41,9 @@ struct Token {
 /// The text of `///` lines without the slashes, joined by newlines.
 std::string docText(llvm::StringRef lines);
 
-/// All tokens of a buffer; the last one is Tok::End. A Newline token stands where a line's end ends a statement:
-/// nowhere inside `(` or `[`, not after an operator, comma or `=`, not before a line that begins with `else`, `with`,
+/// All tokens of a buffer; the last one is Tok::End. A Newline token stands where a line's end ends
+/// a statement: nowhere inside `(` or `[`, not after an operator, comma or `=`, not before a line
+/// that begins with `else`, `with`,
 /// `->`, `=` or a binary operator other than `-`, and never where it would end nothing.
 /// Errors are reported; a file that is no text gives only Tok::End.
 std::vector<Token> lex(llvm::SourceMgr &sources, unsigned buffer, Diagnostics &diagnostics);

@@ -1,10 +1,10 @@
 //===- Names.cpp - every name is declared, used or not -*- C++ -*-===//
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
-// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license
+// information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
 //
-// Elaboration sees only what a model uses. This walk sees the whole text: names that nothing declares, arguments and
-// locals that take a declared name, `return` in the wrong place.
+// Elaboration sees only what a model uses. This walk sees the whole text: names that nothing
+// declares, arguments and locals that take a declared name, `return` in the wrong place.
 //
 //===----------------------------------------------------------------------===//
 
@@ -60,7 +60,8 @@ private:
 
 } // namespace
 
-void language::checkNames(const FileScope &file, ArrayRef<StringRef> builtins, Diagnostics &diagnostics) {
+void language::checkNames(const FileScope &file, ArrayRef<StringRef> builtins,
+                          Diagnostics &diagnostics) {
   NameChecker(file, builtins, diagnostics).run();
 }
 
@@ -82,8 +83,8 @@ void NameChecker::run() {
           checkExpr(param.initial);
         params[param.name.text] = param.name.range();
         if (param.unknown && !layer->model)
-          diagnostics.error(param.name.range(), "'?' leaves a size to the call of a model; '" + layer->name.text +
-                                                    "' is a layer");
+          diagnostics.error(param.name.range(), "'?' leaves a size to the call of a model; '" +
+                                                    layer->name.text + "' is a layer");
       }
       collectMembers(layer->members, members);
       checkMembers(layer->members);
@@ -204,7 +205,8 @@ void NameChecker::checkFn(const FnDecl *fn, bool isExported) {
   llvm::StringMap<SMRange> names;
   for (const Result &result : fn->results) {
     if (result.name && !names.try_emplace(result.name.text, result.name.range()).second)
-      diagnostics.error(result.name.range(), "the result '" + result.name.text + "' is declared twice");
+      diagnostics.error(result.name.range(),
+                        "the result '" + result.name.text + "' is declared twice");
     if (!result.name && result.type->scalar)
       continue; // a name or a type: elaboration tells
     checkType(result.type, false, false);
@@ -237,9 +239,10 @@ void NameChecker::checkType(const Type *type, bool binds, bool isExported) {
       for (auto &entry : params)
         candidates.push_back(entry.getKey());
       diagnostics
-          .error(name->range,
-                 "the size '" + name->name + "' is not declared in the model" + didYouMean(name->name, candidates))
-          .note(name->range, "a size that is left to the call is a parameter of the model: '" + name->name + " = ?'");
+          .error(name->range, "the size '" + name->name + "' is not declared in the model" +
+                                  didYouMean(name->name, candidates))
+          .note(name->range, "a size that is left to the call is a parameter of the model: '" +
+                                 name->name + " = ?'");
       locals.try_emplace(name->name, name->range);
     }
   }
@@ -249,7 +252,8 @@ void NameChecker::checkType(const Type *type, bool binds, bool isExported) {
 // Statements
 //===----------------------------------------------------------------------===//
 
-/// Names that a body assigns are its locals, wherever in it they are used; names of loop bodies belong to the loop.
+/// Names that a body assigns are its locals, wherever in it they are used; names of loop bodies
+/// belong to the loop.
 void NameChecker::collectLocals(const Block *block) {
   auto target = [&](const Expr *expr) {
     if (auto *name = dyn_cast<NameExpr>(expr))
@@ -366,8 +370,8 @@ bool NameChecker::hasReturn(const Block *block, SMRange &where) {
 
 void NameChecker::findReturns(const Expr *expr, SMRange &found) {
   while (auto *branch = dyn_cast<IfExpr>(expr)) {
-    if (hasReturn(branch->thenBlock, found) || (branch->elseBlock && hasReturn(branch->elseBlock, found)) ||
-        !branch->elseExpr)
+    if (hasReturn(branch->thenBlock, found) ||
+        (branch->elseBlock && hasReturn(branch->elseBlock, found)) || !branch->elseExpr)
       return;
     expr = branch->elseExpr;
   }
@@ -389,7 +393,8 @@ void NameChecker::checkReturns(const Block *block) {
     } else if (auto *expressions = dyn_cast<ExpressionsStmt>(stmt)) {
       for (const Expr *value : expressions->values)
         findReturns(value, where);
-      const IfExpr *branch = expressions->values.size() == 1 ? dyn_cast<IfExpr>(expressions->values[0]) : nullptr;
+      const IfExpr *branch =
+          expressions->values.size() == 1 ? dyn_cast<IfExpr>(expressions->values[0]) : nullptr;
       if (where.isValid() && branch && isLast) {
         for (const Expr *next = branch; branch; branch = next ? dyn_cast<IfExpr>(next) : nullptr) {
           SMRange inner;
@@ -421,11 +426,13 @@ void NameChecker::checkReturns(const Block *block) {
 
 void NameChecker::checkName(StringRef name, SMRange where) {
   static constexpr StringRef known[] = {"training", "pi", "inf", "dl"};
-  if (locals.contains(name) || isDeclared(name) || dtypeNamed(name) || llvm::is_contained(known, name) ||
-      llvm::binary_search(builtins, name))
+  if (locals.contains(name) || isDeclared(name) || dtypeNamed(name) ||
+      llvm::is_contained(known, name) || llvm::binary_search(builtins, name))
     return;
   if (auto loop = ended.find(name); loop != ended.end()) {
-    diagnostics.error(where, "'" + name + "' has no value here: a name of a loop's body ends with each turn")
+    diagnostics
+        .error(where,
+               "'" + name + "' has no value here: a name of a loop's body ends with each turn")
         .note(loop->second, "assigned here; give it a value before the loop");
     return;
   }
@@ -495,12 +502,14 @@ void NameChecker::checkExpr(const Expr *expr) {
     checkExpr(field->base);
     // A name of a module is known without elaboration.
     auto *base = dyn_cast<NameExpr>(field->base);
-    if (!base || locals.contains(base->name) || members.contains(base->name) || params.contains(base->name))
+    if (!base || locals.contains(base->name) || members.contains(base->name) ||
+        params.contains(base->name))
       return;
     StringRef name = field->name.text;
     if (base->name == "dl" && !file.decls.contains("dl")) {
       if (!llvm::binary_search(builtins, name))
-        diagnostics.error(field->name.range(), "no builtin is called '" + name + "'" + didYouMean(name, builtins));
+        diagnostics.error(field->name.range(),
+                          "no builtin is called '" + name + "'" + didYouMean(name, builtins));
       return;
     }
     auto module = file.modules.find(base->name);
@@ -509,7 +518,8 @@ void NameChecker::checkExpr(const Expr *expr) {
     std::vector<StringRef> candidates;
     for (auto &entry : module->second->decls)
       candidates.push_back(entry.getKey());
-    diagnostics.error(field->name.range(), "'" + module->second->ast->path + "' declares no name '" + name + "'" +
+    diagnostics.error(field->name.range(), "'" + module->second->ast->path +
+                                               "' declares no name '" + name + "'" +
                                                didYouMean(name, candidates));
     return;
   }

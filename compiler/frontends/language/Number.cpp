@@ -1,6 +1,6 @@
 //===- Number.cpp - numbers of compile time: exact, real, sizes -*- C++ -*-===//
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
-// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license
+// information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
 
 #include "Number.h"
@@ -44,7 +44,8 @@ Number Number::ofReal(double real) {
 }
 
 /// The terms of a normalized size: a coefficient and factors each.
-static llvm::SmallVector<std::pair<int64_t, llvm::SmallVector<AffineExpr, 4>>> termsOf(AffineExpr size) {
+static llvm::SmallVector<std::pair<int64_t, llvm::SmallVector<AffineExpr, 4>>>
+termsOf(AffineExpr size) {
   llvm::SmallVector<std::pair<int64_t, llvm::SmallVector<AffineExpr, 4>>> terms;
   llvm::SmallVector<AffineExpr> sums{size};
   while (!sums.empty()) {
@@ -142,7 +143,8 @@ static std::pair<double, double> weightOf(AffineExpr size) {
   return {a, 1};
 }
 
-/// Sizes beyond this are numbers of run time: no program needs them as sizes, and coefficients must not overflow.
+/// Sizes beyond this are numbers of run time: no program needs them as sizes, and coefficients must
+/// not overflow.
 static bool fits(AffineExpr a, AffineExpr b, double scale = 1) {
   auto [weight, terms] = weightOf(a);
   auto [weight2, terms2] = weightOf(b);
@@ -150,7 +152,8 @@ static bool fits(AffineExpr a, AffineExpr b, double scale = 1) {
 }
 
 /// A number as numerator and denominator of sizes, if it is exact.
-static optional<std::pair<AffineExpr, int64_t>> asSize(const Number &n, mlir::MLIRContext *context) {
+static optional<std::pair<AffineExpr, int64_t>> asSize(const Number &n,
+                                                       mlir::MLIRContext *context) {
   if (n.isSize())
     return std::make_pair(n.size, n.denominator);
   if (n.kind == Number::Kind::Fraction)
@@ -159,12 +162,14 @@ static optional<std::pair<AffineExpr, int64_t>> asSize(const Number &n, mlir::ML
   if (n.kind == Number::Kind::Real && std::fabs(n.real) < 0x1p30)
     for (int64_t denominator = 1; denominator <= 1 << 20; denominator *= 2)
       if (double scaled = n.real * static_cast<double>(denominator); std::trunc(scaled) == scaled)
-        return std::make_pair(mlir::getAffineConstantExpr(static_cast<int64_t>(scaled), context), denominator);
+        return std::make_pair(mlir::getAffineConstantExpr(static_cast<int64_t>(scaled), context),
+                              denominator);
   return nullopt;
 }
 
 /// a / b where b is one product that divides every term of a, or where both are equal.
-static optional<Number> divideSizes(AffineExpr a, int64_t denominatorA, AffineExpr b, int64_t denominatorB) {
+static optional<Number> divideSizes(AffineExpr a, int64_t denominatorA, AffineExpr b,
+                                    int64_t denominatorB) {
   if (!fits(a, mlir::getAffineConstantExpr(1, a.getContext()), static_cast<double>(denominatorB)))
     return nullopt;
   if (a == b)
@@ -241,7 +246,8 @@ static optional<Number> power(const Number &a, const Number &b) {
     return nullopt;
   if (a.kind == Number::Kind::Fraction && b.kind == Number::Kind::Fraction && exponent &&
       std::abs(*exponent) <= 64 && !(a.numerator == 0 && *exponent < 0)) {
-    Number result = Number::whole(1), base = *exponent < 0 ? Number::fraction(a.denominator, a.numerator) : a;
+    Number result = Number::whole(1),
+           base = *exponent < 0 ? Number::fraction(a.denominator, a.numerator) : a;
     for (int64_t i = 0; i < std::abs(*exponent); ++i)
       result = *fold(Tok::Star, result, base);
     return result;
@@ -309,7 +315,9 @@ optional<Number> language::fold(Tok op, const Number &a, const Number &b) {
   return result;
 }
 
-optional<Number> language::foldNegate(const Number &a) { return fold(Tok::Minus, Number::whole(0), a); }
+optional<Number> language::foldNegate(const Number &a) {
+  return fold(Tok::Minus, Number::whole(0), a);
+}
 
 /// `difference op 0` where the signs of its terms decide it: a dynamic dimension is never negative.
 static optional<bool> compareBySign(Tok op, AffineExpr difference) {
@@ -321,7 +329,8 @@ static optional<bool> compareBySign(Tok op, AffineExpr difference) {
       continue;
     }
     // A quotient or a remainder in a size may be of either sign.
-    if (!llvm::all_of(factors, [](AffineExpr factor) { return llvm::isa<mlir::AffineSymbolExpr>(factor); }))
+    if (!llvm::all_of(factors,
+                      [](AffineExpr factor) { return llvm::isa<mlir::AffineSymbolExpr>(factor); }))
       positive = negative = true;
     (coefficient > 0 ? positive : negative) = true;
   }
@@ -333,9 +342,13 @@ static optional<bool> compareBySign(Tok op, AffineExpr difference) {
   case Tok::NotEqual:
     return above || below ? optional<bool>(true) : nullopt;
   case Tok::Less:
-    return below ? optional<bool>(true) : atLeast && constant >= 0 ? optional<bool>(false) : nullopt;
+    return below                      ? optional<bool>(true)
+           : atLeast && constant >= 0 ? optional<bool>(false)
+                                      : nullopt;
   case Tok::GreaterEqual:
-    return below ? optional<bool>(false) : atLeast && constant >= 0 ? optional<bool>(true) : nullopt;
+    return below                      ? optional<bool>(false)
+           : atLeast && constant >= 0 ? optional<bool>(true)
+                                      : nullopt;
   case Tok::Greater:
     return above ? optional<bool>(true) : atMost && constant <= 0 ? optional<bool>(false) : nullopt;
   case Tok::LessEqual:
@@ -349,7 +362,8 @@ optional<bool> language::foldCompare(Tok op, const Number &a, const Number &b) {
   if (a.isRuntime() || b.isRuntime())
     return nullopt;
   int order; // of a - b
-  if (a.isKnown() && b.isKnown() && (a.kind == Number::Kind::Real || b.kind == Number::Kind::Real)) {
+  if (a.isKnown() && b.isKnown() &&
+      (a.kind == Number::Kind::Real || b.kind == Number::Kind::Real)) {
     double x = a.asDouble(), y = b.asDouble();
     if (std::isnan(x) || std::isnan(y))
       return op == Tok::NotEqual;
@@ -418,11 +432,13 @@ optional<Number> language::foldFunction(llvm::StringRef name, const Number &a) {
             .Case("sigmoid", [](double x) { return 1 / (1 + std::exp(-x)); })
             .Case("silu", [](double x) { return x / (1 + std::exp(-x)); })
             .Case("gelu", [](double x) { return x * 0.5 * (1 + std::erf(x * M_SQRT1_2)); })
-            .Case("softplus", [](double x) { return std::fmax(x, 0) + std::log1p(std::exp(-std::fabs(x))); })
+            .Case("softplus",
+                  [](double x) { return std::fmax(x, 0) + std::log1p(std::exp(-std::fabs(x))); })
             .Default(nullptr);
   if (!f)
     return nullopt;
-  // A whole result of a whole argument (round, sqrt(16)) may be a size again: Real numbers may be that.
+  // A whole result of a whole argument (round, sqrt(16)) may be a size again: Real numbers may be
+  // that.
   Number result = Number::ofReal(f(x));
   result.settings = a.settings;
   return result;

@@ -1,11 +1,13 @@
 //===- Number.h - numbers of compile time: exact, real, sizes -*- C++ -*-===//
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
-// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license
+// information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
 //
-// A number of a program has no type until it meets a tensor. While compiling it is one of four things: a fraction, which
-// `+ - * / %` keep exact; a real number (f64), once a decimal or a function like sqrt is involved; a size, which is a
-// polynomial in the model's dynamic dimensions over a whole number; or a value that is known only when the function runs.
+// A number of a program has no type until it meets a tensor. While compiling it is one of four
+// things: a fraction, which
+// `+ - * / %` keep exact; a real number (f64), once a decimal or a function like sqrt is involved;
+// a size, which is a polynomial in the model's dynamic dimensions over a whole number; or a value
+// that is known only when the function runs.
 //
 //===----------------------------------------------------------------------===//
 
@@ -46,8 +48,8 @@ struct Number {
   bool isZero() const { return isKnown() && asDouble() == 0; }
 };
 
-/// `a op b` for + - * / % and ** (Tok::StarStar) where the result is known while compiling; nothing where it needs a
-/// computation at run time. Division by a known zero is the caller's to refuse.
+/// `a op b` for + - * / % and ** (Tok::StarStar) where the result is known while compiling; nothing
+/// where it needs a computation at run time. Division by a known zero is the caller's to refuse.
 std::optional<Number> fold(Tok op, const Number &a, const Number &b);
 
 /// `a op b` of a comparison where algebra decides it.
@@ -56,7 +58,8 @@ std::optional<bool> foldCompare(Tok op, const Number &a, const Number &b);
 /// `-a`; nothing for a Runtime number.
 std::optional<Number> foldNegate(const Number &a);
 
-/// A function of one number that is known: abs, round, floor, sign exactly, others in f64; nothing for other names.
+/// A function of one number that is known: abs, round, floor, sign exactly, others in f64; nothing
+/// for other names.
 std::optional<Number> foldFunction(llvm::StringRef name, const Number &a);
 
 /// As it reads in a message.

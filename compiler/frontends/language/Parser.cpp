@@ -1,10 +1,11 @@
 //===- Parser.cpp - tokens to a tree -*- C++ -*-===//
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
-// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license
+// information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
 //
-// Recursive descent over the grammar of docs/language.md, one function per rule. After a syntax error `panic` is set:
-// every rule returns at once, up to the statement, member or item that holds the error, which is skipped and left out.
+// Recursive descent over the grammar of docs/language.md, one function per rule. After a syntax
+// error `panic` is set: every rule returns at once, up to the statement, member or item that holds
+// the error, which is skipped and left out.
 //
 //===----------------------------------------------------------------------===//
 
@@ -53,7 +54,8 @@ private:
   bool expect(Tok kind, const llvm::Twine &what = "");
   /// Expects the bracket that closes \p open, which a note shows when it is missing.
   void close(Tok kind, const Token &open);
-  /// After an error inside the brackets of a head, goes on behind them: the body has errors of its own to show.
+  /// After an error inside the brackets of a head, goes on behind them: the body has errors of its
+  /// own to show.
   void leaveBrackets(size_t open);
   Diagnostics::Report *fail(SMRange where, const llvm::Twine &message) {
     if (std::exchange(panic, true))
@@ -208,7 +210,8 @@ void Parser::leaveBrackets(size_t open) {
   }
 }
 
-/// Skips what is left of a statement that held an error: up to the line's end outside of any block that it opens.
+/// Skips what is left of a statement that held an error: up to the line's end outside of any block
+/// that it opens.
 void Parser::synchronize() {
   if (!panic)
     return;
@@ -262,8 +265,9 @@ llvm::ArrayRef<Decl *> Parser::parseItems() {
   if (isWord("language") && peek(1).kind == Tok::Int) {
     take();
     if (peek().text != "1")
-      diagnostics.error(peek().range(), "this compiler knows language 1, the file is written in language " +
-                                            peek().text);
+      diagnostics.error(peek().range(),
+                        "this compiler knows language 1, the file is written in language " +
+                            peek().text);
     take();
     endOfLine();
   }
@@ -457,8 +461,8 @@ bool Parser::missingBrace(const Token &open, bool statements) {
     return false;
   if (braceReported != position)
     diagnostics.error(open.range(), "'{' is never closed")
-        .note(peek().range(), kind == Tok::End ? "the file ends here"
-                                               : describe(kind) + " cannot stand inside");
+        .note(peek().range(),
+              kind == Tok::End ? "the file ends here" : describe(kind) + " cannot stand inside");
   braceReported = position;
   return true;
 }
@@ -578,7 +582,8 @@ Decl *Parser::parseVariable(bool optimizer) {
   if (keep == Keep::Each && !optimizer)
     fail(word.range(), "'each' is state of an optimizer; a layer keeps 'var' and 'state'");
   if (keep == Keep::Each && is(Tok::Colon))
-    fail(peek().range(), "'each' has the shape and type of its variable: write 'each " + name.text + " = value'");
+    fail(peek().range(),
+         "'each' has the shape and type of its variable: write 'each " + name.text + " = value'");
   if (keep == Keep::State && is(Tok::Assign) && !optimizer) {
     auto *frozen = node<FrozenDecl>(word.begin());
     frozen->name = name;
@@ -736,7 +741,8 @@ Type *Parser::parseType() {
       if (is(Tok::DotDotDot)) {
         dims.push_back({take().range(), nullptr});
       } else if (is(Tok::Question)) {
-        fail(peek().range(), "a size that is left to the call is a parameter of the model: 'N = ?'");
+        fail(peek().range(),
+             "a size that is left to the call is a parameter of the model: 'N = ?'");
       } else {
         Expr *size = parseExpr();
         dims.push_back({size->range, size});
@@ -1199,7 +1205,8 @@ Expr *Parser::parseAtom() {
     return inner;
   }
   case Tok::If:
-    fail(peek().range(), "an 'if' that is part of an expression stands in brackets: '(if c { a } else { b })'");
+    fail(peek().range(),
+         "an 'if' that is part of an expression stands in brackets: '(if c { a } else { b })'");
     return errorAt(from);
   case Tok::LBrace:
     fail(peek().range(), "'{' opens a block; it cannot begin an expression");

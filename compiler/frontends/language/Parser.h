@@ -1,6 +1,6 @@
 //===- Parser.h - tokens to a tree -*- C++ -*-===//
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
-// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license
+// information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
 
 #ifndef DLC_COMPILER_FRONTENDS_LANGUAGE_PARSER_H
@@ -13,8 +13,9 @@ namespace dlc::language {
 /// Brackets, blocks, branches and prefixes may nest this deep.
 inline constexpr unsigned nestingLimit = 256;
 
-/// Reads a whole buffer. Syntax errors are reported and the statement that holds one is left out, so that one run shows
-/// several of them; the tree is fit for checking only if nothing was reported.
+/// Reads a whole buffer. Syntax errors are reported and the statement that holds one is left out,
+/// so that one run shows several of them; the tree is fit for checking only if nothing was
+/// reported.
 ast::File *parse(ast::Arena &arena, llvm::SourceMgr &sources, unsigned buffer,
                  Diagnostics &diagnostics);
 

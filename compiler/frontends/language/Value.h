@@ -1,6 +1,6 @@
 //===- Value.h - what an expression means while it is elaborated -*- C++ -*-===//
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
-// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license
+// information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
 
 #ifndef DLC_COMPILER_FRONTENDS_LANGUAGE_VALUE_H
@@ -82,7 +82,8 @@ struct ArrayValue {
   std::vector<int64_t> shape;
   std::vector<double> numbers;
 };
-/// A constant whose value is computed by tensor operations: evaluated again in each function that uses it.
+/// A constant whose value is computed by tensor operations: evaluated again in each function that
+/// uses it.
 struct DeferredValue {
   const ast::Expr *expr;
   FileScope *file;
@@ -112,7 +113,9 @@ public:
   bool isPoison() const { return is<Poison>(); }
   bool isNone() const { return is<NoneValue>(); }
   const Number *number() const { return as<Number>(); }
-  mlir::Value asTensor() const { return is<TensorValue>() ? as<TensorValue>()->value : mlir::Value(); }
+  mlir::Value asTensor() const {
+    return is<TensorValue>() ? as<TensorValue>()->value : mlir::Value();
+  }
   Layer *layer() const { return is<Layer *>() ? *as<Layer *>() : nullptr; }
   const std::vector<Value> *elements() const {
     return is<ListValue>() ? as<ListValue>()->elements.get() : nullptr;
@@ -126,7 +129,7 @@ private:
 struct Variable {
   enum class Kind : uint8_t { Trained, State, Slot, Random };
   Kind kind = Kind::State;
-  std::string path;  // set when the model that holds it is complete
+  std::string path;    // set when the model that holds it is complete
   bool placed = false; // it has a path in the model
   DType dtype = DType::F32;
   Shape shape; // constants
@@ -166,15 +169,16 @@ struct LayerForm {
   llvm::DenseMap<Variable *, mlir::Value> values;
 };
 
-/// A setting of an optimizer. Its value: a number, a function of the count of updates, or an expression that is evaluated
-/// in each step (DeferredValue); anything else is handed on.
+/// A setting of an optimizer. Its value: a number, a function of the count of updates, or an
+/// expression that is evaluated in each step (DeferredValue); anything else is handed on.
 struct Setting {
   llvm::StringRef name;
   Value value;
   llvm::SMRange where;
 };
 
-/// `optim.sgd(lr = 0.1)`: an optimizer with its settings, and the state it has gathered in the model.
+/// `optim.sgd(lr = 0.1)`: an optimizer with its settings, and the state it has gathered in the
+/// model.
 struct Optimizer {
   const ast::OptimizerDecl *decl;
   FileScope *file;

@@ -65,7 +65,6 @@ std::optional<CpuInfo> CpuInfo::forFeatures(llvm::StringRef triple, llvm::String
   info.vectorBits = v4 && !narrow ? 512 : has("avx") ? 256 : 128;
   info.vectorRegisters = v4 ? 32 : 16;
   info.hasFma = has("fma") || v4;
-  info.hasFastMasks = v4;
   // Servers and desktops of the last ten years: Zen 512 KiB, with 512-bit vectors at least 1 MiB
   // (Skylake-X, Zen 4).
   info.l2Bytes = v4 ? 1024 * 1024 : 512 * 1024;

@@ -27,8 +27,6 @@ struct CpuInfo {
   /// Whether a fused multiply-add is one instruction. Without it `math.fma` would become a call
   /// into libm, so the driver refuses such a processor.
   bool hasFma = false;
-  /// Whether loads and stores take a mask at no cost (AVX-512).
-  bool hasFastMasks = false;
   /// Data caches of one core, as schedules assume them; typical of processors with such vectors.
   unsigned l1Bytes = 32 * 1024;
   unsigned l2Bytes = 256 * 1024;

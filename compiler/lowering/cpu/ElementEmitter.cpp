@@ -5,6 +5,7 @@
 #include "compiler/lowering/cpu/ElementEmitter.h"
 #include "dialects/dl/DlExpr.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
@@ -194,6 +195,36 @@ Value ElementEmitter::conditional(OpBuilder &b, Operation *op, const ElementInde
   return from(b, 0, at.dims[axis]);
 }
 
+/// Elements from a function of the module, which ops that differ in scalars alone share.
+Value ElementEmitter::called(OpBuilder &b, GeneratorOpInterface op, Value linear, ValueRange scalars, int64_t lanes) {
+  Location loc = op.getLoc();
+  Type element = memoryType(getElementTypeOrSelf(op->getResult(0).getType()));
+  Type type = lanes == 1 ? element : Type(VectorType::get(lanes, element));
+  std::string name;
+  llvm::raw_string_ostream os(name);
+  os << "dl." << op->getName().stripDialect() << "_" << element << "_" << lanes;
+  SmallVector<IntegerAttr> handed = op.getScalarAttributes();
+  for (NamedAttribute attribute : op->getAttrs())
+    if (auto number = dyn_cast<IntegerAttr>(attribute.getValue()); number && !llvm::is_contained(handed, number))
+      os << "_" << number.getValue();
+  auto module = b.getInsertionBlock()->getParentOp()->getParentOfType<ModuleOp>();
+  auto function = module.lookupSymbol<func::FuncOp>(name);
+  if (!function) {
+    SmallVector<Type> arguments{linear.getType()};
+    llvm::append_range(arguments, scalars.getTypes());
+    OpBuilder outer = OpBuilder::atBlockEnd(module.getBody());
+    function = func::FuncOp::create(outer, loc, name, b.getFunctionType(arguments, type));
+    function.setPrivate();
+    function->setAttr("passthrough", b.getStrArrayAttr({"noinline", "nounwind"}));
+    OpBuilder body = OpBuilder::atBlockEnd(function.addEntryBlock());
+    Value result = op.buildElements(body, loc, {}, function.getArgument(0), function.getArguments().drop_front(), lanes, size);
+    func::ReturnOp::create(body, loc, result);
+  }
+  SmallVector<Value> operands{linear};
+  llvm::append_range(operands, scalars);
+  return func::CallOp::create(b, loc, function, operands).getResult(0);
+}
+
 Value ElementEmitter::element(OpBuilder &b, Value value, const ElementIndex &at, int64_t lanes, Value mask) {
   Location loc = kernel.getLoc();
   if (Value known = available.lookup(value)) {
@@ -223,8 +254,10 @@ Value ElementEmitter::element(OpBuilder &b, Value value, const ElementIndex &at,
     SmallVector<Value> scalars;
     for (Value operand : def->getOperands())
       scalars.push_back(element(b, operand, ElementIndex(), 1, {}));
+    for (IntegerAttr attribute : generator.getScalarAttributes())
+      scalars.push_back(arith::ConstantOp::create(b, loc, b.getIntegerAttr(IntegerType::get(b.getContext(), attribute.getValue().getBitWidth()), attribute.getValue())));
     Value linear = arith::IndexCastOp::create(b, loc, b.getI64Type(), linearIndex(b, loc, cast<RankedTensorType>(value.getType()), at));
-    result = generator.buildElements(b, def->getLoc(), at.dims, linear, scalars, lanes, size);
+    result = generator.isLarge() ? called(b, generator, linear, scalars, lanes) : generator.buildElements(b, def->getLoc(), at.dims, linear, scalars, lanes, size);
   } else {
     assert(lanes == 1 && "an element that depends on where it lies is asked for alone");
     result = conditional(b, def, at);

@@ -54,6 +54,7 @@ public:
 private:
   mlir::Value load(mlir::OpBuilder &b, mlir::Value value, const ElementIndex &at, int64_t lanes, mlir::Value mask);
   mlir::Value moved(mlir::OpBuilder &b, dl::IndexingOpInterface op, const ElementIndex &at, int64_t lanes, mlir::Value mask);
+  mlir::Value called(mlir::OpBuilder &b, dl::GeneratorOpInterface op, mlir::Value linear, mlir::ValueRange scalars, int64_t lanes);
   mlir::Value conditional(mlir::OpBuilder &b, mlir::Operation *op, const ElementIndex &at);
 
   using Key = std::pair<std::vector<void *>, int64_t>;

@@ -42,7 +42,6 @@
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "mlir/IR/BuiltinOps.h"
-#include "mlir/IR/SymbolTable.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/MathExtras.h"
@@ -203,6 +202,7 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
       }
     }
   }
+  assert(usual.mr != 0 && "the usual micro-tile needs more registers than there are");
   if (usual.cycles <= 1.06 * best.cycles + sharedCycles)
     best = usual;
 

@@ -45,7 +45,7 @@ struct GemmOperands {
   mlir::Value m, n, k, batch; ///< index; may be null for sizes that are static
   /// index, in elements; 0 gives every batch entry the same matrix. Null when batch is statically 1.
   mlir::Value lhsBatchStride, rhsBatchStride;
-  mlir::Value workspace;      ///< memref<?xT> of workspaceElements(); null when that is 0
+  mlir::Value workspace; ///< memref<?xT> of workspaceElements(); null when that is 0
 };
 
 /// Receives one vector of Gemm::lanes() consecutive columns of the finished C, and the (batch, row,
