@@ -95,7 +95,8 @@ GlobalVariable *addNote(Module &module, const Blob &description, Constant *&blob
   return note;
 }
 
-/// "folder/m.dl:3" without the folder: the bytes of an artefact don't depend on where its program lies.
+/// "folder/m.dl:3" without the folder: the bytes of an artefact don't depend on where its program
+/// lies.
 /// "<library>/nn.dl:3" is the same everywhere.
 void dropFolder(std::string &location) {
   if (!StringRef(location).starts_with("<"))

@@ -41,7 +41,7 @@ struct GemmShape {
 
 /// The operands of a product, in the function that code is emitted into.
 struct GemmOperands {
-  mlir::Value lhs, rhs;       ///< memref<?xT>, flat
+  mlir::Value lhs, rhs; ///< memref<?xT>, flat
   mlir::Value m, n, k, batch; ///< index; may be null for sizes that are static
   /// index, in elements; 0 gives every batch entry the same matrix. Null when batch is statically 1.
   mlir::Value lhsBatchStride, rhsBatchStride;
