@@ -192,7 +192,7 @@ def Dl_CompareOp : Dl_ElementwiseOp<"compare", [RepeatedInConsumers, SameTypeOpe
   let arguments = (ins Dl_Tensor:$lhs, Dl_Tensor:$rhs, Dl_ComparePredicate:$predicate);
   let results = (outs Dl_BoolTensor:$result);
   let assemblyFormat = "$predicate $lhs `,` $rhs attr-dict `:` type($lhs) `->` type($result)";
-  let scalar = "compare(getPredicate(), lhs, rhs)";
+  let scalar = "compare(getPredicate(), lhs, rhs, isUnsigned(getLhs().getType()))";
   let vjp = ["none", "none"];
 }
 def Dl_SelectOp : Dl_ElementwiseOp<"select", [AllTypesMatch<["whenTrue", "whenFalse", "result"]>]> {

@@ -46,15 +46,21 @@ ScalarExpr operator&(ScalarExpr a, ScalarExpr c) { return {*a.b, a.loc, arith::A
 ScalarExpr operator|(ScalarExpr a, ScalarExpr c) { return {*a.b, a.loc, arith::OrIOp::create(*a.b, a.loc, a.value, c.value)}; }
 ScalarExpr operator!(ScalarExpr a) { return {*a.b, a.loc, arith::XOrIOp::create(*a.b, a.loc, a.value, a.number(1).value)}; }
 
-ScalarExpr compare(ComparePredicate predicate, ScalarExpr a, ScalarExpr c) {
+bool isUnsigned(Type tensor) {
+  Type element = getElementTypeOrSelf(tensor);
+  return element.isUnsignedInteger() || element.isInteger(1);
+}
+ScalarExpr compare(ComparePredicate predicate, ScalarExpr a, ScalarExpr c, bool isUnsigned) {
   if (a.isFloat()) {
     static const arith::CmpFPredicate table[] = {arith::CmpFPredicate::OEQ, arith::CmpFPredicate::UNE, arith::CmpFPredicate::OLT,
                                                  arith::CmpFPredicate::OLE, arith::CmpFPredicate::OGT, arith::CmpFPredicate::OGE};
     return {*a.b, a.loc, arith::CmpFOp::create(*a.b, a.loc, table[static_cast<uint32_t>(predicate)], a.value, c.value)};
   }
-  static const arith::CmpIPredicate table[] = {arith::CmpIPredicate::eq,  arith::CmpIPredicate::ne,  arith::CmpIPredicate::slt,
-                                               arith::CmpIPredicate::sle, arith::CmpIPredicate::sgt, arith::CmpIPredicate::sge};
-  return {*a.b, a.loc, arith::CmpIOp::create(*a.b, a.loc, table[static_cast<uint32_t>(predicate)], a.value, c.value)};
+  static const arith::CmpIPredicate signedTable[] = {arith::CmpIPredicate::eq,  arith::CmpIPredicate::ne,  arith::CmpIPredicate::slt,
+                                                     arith::CmpIPredicate::sle, arith::CmpIPredicate::sgt, arith::CmpIPredicate::sge};
+  static const arith::CmpIPredicate unsignedTable[] = {arith::CmpIPredicate::eq,  arith::CmpIPredicate::ne,  arith::CmpIPredicate::ult,
+                                                       arith::CmpIPredicate::ule, arith::CmpIPredicate::ugt, arith::CmpIPredicate::uge};
+  return {*a.b, a.loc, arith::CmpIOp::create(*a.b, a.loc, (isUnsigned ? unsignedTable : signedTable)[static_cast<uint32_t>(predicate)], a.value, c.value)};
 }
 
 ScalarExpr select(ScalarExpr condition, ScalarExpr whenTrue, ScalarExpr whenFalse) {
@@ -243,7 +249,13 @@ TensorExpr selectFirst(TensorExpr x, TensorExpr y, TensorExpr dy, ArrayRef<int64
   return select(eq(candidates, first), select(eq(candidates, far), back.number(0.0), back), back.number(0.0));
 }
 
-TensorExpr crossEntropyGradient(TensorExpr scores, TensorExpr label, TensorExpr dy) {
+TensorExpr wideLabel(TensorExpr label) {
+  Type element = label.type().getElementType();
+  return element.getIntOrFloatBitWidth() < 32 ? convert(label, label.b->getI32Type()) : label;
+}
+
+TensorExpr crossEntropyGradient(TensorExpr scores, TensorExpr narrowLabel, TensorExpr dy) {
+  TensorExpr label = wideLabel(narrowLabel);
   int64_t last = scores.type().getRank() - 1;
   TensorExpr hit = eq(iota(withElementType(scores.type(), label.type().getElementType()), last, scores), broadcastBack(label, scores, {last}));
   TensorExpr probability = softmax(scores, last);

@@ -37,7 +37,9 @@ ScalarExpr operator|(ScalarExpr a, ScalarExpr c);
 ScalarExpr operator!(ScalarExpr a);
 inline ScalarExpr operator+(ScalarExpr a, double n) { return a + a.number(n); }
 inline ScalarExpr operator*(ScalarExpr a, double n) { return a * a.number(n); }
-ScalarExpr compare(ComparePredicate predicate, ScalarExpr a, ScalarExpr c);
+/// Are the tensor's elements without a sign (bytes, and booleans: false < true)?
+bool isUnsigned(mlir::Type tensor);
+ScalarExpr compare(ComparePredicate predicate, ScalarExpr a, ScalarExpr c, bool isUnsigned = false);
 inline ScalarExpr eq(ScalarExpr a, double n) { return compare(ComparePredicate::eq, a, a.number(n)); }
 inline ScalarExpr lt(ScalarExpr a, double n) { return compare(ComparePredicate::lt, a, a.number(n)); }
 inline ScalarExpr le(ScalarExpr a, double n) { return compare(ComparePredicate::le, a, a.number(n)); }
@@ -126,6 +128,8 @@ inline TensorExpr broadcastBack(TensorExpr small, TensorExpr x, std::initializer
 TensorExpr sumAlong(TensorExpr x, int64_t axis);
 /// dy where x's element is the first along `axes` that equals y, else 0.
 TensorExpr selectFirst(TensorExpr x, TensorExpr y, TensorExpr dy, llvm::ArrayRef<int64_t> axes);
+/// Labels in a type that holds the index of any class.
+TensorExpr wideLabel(TensorExpr label);
 TensorExpr crossEntropyGradient(TensorExpr scores, TensorExpr label, TensorExpr dy);
 
 } // namespace dlc::dl

@@ -512,7 +512,7 @@ Value LogsumexpOp::buildDecomposition(OpBuilder &b) {
   return (largest + log(sum(exp(x - broadcastBack(largest, x, {axis})), axis))).value;
 }
 Value CrossEntropyOp::buildDecomposition(OpBuilder &b) {
-  TensorExpr scores(b, getLoc(), getScores()), label(b, getLoc(), getLabel());
+  TensorExpr scores(b, getLoc(), getScores()), label = wideLabel(TensorExpr(b, getLoc(), getLabel()));
   int64_t last = scores.type().getRank() - 1;
   // The same parts as softmax's decomposition, so that common subexpressions make one pass of both.
   TensorExpr largest = max(scores, last);

@@ -357,6 +357,37 @@ LogicalResult ModelLowering::lower(FuncOp function) {
   return success();
 }
 
+/// Kernels that say the same are one: the layers of predict are those of loss and of step. Functions come after those they name.
+static void shareKernels(ModuleOp module) {
+  llvm::StringMap<func::FuncOp> known;
+  llvm::StringMap<std::string> replaced;
+  auto rename = [&](Operation *op, StringRef attribute) {
+    auto symbol = op->getAttrOfType<FlatSymbolRefAttr>(attribute);
+    if (auto it = replaced.find(symbol.getValue()); it != replaced.end())
+      op->setAttr(attribute, FlatSymbolRefAttr::get(op->getContext(), it->second));
+  };
+  for (auto function : llvm::make_early_inc_range(module.getOps<func::FuncOp>())) {
+    function.walk([&](Operation *op) {
+      if (isa<func::CallOp>(op))
+        rename(op, "callee");
+      else if (isa<func::ConstantOp>(op))
+        rename(op, "value");
+    });
+    if (!function.isPrivate())
+      continue;
+    std::string name = function.getSymName().str(), text;
+    llvm::raw_string_ostream os(text);
+    function.setSymName("kernel");
+    function.print(os, OpPrintingFlags().useLocalScope());
+    function.setSymName(name);
+    auto [it, isNew] = known.try_emplace(text, function);
+    if (isNew)
+      continue;
+    replaced[name] = it->second.getSymName().str();
+    function.erase();
+  }
+}
+
 LogicalResult ModelLowering::run() {
   b.setInsertionPoint(model);
   if (failed(describeVariables()))
@@ -365,7 +396,9 @@ LogicalResult ModelLowering::run() {
     if (failed(lower(function)))
       return failure();
   description.sortFunctions();
+  auto module = model->getParentOfType<ModuleOp>();
   model.erase();
+  shareKernels(module);
   return success();
 }
 

@@ -1,0 +1,387 @@
+#!/usr/bin/env python3
+#===- check_documents.py - what the documents show is what there is -*- Python -*-===#
+# Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#===------------------------------------------------------------------------===#
+"""Checks every fenced block and every link of the project's Markdown pages. A comment on the line above a block says what it is:
+
+    <!-- file: PATH -->       the whole of that file
+    <!-- part of: PATH -->    consecutive lines of that file; a line `…` stands for lines left out
+    <!-- not run: REASON -->  commands that are shown and not run; files of the repository in them must exist
+    <!-- tree -->             a tree of files, which must exist
+    <!-- exits: N -->         the last command of the block ends with that code
+
+Without a comment, by the word after the fence:
+
+    console   `$ command` lines are run, one after the other, and print the lines that follow. `…` stands for any text, alone on its line
+              for any lines. All blocks of a page run in one empty folder that shows the repository's files.
+    sh        shown, not run: as `not run`
+    dl        a program that compiles
+    text, ebnf, and no word: anything
+    other     must have a comment
+
+`--update` writes what commands print now into the pages, where the lines shown hold no `…`. Ends with 'N passed, M failed'.
+"""
+
+import argparse
+import difflib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/*.md", "examples/README.md", "compiler/README.md",
+         "dialects/dl/README.md", "runtime/README.md", "test/README.md", "test/benchmark/README.md", "test/reference/README.md"]
+MARK = re.compile(r"^<!--\s*(file|part of|not run|tree|exits)(?::\s*(.*?))?\s*-->$")
+FENCE = re.compile(r"^(\s*)(```+)\s*([\w+-]*)\s*$")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+GAP = "…"
+LIMIT_S = 300
+
+
+class Block:
+    """A fenced block: the lines first..last (from 0) of its page lie between the fences."""
+
+    def __init__(self, page, first, language, mark, argument):
+        self.page, self.first, self.last, self.language, self.mark, self.argument = page, first, first, language, mark, argument
+        self.lines = []
+
+    def place(self):
+        return f"{self.page}:{self.first}"
+
+
+def read_lines(path):
+    with open(os.path.join(ROOT, path), encoding="utf-8") as file:
+        return file.read().split("\n")
+
+
+def blocks_of(page, lines):
+    """-> the blocks, and the page's lines outside of them"""
+    blocks, prose, open_fence, block = [], [], None, None
+    mark = argument = None
+    for number, line in enumerate(lines):
+        if open_fence is not None:
+            if line.strip() == open_fence:
+                block.last = number
+                blocks.append(block)
+                open_fence = None
+            else:
+                block.lines.append(line[block.indent :] if line[: block.indent].isspace() else line)
+            prose.append("")
+            continue
+        fence = FENCE.match(line)
+        if fence:
+            block = Block(page, number + 1, fence[3], mark, argument)
+            block.indent = len(fence[1])
+            open_fence, mark, argument = fence[2], None, None
+            prose.append("")
+            continue
+        found = MARK.match(line.strip())
+        mark, argument = (found[1], found[2]) if found else (None, None)
+        prose.append(line)
+    if open_fence is not None:
+        raise ValueError(f"{page}:{block.first}: the block has no end")
+    return blocks, prose
+
+
+def line_matches(shown, actual):
+    pattern = ".*".join(re.escape(part) for part in shown.rstrip().split(GAP))
+    return re.fullmatch(pattern, actual.rstrip()) is not None
+
+
+def output_matches(shown, actual):
+    """Lines against lines; a line `…` stands for any number of them."""
+    # places in `actual` that may have been reached after each line of `shown`
+    reached = {0}
+    for line in shown:
+        if line.strip() == GAP:
+            reached = set(range(min(reached), len(actual) + 1)) if reached else reached
+        else:
+            reached = {place + 1 for place in reached if place < len(actual) and line_matches(line, actual[place])}
+    return len(actual) in reached
+
+
+def difference(shown, actual):
+    return "\n".join("    " + line for line in difflib.unified_diff(shown, actual, "shown", "actual", lineterm="", n=2))
+
+
+def dedent(lines):
+    width = min((len(line) - len(line.lstrip()) for line in lines if line.strip()), default=0)
+    return [line[width:].rstrip() for line in lines]
+
+
+def find_part(part, lines, start):
+    """-> the place behind `part` in `lines`, in any indentation, from `start`; None where it is not"""
+    for place in range(start, len(lines) - len(part) + 1):
+        if dedent(lines[place : place + len(part)]) == dedent(part):
+            return place + len(part)
+    return None
+
+
+class Checker:
+    def __init__(self, options):
+        self.options = options
+        self.passed = self.failed = 0
+        self.anchors = {}
+
+    def record(self, place, what, problem=None):
+        if problem is None:
+            self.passed += 1
+            if self.options.verbose:
+                print(f"ok {place}: {what}")
+        else:
+            self.failed += 1
+            print(f"FAILED {place}: {what}: {problem}", flush=True)
+
+    # ---- pages ----
+
+    def page(self, page):
+        lines = read_lines(page)
+        blocks, prose = blocks_of(page, lines)
+        self.links(page, prose)
+        folder = tempfile.mkdtemp(prefix="dlc-docs-")
+        try:
+            for name in os.listdir(ROOT):
+                if not name.startswith(".") and not name.startswith("build"):
+                    os.symlink(os.path.join(ROOT, name), os.path.join(folder, name))
+            os.makedirs(os.path.join(folder, "build"))
+            os.symlink(self.options.bin, os.path.join(folder, "build", "bin"))
+            replaced = {}
+            for block in blocks:
+                new = self.block(block, folder)
+                if new is not None:
+                    replaced[block] = new
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        if self.options.update and replaced:
+            for block in reversed(blocks):
+                if block in replaced:
+                    lines[block.first : block.last] = [(" " * block.indent + line).rstrip() for line in replaced[block]]
+            with open(os.path.join(ROOT, page), "w", encoding="utf-8") as file:
+                file.write("\n".join(lines))
+            print(f"updated {page}")
+
+    def block(self, block, folder):
+        """-> the lines that should stand there instead, or None"""
+        if block.mark == "file":
+            return self.whole_file(block)
+        if block.mark == "part of":
+            return self.part(block)
+        if block.mark == "tree":
+            return self.tree(block)
+        if block.mark == "not run":
+            if not block.argument:
+                self.record(block.place(), "not run", "say why")
+            return self.files_in(block)
+        if block.language == "console":
+            return self.console(block, folder)
+        if block.language in ("sh", "bash"):
+            return self.files_in(block)
+        if block.language == "dl":
+            return self.program(block, folder)
+        if block.language in ("", "text", "ebnf", "mermaid"):
+            return None
+        self.record(block.place(), f"block '{block.language}'", "needs a comment that says which file it is from")
+        return None
+
+    # ---- kinds of blocks ----
+
+    def whole_file(self, block):
+        what = f"is {block.argument}"
+        if not os.path.isfile(os.path.join(ROOT, block.argument)):
+            self.record(block.place(), what, "no such file")
+            return None
+        actual = read_lines(block.argument)
+        if actual and actual[-1] == "":
+            actual.pop()
+        if block.lines == actual:
+            self.record(block.place(), what)
+            return None
+        self.record(block.place(), what, "differs\n" + difference(block.lines, actual))
+        return actual
+
+    def part(self, block):
+        what = f"is part of {block.argument}"
+        if not os.path.isfile(os.path.join(ROOT, block.argument)):
+            self.record(block.place(), what, "no such file")
+            return None
+        lines, place, part = read_lines(block.argument), 0, []
+        for line in [*block.lines, GAP]:
+            if line.strip() != GAP:
+                part.append(line)
+                continue
+            if part:
+                place = find_part(part, lines, place)
+                if place is None:
+                    near = difflib.get_close_matches(part[0].strip(), [text.strip() for text in lines], 1, 0.6)
+                    words = f"; there is '{near[0]}'" if near else ""
+                    self.record(block.place(), what, f"the lines from '{part[0].strip()}' are not there{words}")
+                    return None
+            part = []
+        self.record(block.place(), what)
+        return None
+
+    def tree(self, block):
+        stack = []
+        for line in block.lines:
+            found = re.match(r"^( *)(\S+)", line)
+            if not found:
+                continue
+            depth = len(found[1])
+            if depth > 0 and not re.match(r"^[\w.{},/*-]+$", found[2]) or depth > 20:
+                continue  # a description that goes on
+            while stack and stack[-1][0] >= depth:
+                stack.pop()
+            base = stack[-1][1] if stack else ""
+            for name in self.expand(found[2]):
+                path = os.path.join(base, name)
+                self.record(block.place(), f"{path} exists", None if os.path.exists(os.path.join(ROOT, path)) else "no such file")
+            stack.append((depth, os.path.join(base, found[2].rstrip("/"))))
+        return None
+
+    @staticmethod
+    def expand(name):
+        """a.{h,cpp} -> a.h, a.cpp"""
+        found = re.match(r"^(.*)\{(.*)\}(.*)$", name)
+        return [found[1] + part + found[3] for part in found[2].split(",")] if found else [name]
+
+    def files_in(self, block):
+        for line in block.lines:
+            command = line.split("#")[0]
+            for word in re.findall(r"(?<![\w/.=$-])(?:[\w.-]+/)+[\w.-]+", command):
+                top = word.split("/")[0]
+                if not os.path.exists(os.path.join(ROOT, top)) or top in ("build",):
+                    continue
+                self.record(block.place(), f"{word} exists", None if os.path.exists(os.path.join(ROOT, word)) else "no such file")
+        return None
+
+    def environment(self):
+        return dict(
+            os.environ,
+            PATH=os.pathsep.join([self.options.bin, self.options.shims, *self.options.path, os.environ["PATH"]]),
+            LC_ALL="C.UTF-8",
+        )
+
+    def run(self, command, folder):
+        try:
+            done = subprocess.run(
+                ["bash", "-c", command],
+                cwd=folder,
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=LIMIT_S,
+            )
+        except subprocess.TimeoutExpired:
+            return None, [f"(took more than {LIMIT_S} s)"]
+        text = done.stdout.decode("utf-8", "replace")
+        return done.returncode, text.rstrip("\n").split("\n") if text else []
+
+    def program(self, block, folder):
+        path = os.path.join(folder, "block.dl")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("\n".join(block.lines) + "\n")
+        code, output = self.run("dlc block.dl --emit=dl >block.mlir", folder)
+        self.record(block.place(), "compiles", None if code == 0 else "\n    ".join(["it does not", *output]))
+        return None
+
+    def console(self, block, folder):
+        commands = []  # (lines of the command, lines shown)
+        for line in block.lines:
+            if line.startswith("$ "):
+                commands.append(([line], []))
+            elif commands and not commands[-1][1] and commands[-1][0][-1].endswith("\\"):
+                commands[-1][0].append(line)
+            elif commands:
+                commands[-1][1].append(line)
+            elif line.strip():
+                self.record(block.place(), "console", "does not begin with a command")
+        new = []
+        for number, (command, shown) in enumerate(commands):
+            trailing = []
+            while shown and not shown[-1].strip():
+                trailing.append(shown.pop())
+            words = "\n".join([command[0][2:], *command[1:]])
+            code, actual = self.run(words, folder)
+            expected = int(block.argument) if block.mark == "exits" and number == len(commands) - 1 else 0
+            what = f"`{command[0][2:80]}`"
+            if code != expected:
+                self.record(block.place(), what, "\n    ".join([f"exits with {code}, expected {expected}", *actual]))
+            elif not output_matches(shown, actual):
+                self.record(block.place(), what, "prints something else\n" + difference(shown, actual))
+            else:
+                self.record(block.place(), what)
+            keeps = any(GAP in line for line in shown) or code != expected
+            new += [*command, *(shown if keeps else actual), *trailing]
+        return new if new != block.lines else None
+
+    # ---- links ----
+
+    def anchors_of(self, page):
+        if page not in self.anchors:
+            blocks, prose = blocks_of(page, read_lines(page))
+            found = set()
+            for line in prose:
+                heading = re.match(r"^#+\s+(.*)$", line)
+                if heading:
+                    words = re.sub(r"[^\w\- ]", "", heading[1].lower())
+                    found.add(words.strip().replace(" ", "-"))
+            self.anchors[page] = found
+        return self.anchors[page]
+
+    def links(self, page, prose):
+        for number, line in enumerate(prose):
+            for target in LINK.findall(re.sub(r"`[^`]*`", "", line)):
+                if re.match(r"^[a-z]+:", target):
+                    continue
+                path, _, anchor = target.partition("#")
+                full = os.path.normpath(os.path.join(os.path.dirname(page), path)) if path else page
+                problem = None
+                if not os.path.exists(os.path.join(ROOT, full)):
+                    problem = "no such file"
+                elif anchor and full.endswith(".md") and anchor not in self.anchors_of(full):
+                    problem = f"{full} has no such heading"
+                self.record(f"{page}:{number + 1}", f"link to {target}", problem)
+
+
+def all_pages():
+    import glob
+
+    found = []
+    for pattern in PAGES:
+        found += sorted(glob.glob(os.path.join(ROOT, pattern)))
+    return [os.path.relpath(path, ROOT) for path in found]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pages", nargs="*", metavar="PAGE", help="pages to check, from the root (default: all)")
+    parser.add_argument("--bin", default=os.path.join(ROOT, "build", "bin"), help="folder of dlc, dl-opt and dlrun (default build/bin)")
+    parser.add_argument("--path", action="append", default=[], help="a further folder of programs, e.g. LLVM's")
+    parser.add_argument("--cc", help="the C compiler that `cc` stands for")
+    parser.add_argument("--cxx", help="the C++ compiler that `c++` stands for")
+    parser.add_argument("--update", action="store_true", help="write what commands print now into the pages")
+    parser.add_argument("--verbose", action="store_true")
+    options = parser.parse_args()
+    options.bin = os.path.abspath(options.bin)
+    for name in ("dlc", "dlrun"):
+        if not os.access(os.path.join(options.bin, name), os.X_OK):
+            parser.error(f"no {name} in {options.bin}: build first, or say --bin")
+    with tempfile.TemporaryDirectory(prefix="dlc-docs-cc-") as shims:
+        options.shims = shims
+        for name, program in (("cc", options.cc), ("c++", options.cxx)):
+            if program:
+                os.symlink(shutil.which(program) or program, os.path.join(shims, name))
+        checker = Checker(options)
+        for page in options.pages or all_pages():
+            checker.page(os.path.relpath(os.path.abspath(page), ROOT) if os.path.isabs(page) else page)
+    print(f"{checker.passed} passed, {checker.failed} failed")
+    return 1 if checker.failed or not checker.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
