@@ -125,6 +125,18 @@ static dlrt_status bind(const signature *s, const dlrt_tensor *arguments, uint32
       snprintf(reason, sizeof reason, "rank is %u, not %u", given->rank, desc->rank);
       return mismatch(s, i, given, reason);
     }
+    if (desc->dim && given->data) {
+      /* A size that no shape carries: the number itself. */
+      uint32_t dim = desc->dim - 1u;
+      int64_t number;
+      memcpy(&number, given->data, sizeof number);
+      if (number < 0) {
+        snprintf(reason, sizeof reason, "a size is %lld", (long long)number);
+        return mismatch(s, i, given, reason);
+      }
+      binding->dims[dim] = number;
+      binding->bound |= 1u << dim;
+    }
     for (uint32_t d = 0; d < desc->rank; ++d) {
       uint32_t dim;
       if (given->dims[d] < 0) {

@@ -188,6 +188,8 @@ static bool value(reader *r, const dl_value_desc *value, bool is_argument) {
     return false;
   if (value->dtype >= DL_DTYPE_COUNT || value->rank > DL_MAX_RANK || value->has_default > 1)
     return damaged(r, "unknown element type or rank");
+  if (value->dim && (!is_argument || value->dim > r->blob->dim_count || value->dtype != DL_I64 || value->rank != 0))
+    return damaged(r, "impossible dimension argument");
   if (value->has_default &&
       (!is_argument || value->rank != 0 || !representable(value->dtype, value->default_value)))
     return damaged(r, "impossible default value");

@@ -364,6 +364,10 @@ DLRT_MUST_USE static inline dlrt_status P_write(P_instance *instance, P_variable
       }
     std::vector<std::string> arguments, results;
     for (const ValueDescription &value : function.arguments) {
+      if (value.dim && !dims[*value.dim].empty()) { // the size's own parameter
+        arguments.push_back(dims[*value.dim]);
+        continue;
+      }
       arguments.push_back(names.make(value.name));
       bool scalar = value.dims.empty();
       parameters.push_back((scalar ? "" : "const ") + cType(value.dtype).str() +

@@ -453,6 +453,7 @@ dl_ref writeValues(BlobWriter &writer, ArrayRef<ValueDescription> values) {
     desc.rank = value.dims.size();
     desc.has_default = value.hasDefault;
     desc.default_value = value.defaultValue;
+    desc.dim = value.dim ? *value.dim + 1 : 0;
     desc.dims = writer.reserve<dl_ref>(value.dims.size());
     for (auto [k, dim] : enumerate(value.dims))
       writer.put(desc.dims + k * sizeof(dl_ref), writer.size(dim));

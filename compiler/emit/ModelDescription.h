@@ -76,6 +76,8 @@ struct ValueDescription {
   std::vector<Size> dims;
   bool hasDefault = false;
   double defaultValue = 0;
+  /// Of an i64 scalar that is the value of a dynamic dimension.
+  std::optional<unsigned> dim;
 };
 
 struct BufferDescription {

@@ -41,8 +41,10 @@ LogicalResult Differentiate::expand(GradientOp gradient) {
     // Derivatives flow through floating-point values only.
     bool flows = false;
     for (Value result : op.getResults())
-      if (isa<FloatType>(getElementTypeOrSelf(result.getType())))
-        flows = active.insert(result).second || flows;
+      if (isa<FloatType>(getElementTypeOrSelf(result.getType()))) {
+        active.insert(result); // which may be derived by itself
+        flows = true;
+      }
     if (flows)
       path.push_back(&op);
   }

@@ -89,7 +89,7 @@ typedef struct dl_value_desc {
   uint8_t dtype;
   uint8_t rank;
   uint8_t has_default; /* arguments: may be left out; a scalar then takes default_value */
-  uint8_t reserved;
+  uint8_t dim;         /* arguments: 0, or k + 1 where this i64 scalar is the value of dynamic dimension k, which no tensor carries */
   dl_ref dims;     /* dl_ref[rank], each to a dl_size */
   dl_ref reserved2;
   double default_value;

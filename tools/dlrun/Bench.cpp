@@ -205,6 +205,12 @@ Expected<int> runBench(const BenchOptions &options) {
     std::optional<Array> &array = (*arrays)[i];
     if (!array && argument.hasDefault)
       continue;
+    // A size that no shape carries is an argument under its name.
+    for (const auto &[name, size] : *dims)
+      if (!array && name == argument.name && argument.dims.empty() && argument.dtype == DLRT_I64) {
+        array = Array{argument.dtype, {}, Buffer(sizeof(int64_t))};
+        std::memcpy(array->data.data(), &size, sizeof(int64_t));
+      }
     if (!array) {
       Expected<std::vector<int64_t>> shape =
           argument.isStatic() ? argument.dims : evaluateShape(argument.shape, *dims);

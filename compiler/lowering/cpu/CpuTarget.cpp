@@ -113,6 +113,8 @@ static LogicalResult describeValue(Type type, DictionaryAttr attributes, Locatio
   if (attributes) {
     if (auto name = attributes.getAs<StringAttr>("dl.name"))
       to.name = name.getValue().str();
+    if (auto number = attributes.getAs<IntegerAttr>("dl.dim"))
+      to.dim = number.getInt();
     if (auto number = attributes.getAs<FloatAttr>("dl.default")) {
       to.hasDefault = true;
       to.defaultValue = number.getValueAsDouble();
