@@ -1,2 +1,767 @@
+//===- ProgramsTest.cpp - random programs, compiled and run -*- C++ -*-===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// What fusion, planning and the kernels' loops make of ops that meet in one function: each test is one random function (its seed is its name), with elementwise ops,
+// broadcasts, reductions over any axes, products, moves of elements, draws, conditions, whole numbers, gradients (of gradients, too) and variables that are read and assigned. Its
+// results and what it leaves in its variables are compared with the plain interpreter (Reference.h); to the bit where no operation had to round. Where they differ, the
+// program is made shorter as long as it still fails, and printed.
+
+#include "test/conformance/Compiled.h"
 #include "gtest/gtest.h"
-TEST(X, Y) {}
+#include <cmath>
+#include <random>
+
+using namespace dlc;
+using namespace dlc::test;
+using namespace mlir;
+
+namespace {
+
+constexpr unsigned kPrograms = 160;
+constexpr unsigned kSteps = 22; // at most, in a program
+
+MLIRContext *context() { return &testContext(); }
+AffineExpr c(int64_t n) { return getAffineConstantExpr(n, context()); }
+Location loc() { return UnknownLoc::get(context()); }
+Type i1() { return IntegerType::get(context(), 1); }
+Type i32() { return IntegerType::get(context(), 32); }
+using Sizes = SmallVector<AffineExpr>;
+
+class Random {
+public:
+  explicit Random(uint64_t seed) : engine(seed) {}
+  uint64_t below(uint64_t n) { return engine() % n; }
+  bool chance(unsigned percent) { return below(100) < percent; }
+  double unit() { return static_cast<double>(engine() >> 11) * 0x1p-53; }
+  template <typename Range> auto &&pick(Range &&range) { return range[below(range.size())]; }
+  template <typename T> T pick(std::initializer_list<T> list) { return list.begin()[below(list.size())]; }
+
+private:
+  std::mt19937_64 engine;
+};
+
+/// One random function @f, with its model.
+class Program {
+public:
+  Program(uint64_t seed, unsigned steps);
+
+  struct Input {
+    RankedTensorType type;
+    bool isLabel = false; // of `classes` classes
+    int64_t classes = 0;
+    std::string variable; // empty: an argument
+  };
+  std::vector<Input> inputs;
+  ModelBuilder model{{"N", "M"}};
+  bool hasSpecials, hasGradient = false;
+  FloatType type;
+
+private:
+  Value addInput(RankedTensorType type, int64_t classes = 0);
+  void step();
+  void unary();
+  void binary();
+  void reduce();
+  void move();
+  void product();
+  void composite();
+  void decide();
+  void numbers();
+  void draw();
+  void differentiate();
+  void assign();
+
+  //--- values made so far ---
+  struct Node {
+    Value value;
+    int bits; // of an exact number: more than 20 are too many to go on being exact; 100: not exact
+  };
+  static constexpr int inexact = 100;
+  Node *pickFloat(llvm::function_ref<bool(const Node &)> accept = [](const Node &) { return true; });
+  Value add(Value value, int bits = inexact) {
+    auto tensor = cast<RankedTensorType>(value.getType());
+    (tensor.getElementType().isInteger(1) ? bools : tensor.getElementType().isInteger(32) ? wholes : floats).push_back({value, bits > 20 ? inexact : bits});
+    return value;
+  }
+  Value number(Value like, double n) { return dl::FillOp::create(b, loc(), typeOf(like), n); }
+  Value shrink(Value x, double by) { return dl::MulOp::create(b, loc(), x, number(x, by)); }
+  static RankedTensorType typeOf(Value value) { return cast<RankedTensorType>(value.getType()); }
+  static Sizes sizesOf(Value value) { return dl::sizesOf(value); }
+  RankedTensorType tensor(ArrayRef<AffineExpr> sizes, Type element = {}) { return dl::tensorType(sizes, element ? element : Type(type)); }
+  Sizes pickShape();
+  SmallVector<int64_t> pickAxes(int64_t rank);
+  /// The value under a larger shape, if it can be broadcast to it.
+  Value fit(Value value, ArrayRef<AffineExpr> sizes);
+  bool dependsOn(Value value, Value input);
+
+  Random random;
+  OpBuilder b;
+  Block *block = nullptr;
+  SmallVector<AffineExpr> palette;
+  std::vector<Node> floats, wholes, bools;
+  std::vector<std::pair<Value, Value>> gradients; // input, gradient
+  bool smooth, hasVariables;
+  Value seedArgument;
+};
+
+Program::Program(uint64_t seed, unsigned steps) : random(seed * 7919 + 17), b(context()) {
+  type = random.chance(70) ? FloatType(Float64Type::get(context())) : FloatType(Float32Type::get(context()));
+  smooth = random.chance(40);
+  hasSpecials = !smooth && random.chance(15);
+  hasVariables = random.chance(50);
+  // Three sizes, of which all shapes are made: so shapes meet.
+  palette.push_back(random.chance(75) ? getAffineSymbolExpr(0, context()) : c(random.pick({4, 7, 16})));
+  palette.push_back(random.chance(15) ? getAffineSymbolExpr(1, context()) : c(random.pick({1, 2, 3, 5, 8, 16, 17, 33})));
+  palette.push_back(c(random.pick({1, 2, 4, 9, 16, 20, 40})));
+
+  OpBuilder outer = OpBuilder::atBlockEnd(&model.getModel().getBody().front());
+  auto function = dl::FuncOp::create(outer, loc(), "f", outer.getFunctionType({}, {}));
+  block = &function.getBody().emplaceBlock();
+  b.setInsertionPointToEnd(block);
+  addInput(tensor({getAffineSymbolExpr(0, context()), getAffineSymbolExpr(1, context())}, i1())); // gives the sizes their values
+  for (unsigned i = 0, count = 2 + random.below(3); i < count; ++i)
+    addInput(tensor(pickShape()));
+  for (unsigned i = 0; i < steps; ++i)
+    step();
+  if (random.chance(60))
+    differentiate();
+  if (hasVariables)
+    assign();
+
+  // Results: what nobody reads, and some of the rest.
+  SmallVector<Value> results;
+  for (auto *list : {&floats, &wholes, &bools})
+    for (const Node &node : *list)
+      if (results.size() < 6 && (node.value.use_empty() || random.chance(15)) && !llvm::is_contained(results, node.value) && !isa<BlockArgument>(node.value))
+        results.push_back(node.value);
+  if (random.chance(10)) // an argument or a variable as it is
+    results.push_back(random.pick(floats).value);
+  if (random.chance(5) && !results.empty()) // one value twice
+    results.push_back(results[0]);
+  dl::ReturnOp::create(b, loc(), results);
+  function.setFunctionType(b.getFunctionType(block->getArgumentTypes(), ValueRange(results).getTypes()));
+  for (unsigned i = 0; i < block->getNumArguments(); ++i)
+    function.setArgAttr(i, "dl.name", b.getStringAttr("x" + Twine(i)));
+  for (unsigned i = 0; i < results.size(); ++i)
+    function.setResultAttr(i, "dl.name", b.getStringAttr("y" + Twine(i)));
+}
+
+Value Program::addInput(RankedTensorType of, int64_t classes) {
+  Input input{of, classes > 0, classes, ""};
+  Value value;
+  if (hasVariables && of.hasStaticShape() && of.getElementType() == type && random.chance(70)) {
+    input.variable = "v" + std::to_string(inputs.size());
+    model.addVariable(input.variable, of);
+    OpBuilder start = OpBuilder::atBlockBegin(block);
+    value = dl::ReadOp::create(start, loc(), of, FlatSymbolRefAttr::get(context(), input.variable));
+  } else {
+    value = block->addArgument(of, loc());
+  }
+  inputs.push_back(input);
+  if (!classes && of.getElementType() != b.getI64Type())
+    add(value, 6);
+  return value;
+}
+
+Sizes Program::pickShape() {
+  Sizes sizes;
+  switch (random.below(9)) {
+  case 0: sizes = {palette[0]}; break;
+  case 1: sizes = {palette[1]}; break;
+  case 2: case 3: sizes = {palette[0], palette[1]}; break;
+  case 4: sizes = {palette[0], palette[1], palette[2]}; break;
+  case 5: sizes = {palette[1], palette[2]}; break;
+  case 6: sizes = {palette[2], palette[1]}; break;
+  case 7: sizes = {palette[0], c(1)}; break;
+  case 8: break;
+  }
+  return sizes;
+}
+
+SmallVector<int64_t> Program::pickAxes(int64_t rank) {
+  SmallVector<int64_t> axes;
+  while (axes.empty())
+    for (int64_t axis = 0; axis < rank; ++axis)
+      if (random.chance(45))
+        axes.push_back(axis);
+  return axes;
+}
+
+Program::Node *Program::pickFloat(llvm::function_ref<bool(const Node &)> accept) {
+  // Late values more often: chains grow.
+  for (unsigned attempt = 0; attempt < 12; ++attempt) {
+    size_t index = random.chance(60) && floats.size() > 4 ? floats.size() - 1 - random.below(4) : random.below(floats.size());
+    if (accept(floats[index]))
+      return &floats[index];
+  }
+  return nullptr;
+}
+
+Value Program::fit(Value value, ArrayRef<AffineExpr> sizes) {
+  Sizes have = sizesOf(value);
+  if (llvm::equal(have, sizes))
+    return value;
+  // From the last axis on, or from the first: both readings are broadcasts.
+  SmallVector<int64_t> axes(have.size());
+  bool fromEnd = random.chance(60);
+  int64_t count = have.size(), rank = sizes.size(), place = fromEnd ? rank - 1 : 0;
+  for (int64_t k = 0; k < count; ++k) {
+    int64_t i = fromEnd ? count - 1 - k : k;
+    while (place >= 0 && place < rank && have[i] != sizes[place] && have[i] != c(1))
+      place += fromEnd ? -1 : 1;
+    if (place < 0 || place >= rank)
+      return {};
+    axes[i] = place;
+    place += fromEnd ? -1 : 1;
+  }
+  return dl::BroadcastOp::create(b, loc(), dl::tensorType(sizes, typeOf(value).getElementType()), value, axes);
+}
+
+void Program::step() {
+  switch (random.below(20)) {
+  case 0: case 1: case 2: case 3: return unary();
+  case 4: case 5: case 6: case 7: case 8: return binary();
+  case 9: case 10: case 11: return reduce();
+  case 12: case 13: return move();
+  case 14: case 15: return product();
+  case 16: return composite();
+  case 17: return decide();
+  case 18: return numbers();
+  default: return draw();
+  }
+}
+
+void Program::unary() {
+  Node x = *pickFloat();
+  auto make = [&](auto op, int bits = inexact) { add(decltype(op)::create(b, loc(), x.value).getResult(), bits); };
+  switch (random.below(smooth ? 10 : 16)) {
+  case 0: return make(dl::TanhOp());
+  case 1: return make(dl::SigmoidOp());
+  case 2: return make(dl::GeluOp());
+  case 3: return make(dl::SinOp());
+  case 4: return make(dl::SoftplusOp());
+  case 5: {
+    Value square = dl::MulOp::create(b, loc(), x.value, x.value), positive = dl::AddOp::create(b, loc(), square, number(x.value, 0.5));
+    add(dl::RsqrtOp::create(b, loc(), positive).getResult());
+    return;
+  }
+  case 6: return (void)add(dl::ExpOp::create(b, loc(), dl::TanhOp::create(b, loc(), x.value).getResult()).getResult());
+  case 7: return make(dl::NegOp(), x.bits);
+  case 8: return (void)add(shrink(x.value, random.pick({0.5, 2.0, -0.25})), x.bits + 1);
+  case 9: return (void)add(dl::AddOp::create(b, loc(), x.value, number(x.value, random.pick({0.5, 1.0, -2.0}))).getResult(), x.bits + 1);
+  case 10: case 11: return make(dl::ReluOp(), x.bits);
+  case 12: return make(dl::AbsOp(), x.bits);
+  case 13: return x.bits < inexact ? make(dl::FloorOp(), x.bits) : make(dl::ErfOp());
+  case 14: return x.bits < inexact ? make(dl::SignOp(), 2) : make(dl::SiluOp());
+  case 15: return make(dl::StopGradientOp(), x.bits);
+  }
+}
+
+void Program::binary() {
+  Node x = *pickFloat(), other{{}, 3};
+  Value y;
+  for (unsigned attempt = 0; attempt < 8 && !y; ++attempt) {
+    other = *pickFloat();
+    y = fit(other.value, sizesOf(x.value));
+    if (!y && (y = fit(x.value, sizesOf(other.value))))
+      std::swap(x, other);
+  }
+  if (!y)
+    y = number(x.value, 0.75);
+  int bits = std::max(x.bits, other.bits) + 1, product = x.bits + other.bits;
+  Value a = x.value;
+  if (random.chance(30))
+    std::swap(a, y);
+  auto make = [&](auto op, int bits = inexact) { add(decltype(op)::create(b, loc(), a, y).getResult(), bits); };
+  switch (random.below(smooth ? 7 : 11)) {
+  case 0: case 1: return make(dl::AddOp(), bits);
+  case 2: return make(dl::SubOp(), bits);
+  case 3: case 4: case 5: return make(dl::MulOp(), product);
+  case 6: {
+    Value square = dl::MulOp::create(b, loc(), y, y), positive = dl::AddOp::create(b, loc(), square, number(y, 0.5));
+    add(dl::DivOp::create(b, loc(), a, positive).getResult());
+    return;
+  }
+  case 7: return make(dl::MaximumOp(), bits);
+  case 8: return make(dl::MinimumOp(), bits);
+  default: {
+    // A choice, by the two of them or by what is there.
+    Value condition;
+    for (const Node &node : bools)
+      if (sizesOf(node.value) == sizesOf(a) && random.chance(60))
+        condition = node.value;
+    if (!condition)
+      condition = dl::CompareOp::create(b, loc(), a, y, random.pick({dl::ComparePredicate::lt, dl::ComparePredicate::ge, dl::ComparePredicate::eq}));
+    add(dl::SelectOp::create(b, loc(), a.getType(), condition, a, y).getResult(), bits);
+  }
+  }
+}
+
+void Program::reduce() {
+  Node *found = pickFloat([](const Node &node) { return typeOf(node.value).getRank() > 0; });
+  if (!found)
+    return;
+  Node x = *found;
+  Sizes sizes = sizesOf(x.value);
+  SmallVector<int64_t> axes = pickAxes(sizes.size());
+  Value result;
+  int bits = x.bits;
+  bool isSum = smooth || random.chance(60);
+  if (isSum) {
+    result = dl::SumOp::create(b, loc(), x.value, axes);
+    bits += 8;
+    if (random.chance(50)) {
+      // The mean, with a count that may be known only when called.
+      AffineExpr count = c(1);
+      for (int64_t axis : axes)
+        count = count * sizes[axis];
+      count = dl::normalizeSize(count);
+      RankedTensorType scalar = RankedTensorType::get({}, type);
+      Value n = dl::SizeOp::create(b, loc(), scalar, dl::sizeMap(count, context()));
+      // an empty one is 0, not 0 / 0
+      n = dl::MaximumOp::create(b, loc(), n, dl::FillOp::create(b, loc(), scalar, 1.0));
+      result = dl::DivOp::create(b, loc(), result, dl::BroadcastOp::create(b, loc(), typeOf(result), n, ArrayRef<int64_t>{}));
+      bits = inexact;
+    }
+  } else if (random.chance(50)) {
+    result = random.chance(50) ? dl::MaxOp::create(b, loc(), x.value, axes).getResult() : dl::MinOp::create(b, loc(), x.value, axes).getResult();
+  } else {
+    Value place = random.chance(50) ? dl::ArgmaxOp::create(b, loc(), x.value, axes).getResult() : dl::ArgminOp::create(b, loc(), x.value, axes).getResult();
+    add(place, 10);
+    return;
+  }
+  // Often with the axes kept as 1, as people write it.
+  if (random.chance(40)) {
+    for (int64_t axis : axes)
+      sizes[axis] = c(1);
+    result = dl::ReshapeOp::create(b, loc(), tensor(sizes), result);
+  }
+  add(result, bits);
+  if (random.chance(50))
+    if (Value back = fit(result, sizesOf(x.value)))
+      add(random.chance(50) ? dl::SubOp::create(b, loc(), x.value, back).getResult() : dl::MulOp::create(b, loc(), x.value, back).getResult(), inexact);
+}
+
+void Program::move() {
+  // Of any element type.
+  auto &list = random.chance(75) || wholes.empty() ? floats : random.chance(50) || bools.empty() ? wholes : bools;
+  Node x = random.pick(list);
+  Sizes sizes = sizesOf(x.value);
+  Type element = typeOf(x.value).getElementType();
+  int64_t rank = sizes.size();
+  auto put = [&](Value value) { add(value, x.bits); };
+  switch (random.below(7)) {
+  case 0: {
+    SmallVector<int64_t> permutation = llvm::to_vector(llvm::seq<int64_t>(0, rank));
+    for (int64_t i = rank - 1; i > 0; --i)
+      std::swap(permutation[i], permutation[random.below(i + 1)]);
+    return put(dl::TransposeOp::create(b, loc(), x.value, permutation));
+  }
+  case 1: { // neighbours joined, or a unit axis
+    if (rank >= 2 && random.chance(60)) {
+      int64_t axis = random.below(rank - 1);
+      sizes[axis] = dl::normalizeSize(sizes[axis] * sizes[axis + 1]);
+      sizes.erase(sizes.begin() + axis + 1);
+    } else if (rank < 4) {
+      sizes.insert(sizes.begin() + random.below(rank + 1), c(1));
+    }
+    return put(dl::ReshapeOp::create(b, loc(), dl::tensorType(sizes, element), x.value));
+  }
+  case 2: { // an axis taken apart
+    for (int64_t axis = 0; axis < rank; ++axis)
+      if (auto constant = dyn_cast<AffineConstantExpr>(sizes[axis]); constant && constant.getValue() % 2 == 0 && constant.getValue() > 0) {
+        sizes[axis] = c(constant.getValue() / 2);
+        sizes.insert(sizes.begin() + axis + random.below(2), c(2));
+        return put(dl::ReshapeOp::create(b, loc(), dl::tensorType(sizes, element), x.value));
+      }
+    return;
+  }
+  case 3: case 4: { // a part, or the other way round
+    if (!rank)
+      return;
+    Sizes start(rank, c(0)), part = sizes;
+    SmallVector<int64_t> strides(rank, 1);
+    int64_t axis = random.below(rank);
+    auto constant = dyn_cast<AffineConstantExpr>(sizes[axis]);
+    if (random.chance(35)) {
+      strides[axis] = -1;
+      start[axis] = sizes[axis] - 1;
+    } else if (constant && constant.getValue() >= 3) {
+      int64_t size = constant.getValue(), stride = 1 + random.below(3), first = random.below(size);
+      strides[axis] = stride;
+      start[axis] = c(first);
+      part[axis] = c(1 + random.below((size - first + stride - 1) / stride));
+    } else if (!constant) {
+      if (random.chance(50)) { // without the first
+        start[axis] = c(1);
+        part[axis] = sizes[axis] - 1;
+      } else { // the last
+        start[axis] = sizes[axis] - 1;
+        part[axis] = c(1);
+      }
+    }
+    return put(dl::SliceOp::create(b, loc(), dl::tensorType(part, element), x.value, dl::sizeMap(start, context()), strides));
+  }
+  case 5: { // zeros around, or between
+    if (!rank)
+      return;
+    Sizes start(rank, c(0)), whole = sizes;
+    SmallVector<int64_t> strides(rank, 1);
+    int64_t axis = random.below(rank), before = random.below(3), after = random.below(3);
+    strides[axis] = 1 + random.below(2);
+    start[axis] = c(before);
+    whole[axis] = dl::normalizeSize(sizes[axis] * strides[axis] + before + after);
+    return put(dl::PadOp::create(b, loc(), dl::tensorType(whole, element), x.value, dl::sizeMap(start, context()), strides));
+  }
+  case 6: {
+    if (!rank)
+      return;
+    int64_t axis = random.below(rank);
+    SmallVector<Value> parts{x.value};
+    int bits = x.bits;
+    for (const Node &node : list) {
+      Sizes other = sizesOf(node.value);
+      if (parts.size() == 3 || other.size() != sizes.size() || !random.chance(70))
+        continue;
+      bool matches = true;
+      for (int64_t i = 0; i < rank; ++i)
+        matches &= i == axis || other[i] == sizes[i];
+      if (matches) {
+        parts.push_back(node.value);
+        bits = std::max(bits, node.bits);
+      }
+    }
+    add(dl::ConcatOp::create(b, loc(), parts, axis).getResult(), bits);
+    return;
+  }
+  }
+}
+
+void Program::product() {
+  Node *found = pickFloat([](const Node &node) { return typeOf(node.value).getRank() >= 2; });
+  if (!found)
+    return;
+  Node x = *found;
+  Sizes sizes = sizesOf(x.value);
+  int64_t rank = sizes.size();
+  bool lhsTransposed = random.chance(30), rhsTransposed = random.chance(30);
+  AffineExpr k = sizes[lhsTransposed ? rank - 2 : rank - 1];
+  // With a value that fits, with itself, or with a new input.
+  Value y;
+  int bits = x.bits;
+  for (const Node &node : floats) {
+    Sizes other = sizesOf(node.value);
+    if (static_cast<int64_t>(other.size()) == rank && llvm::equal(ArrayRef(other).drop_back(2), ArrayRef(sizes).drop_back(2)) && other[rhsTransposed ? rank - 1 : rank - 2] == k && random.chance(50)) {
+      y = node.value;
+      bits = x.bits + node.bits + 6;
+    }
+  }
+  if (!y && rank == 2) {
+    AffineExpr n = random.pick(palette);
+    y = addInput(rhsTransposed ? tensor({n, k}) : tensor({k, n}));
+    bits = x.bits + 12;
+  }
+  if (!y) {
+    y = x.value;
+    rhsTransposed = !lhsTransposed;
+    bits = 2 * x.bits + 6;
+  }
+  Value result = dl::MatmulOp::create(b, loc(), x.value, y, lhsTransposed, rhsTransposed);
+  add(shrink(result, 0.125), bits);
+  // The usual tail.
+  if (random.chance(50)) {
+    AffineExpr n = sizesOf(result).back();
+    Value bias = addInput(tensor({n}));
+    Value sum = dl::AddOp::create(b, loc(), floats.end()[-2].value, fit(bias, sizesOf(result)));
+    add(smooth ? dl::TanhOp::create(b, loc(), sum).getResult() : dl::ReluOp::create(b, loc(), sum).getResult(), smooth ? inexact : std::max(bits, 6) + 1);
+  }
+}
+
+void Program::composite() {
+  Node *found = pickFloat([](const Node &node) { return typeOf(node.value).getRank() > 0; });
+  if (!found)
+    return;
+  Value x = found->value;
+  Sizes sizes = sizesOf(x);
+  int64_t axis = random.chance(60) ? sizes.size() - 1 : random.below(sizes.size());
+  switch (random.below(4)) {
+  case 0: return (void)add(dl::SoftmaxOp::create(b, loc(), typeOf(x), x, axis).getResult());
+  case 1: return (void)add(dl::LogSoftmaxOp::create(b, loc(), typeOf(x), x, axis).getResult());
+  case 2: return (void)add(dl::LogsumexpOp::create(b, loc(), x, axis).getResult());
+  default: {
+    auto classes = dyn_cast<AffineConstantExpr>(sizes.back());
+    if (!classes || classes.getValue() < 1)
+      return;
+    Value label = addInput(tensor(ArrayRef(sizes).drop_back(), i32()), classes.getValue());
+    add(dl::CrossEntropyOp::create(b, loc(), x, label).getResult());
+  }
+  }
+}
+
+void Program::decide() {
+  Node *found = pickFloat([](const Node &node) { return node.bits < inexact; });
+  if (!found)
+    return;
+  Node x = *found;
+  Node *other = pickFloat([&](const Node &node) { return node.bits < inexact && sizesOf(node.value) == sizesOf(x.value); });
+  Value y = other && random.chance(50) ? other->value : number(x.value, random.pick({0.0, 0.5, -0.25}));
+  using P = dl::ComparePredicate;
+  Value condition = add(dl::CompareOp::create(b, loc(), x.value, y, random.pick({P::lt, P::le, P::gt, P::ge, P::eq, P::ne})).getResult());
+  for (const Node &node : bools)
+    if (node.value != condition && sizesOf(node.value) == sizesOf(condition) && random.chance(60)) {
+      condition = random.chance(50) ? dl::AndOp::create(b, loc(), condition, node.value).getResult() : dl::OrOp::create(b, loc(), condition, node.value).getResult();
+      break;
+    }
+  if (random.chance(30))
+    condition = dl::NotOp::create(b, loc(), condition);
+  int64_t rank = typeOf(condition).getRank();
+  if (rank && random.chance(40)) {
+    SmallVector<int64_t> axes = pickAxes(rank);
+    condition = random.chance(50) ? dl::AnyOp::create(b, loc(), condition, axes).getResult() : dl::AllOp::create(b, loc(), condition, axes).getResult();
+  }
+  add(condition);
+  if (random.chance(50))
+    add(dl::ConvertOp::create(b, loc(), tensor(sizesOf(condition), random.chance(70) ? Type(type) : i32()), condition).getResult(), 1);
+}
+
+void Program::numbers() {
+  if (wholes.empty() || random.chance(40)) {
+    // The place along an axis, as a number or a whole number.
+    Node x = *pickFloat();
+    Sizes sizes = sizesOf(x.value);
+    if (sizes.empty())
+      return;
+    Value place = dl::IotaOp::create(b, loc(), tensor(sizes, random.chance(50) ? i32() : Type(type)), static_cast<int64_t>(random.below(sizes.size())));
+    add(place, 8);
+    return;
+  }
+  Node x = random.pick(wholes), y = random.pick(wholes);
+  Value fitted = fit(y.value, sizesOf(x.value));
+  if (!fitted)
+    fitted = dl::FillOp::create(b, loc(), typeOf(x.value), int64_t(3));
+  switch (random.below(6)) {
+  case 0: add(dl::AddOp::create(b, loc(), x.value, fitted).getResult(), x.bits + 1); break;
+  case 1: add(dl::MaximumOp::create(b, loc(), x.value, fitted).getResult(), x.bits); break;
+  case 2: add(dl::RemOp::create(b, loc(), x.value, fitted).getResult(), x.bits); break;
+  case 3: add(dl::FloorDivideOp::create(b, loc(), x.value, fitted).getResult(), x.bits); break;
+  case 4: add(dl::CompareOp::create(b, loc(), x.value, fitted, dl::ComparePredicate::lt).getResult()); break;
+  case 5:
+    if (int64_t rank = typeOf(x.value).getRank())
+      add(dl::SumOp::create(b, loc(), x.value, pickAxes(rank)).getResult(), x.bits + 8);
+    break;
+  }
+  if (random.chance(60) && x.bits < 16)
+    add(dl::ConvertOp::create(b, loc(), tensor(sizesOf(x.value)), x.value).getResult(), x.bits);
+}
+
+void Program::draw() {
+  Node x = *pickFloat();
+  RankedTensorType scalar = RankedTensorType::get({}, b.getI64Type());
+  if (!seedArgument)
+    seedArgument = addInput(scalar);
+  Value call = dl::FillOp::create(b, loc(), scalar, static_cast<int64_t>(random.below(100)));
+  uint32_t stream = random.below(1000);
+  // Dropout, and noise.
+  if (random.chance(60)) {
+    Value u = dl::UniformOp::create(b, loc(), typeOf(x.value), seedArgument, call, stream);
+    Value keep = dl::CompareOp::create(b, loc(), u, number(u, 0.25), dl::ComparePredicate::ge);
+    Value kept = dl::SelectOp::create(b, loc(), x.value.getType(), keep, shrink(x.value, 2), number(x.value, 0));
+    add(kept, x.bits + 1);
+  } else {
+    Value noise = dl::NormalOp::create(b, loc(), typeOf(x.value), seedArgument, call, stream);
+    add(dl::AddOp::create(b, loc(), x.value, shrink(noise, 0.125)).getResult());
+  }
+}
+
+/// Does a derivative flow from the value back to the input?
+bool Program::dependsOn(Value value, Value input) {
+  SmallVector<Value> work{value};
+  DenseSet<Value> seen;
+  while (!work.empty()) {
+    Value at = work.pop_back_val();
+    if (at == input)
+      return true;
+    Operation *def = at.getDefiningOp();
+    if (!def || !seen.insert(at).second || isa<dl::FloorOp, dl::SignOp, dl::StopGradientOp, dl::RoundOp>(def))
+      continue;
+    for (Value operand : def->getOperands())
+      if (isa<FloatType>(getElementTypeOrSelf(operand.getType())))
+        work.push_back(operand);
+  }
+  return false;
+}
+
+void Program::differentiate() {
+  for (unsigned order = 0; order < (smooth && random.chance(30) ? 2 : 1); ++order) {
+    Value x = pickFloat()->value;
+    if (random.chance(50))
+      x = dl::MulOp::create(b, loc(), x, x);
+    Value loss = dl::SumOp::create(b, loc(), x, llvm::to_vector(llvm::seq<int64_t>(0, typeOf(x).getRank())));
+    SmallVector<Value> wrt;
+    // Inputs, and sometimes a value on the way.
+    for (const Node &node : floats) {
+      bool isInput = isa<BlockArgument>(node.value) || node.value.getDefiningOp<dl::ReadOp>();
+      if ((isInput ? random.chance(80) : random.chance(4)) && node.value != x && dependsOn(loss, node.value))
+        wrt.push_back(node.value);
+    }
+    if (wrt.empty())
+      return;
+    hasGradient = true;
+    auto gradient = dl::GradientOp::create(b, loc(), loss, wrt);
+    add(loss);
+    for (auto [input, result] : llvm::zip(wrt, gradient.getResults())) {
+      add(result);
+      gradients.push_back({input, result});
+    }
+  }
+}
+
+void Program::assign() {
+  std::vector<std::pair<std::string, Value>> updates;
+  for (const Input &input : inputs) {
+    if (input.variable.empty() || random.chance(15))
+      continue;
+    Value read;
+    for (auto op : block->getOps<dl::ReadOp>())
+      if (op.getVariable() == input.variable)
+        read = op.getResult();
+    // The step of a training, another variable as it is (a swap, perhaps), or any value of the type.
+    Value value;
+    for (auto [of, gradient] : gradients)
+      if (of == read && random.chance(75))
+        value = dl::SubOp::create(b, loc(), read, shrink(gradient, 0.0625));
+    SmallVector<Value> candidates;
+    for (const Node &node : floats)
+      if (typeOf(node.value) == input.type)
+        candidates.push_back(node.value);
+    if (!value)
+      value = random.pick(candidates);
+    updates.push_back({input.variable, value});
+  }
+  for (auto &[variable, value] : updates)
+    dl::AssignOp::create(b, loc(), FlatSymbolRefAttr::get(context(), variable), value);
+}
+
+//===--- running ---===//
+
+Array drawInput(const Program::Input &input, Random &random, ArrayRef<int64_t> dims, bool hasSpecials) {
+  Array array;
+  array.element = input.type.getElementType();
+  array.dims = evaluateShape(input.type, dims);
+  array.values.resize(array.count());
+  array.exact = true;
+  for (double &value : array.values) {
+    if (input.isLabel)
+      value = random.chance(15) ? -100 : random.below(input.classes);
+    else if (array.element.isInteger(1))
+      value = random.below(2);
+    else if (isa<IntegerType>(array.element))
+      value = random.below(100000);
+    else if (hasSpecials && random.chance(6))
+      value = random.pick({std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity(), -0.0});
+    else // multiples of 1/16: sums and products of some are exact
+      value = (static_cast<double>(random.below(65)) - 32) / 16;
+  }
+  return array;
+}
+
+enum class Outcome { Same, Unstable, Different };
+
+/// Runs the program of a seed and compares; says what differs.
+Outcome runProgram(uint64_t seed, unsigned steps, StringRef target, std::string &what) {
+  Program program(seed, steps);
+  ModuleOp module = program.model.getModule();
+  OwningOpRef<ModuleOp> plain = program.model.differentiated();
+  if (!plain) {
+    what = "does not differentiate: " + takeDiagnostics();
+    return Outcome::Different;
+  }
+  std::string error;
+  // Tasks are split among threads, and their number decides nothing.
+  unsigned threads = 1 + seed % 2;
+  std::unique_ptr<Compiled> compiled = Compiled::make(module, target, error, threads);
+  if (!compiled) {
+    what = "does not compile: " + error;
+    return Outcome::Different;
+  }
+  Random random(seed);
+  std::vector<std::vector<int64_t>> calls{{4, 3}, {1, 1}, {19, 6}};
+  if (seed % 8 == 0)
+    calls.push_back({1200, 6}); // more than one task
+  std::map<std::string, Array> variables;
+  bool isStable = false;
+  for (const std::vector<int64_t> &dims : calls) {
+    for (unsigned attempt = 0; attempt < 4; ++attempt) {
+      std::vector<Array> arguments;
+      for (const Program::Input &input : program.inputs) {
+        Array array = drawInput(input, random, dims, program.hasSpecials);
+        if (input.variable.empty())
+          arguments.push_back(array);
+        else
+          variables[input.variable] = array;
+      }
+      for (auto &[name, array] : variables)
+        compiled->write(name, array);
+      std::map<std::string, Array> expectedVariables = variables;
+      Reference reference(findFunction(*plain, "f"), dims);
+      std::vector<Array> expected = reference.run(arguments, &expectedVariables), actual = compiled->call("f", arguments, error);
+      if (!error.empty()) {
+        what = "the call fails: " + error;
+        return Outcome::Different;
+      }
+      if (reference.isUnstable || reference.largest > 1e6)
+        continue;
+      isStable = true;
+      double tolerance = program.type.isF32() ? 4e-5 : 1e-10, scale = std::max(1.0, reference.largest);
+      auto compare = [&](const Array &a, const Array &e, const std::string &name) {
+        std::string text = difference(a, e, e.exact || !isa<FloatType>(e.element) ? 0 : tolerance, scale);
+        if (!text.empty() && what.empty())
+          what = name + " with N = " + std::to_string(dims[0]) + ", M = " + std::to_string(dims[1]) + ": " + text;
+      };
+      for (auto [i, a, e] : llvm::zip_equal(llvm::seq<size_t>(0, expected.size()), actual, expected))
+        compare(a, e, "result " + std::to_string(i));
+      for (auto &[name, e] : expectedVariables)
+        compare(compiled->read(name, e), e, "variable " + name);
+      if (!what.empty())
+        return Outcome::Different;
+      break;
+    }
+  }
+  return isStable ? Outcome::Same : Outcome::Unstable;
+}
+
+std::string textOf(uint64_t seed, unsigned steps) {
+  Program program(seed, steps);
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  program.model.getModel().print(os);
+  return text;
+}
+
+class ProgramTest : public testing::TestWithParam<unsigned> {};
+
+TEST_P(ProgramTest, IsWhatTheInterpreterSays) {
+  unsigned seed = GetParam(), steps = 2 + seed % kSteps;
+  // One level in turn; Ops runs all on both.
+  std::vector<std::string> targets = targetsUnderTest();
+  std::string target = targets[seed / 2 % targets.size()], what;
+  Outcome outcome = runProgram(seed, steps, target, what);
+  if (outcome == Outcome::Unstable)
+    GTEST_SKIP() << "an op jumps too near to a number that is rounded";
+  if (outcome == Outcome::Same)
+    return;
+  // The shortest program that fails.
+  for (unsigned fewer = 0; fewer < steps; ++fewer) {
+    std::string other;
+    if (runProgram(seed, fewer, target, other) == Outcome::Different) {
+      steps = fewer;
+      what = other;
+      break;
+    }
+  }
+  ADD_FAILURE() << "seed " << seed << ", " << steps << " steps, " << target << ": " << what << "\n" << textOf(seed, steps);
+}
+INSTANTIATE_TEST_SUITE_P(Seed, ProgramTest, testing::Range(0u, kPrograms), testing::PrintToStringParamName());
+
+} // namespace

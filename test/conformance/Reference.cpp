@@ -102,13 +102,12 @@ static double granularity(ArrayRef<double> values) {
   }
   return smallest;
 }
-static bool allFinite(ArrayRef<double> values) {
-  return llvm::all_of(values, [](double v) { return std::isfinite(v); });
-}
+/// Of the finite ones: infinities and NaN come out the same in any order.
 static double sumOfMagnitudes(ArrayRef<double> values) {
   double sum = 0;
   for (double value : values)
-    sum += std::fabs(value);
+    if (std::isfinite(value))
+      sum += std::fabs(value);
   return sum;
 }
 /// Sums of magnitude up to `total` of multiples of `unit` need no rounding.
@@ -199,7 +198,9 @@ static const llvm::StringMap<Formula> &formulas() {
 
 /// Did computing `result` need no rounding?
 static bool isExactResult(StringRef name, const double *x, double result, Type element) {
-  if (!std::isfinite(result) || result != roundTo(result, element))
+  if (!std::isfinite(result))
+    return true;
+  if (result != roundTo(result, element))
     return false;
   if (name == "dl.add" || name == "dl.sub") {
     double a = x[0], b = name == "dl.add" ? x[1] : -x[1], s = a + b, t = s - a;
@@ -452,7 +453,7 @@ static const llvm::StringMap<Evaluate> &evaluators() {
        }},
       {"dl.sum",
        [](Operation *op, Ops x, Sizes, Array &result) {
-         result.exact = (x[0].exact || !isFloat(result.element)) && allFinite(x[0].values);
+         result.exact = x[0].exact || !isFloat(result.element);
          double unit = granularity(x[0].values);
          reduce(op, x[0], result, [&](ArrayRef<double> values) {
            result.exact &= fits(sumOfMagnitudes(values), unit, result.element);
@@ -513,8 +514,8 @@ static const llvm::StringMap<Evaluate> &evaluators() {
            }
            result.values[numberOf(result.dims, index)] = isF32 ? sum32 : sum;
          });
-         auto largest = [](const Array &a) { return std::accumulate(a.values.begin(), a.values.end(), 0.0, [](double m, double v) { return std::max(m, std::fabs(v)); }); };
-         result.exact = x[0].exact && x[1].exact && allFinite(result.values) &&
+         auto largest = [](const Array &a) { return std::accumulate(a.values.begin(), a.values.end(), 0.0, [](double m, double v) { return std::isfinite(v) ? std::max(m, std::fabs(v)) : m; }); };
+         result.exact = x[0].exact && x[1].exact &&
                         fits(steps * largest(x[0]) * largest(x[1]), granularity(x[0].values) * granularity(x[1].values), result.element);
        }},
       {"dl.softmax",

@@ -13,14 +13,16 @@
 
 Without a comment, by the word after the fence:
 
-    console   `$ command` lines are run, one after the other, and print the lines that follow. `…` stands for any text, alone on its line
+    console   `$ command` lines are run, one after the other, and print the lines that follow; `$ NAME=VALUE` sets a variable for them. `…` stands for any text, alone on its line
               for any lines. All blocks of a page run in one empty folder that shows the repository's files.
     sh        shown, not run: as `not run`
     dl        a program that compiles
     text, ebnf, and no word: anything
     other     must have a comment
 
-`--update` writes what commands print now into the pages, where the lines shown hold no `…`. Ends with 'N passed, M failed'.
+The table of ops in README.md, between its two markers, is compared with the dialect's records.
+
+`--update` writes that table and what commands print now into the pages, the latter where the lines shown hold no `…`. Ends with 'N passed, M failed'.
 """
 
 import argparse
@@ -35,6 +37,8 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/*.md", "examples/README.md", "compiler/README.md",
          "dialects/dl/README.md", "runtime/README.md", "test/README.md", "test/benchmark/README.md", "test/reference/README.md"]
+OPS_BEGIN, OPS_END = "<!-- ops: begin (written by test/docs/check_documents.py --update) -->", "<!-- ops: end -->"
+OP_FILES = ["dialects/dl/DlElementwiseOps.td", "dialects/dl/DlTensorOps.td"]
 MARK = re.compile(r"^<!--\s*(file|part of|not run|tree|exits)(?::\s*(.*?))?\s*-->$")
 FENCE = re.compile(r"^(\s*)(```+)\s*([\w+-]*)\s*$")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -121,6 +125,41 @@ def find_part(part, lines, start):
     return None
 
 
+def ops_table():
+    """-> lines: the ops of the dialect by the sections of their files, and whether they have a gradient"""
+    classes, rows = {}, []
+    for path in OP_FILES:
+        section, sections, lines = "elements", {}, iter(read_lines(path))
+        for line in lines:
+            heading = re.match(r"^// ---- (.*?) ----$", line)
+            if heading:
+                section = heading[1].split(":")[0]
+            found = re.match(r"^(class|def) (Dl_\w+)", line)
+            if not found:
+                continue
+            words = line
+            while words.count("{") != words.count("}") or words.rstrip()[-1] not in "};":
+                words += "\n" + next(lines)
+            bases = re.findall(r"\b(Dl_\w+Op)\b", words.split("{")[0])
+            formulas = re.search(r"let vjp = \[(.*?)\];", words, re.S)
+            differentiable = None
+            if formulas:
+                differentiable = any(formula != "none" for formula in re.findall(r'"((?:[^"]|\n)*?)"', formulas[1]))
+            elif "DifferentiableOpInterface" in words:
+                differentiable = True
+            else:
+                differentiable = next((classes[base] for base in bases[1:] if classes.get(base) is not None), None)
+            classes[found[2]] = differentiable
+            name = re.search(r'<"([a-z_0-9]+)"', words)
+            if found[1] == "def" and name and found[2].endswith("Op"):
+                sections.setdefault(section, ([], []))[0 if differentiable else 1].append(name[1])
+        for section, (with_gradient, without) in sections.items():
+            for names, words in ((with_gradient, "yes"), (without, "none")):
+                if names:
+                    rows.append(f"| {section} | {', '.join(f'`{name}`' for name in names)} | yes | {words} |")
+    return ["| | ops | forward | gradient |", "|---|---|---|---|", *rows]
+
+
 class Checker:
     def __init__(self, options):
         self.options = options
@@ -141,6 +180,7 @@ class Checker:
     def page(self, page):
         lines = read_lines(page)
         blocks, prose = blocks_of(page, lines)
+        self.settings = {}
         self.links(page, prose)
         folder = tempfile.mkdtemp(prefix="dlc-docs-")
         try:
@@ -150,6 +190,8 @@ class Checker:
             os.makedirs(os.path.join(folder, "build"))
             os.symlink(self.options.bin, os.path.join(folder, "build", "bin"))
             replaced = {}
+            if OPS_BEGIN in lines:
+                self.ops(page, lines)
             for block in blocks:
                 new = self.block(block, folder)
                 if new is not None:
@@ -163,6 +205,16 @@ class Checker:
             with open(os.path.join(ROOT, page), "w", encoding="utf-8") as file:
                 file.write("\n".join(lines))
             print(f"updated {page}")
+
+    def ops(self, page, lines):
+        first, last = lines.index(OPS_BEGIN) + 1, lines.index(OPS_END)
+        shown, actual = [line for line in lines[first:last] if line], ops_table()
+        same = shown == actual
+        self.record(f"{page}:{first}", "the table of ops", None if same else "differs\n" + difference(shown, actual))
+        if self.options.update and not same:
+            with open(os.path.join(ROOT, page), "w", encoding="utf-8") as file:
+                file.write("\n".join([*lines[:first], "", *actual, "", *lines[last:]]))
+            sys.exit(f"updated the table of ops in {page}; run again")
 
     def block(self, block, folder):
         """-> the lines that should stand there instead, or None"""
@@ -261,6 +313,7 @@ class Checker:
     def environment(self):
         return dict(
             os.environ,
+            **self.settings,
             PATH=os.pathsep.join([self.options.bin, self.options.shims, *self.options.path, os.environ["PATH"]]),
             LC_ALL="C.UTF-8",
         )
@@ -306,6 +359,11 @@ class Checker:
             while shown and not shown[-1].strip():
                 trailing.append(shown.pop())
             words = "\n".join([command[0][2:], *command[1:]])
+            setting = re.fullmatch(r"([A-Z_]+)=(\S+)", words)
+            if setting:  # for the commands that follow on the page
+                self.settings[setting[1]] = setting[2]
+                new += [*command, *shown, *trailing]
+                continue
             code, actual = self.run(words, folder)
             expected = int(block.argument) if block.mark == "exits" and number == len(commands) - 1 else 0
             what = f"`{command[0][2:80]}`"
@@ -373,7 +431,7 @@ def main():
             parser.error(f"no {name} in {options.bin}: build first, or say --bin")
     with tempfile.TemporaryDirectory(prefix="dlc-docs-cc-") as shims:
         options.shims = shims
-        for name, program in (("cc", options.cc), ("c++", options.cxx)):
+        for name, program in (("cc", options.cc), ("c++", options.cxx), ("python3", sys.executable)):
             if program:
                 os.symlink(shutil.which(program) or program, os.path.join(shims, name))
         checker = Checker(options)

@@ -108,7 +108,8 @@ def relative_error(actual, expected, elementwise):
 
 
 class Tools:
-    def __init__(self, folder, work):
+    def __init__(self, folder, work, march=""):
+        self.march = march
         self.dlc, self.dlrun, self.work = os.path.join(folder, "dlc"), os.path.join(folder, "dlrun"), work
 
     def compile(self, case, real, folder=""):
@@ -124,7 +125,8 @@ class Tools:
         artefact = os.path.join(self.work, folder, f"{case.name}.{real}.so")
         os.makedirs(os.path.dirname(artefact), exist_ok=True)
         defines = [word for name, value in case.defines.items() for word in ("-D", f"{name}={value}")]
-        run(self.dlc, program, "-o", artefact, *defines, *(["--float=f64"] if real == "f64" else []))
+        options = [*(["--float=f64"] if real == "f64" else []), *([f"-march={self.march}"] if self.march else [])]
+        run(self.dlc, program, "-o", artefact, *defines, *options)
         return artefact
 
     def call(self, artefact, function, inputs, real, results=(), options=()):
@@ -409,6 +411,7 @@ def main():
     parser.add_argument("--bin", default=os.path.join(root, "build", "bin"), help="folder of dlc and dlrun")
     parser.add_argument("--filter", default="*", help="only cases whose names match, e.g. 'two_*'")
     parser.add_argument("--float", choices=("f64", "f32"), action="append", help="only this precision")
+    parser.add_argument("--march", default="", help="compile for this processor instead of the machine's")
     parser.add_argument("--verbose", action="store_true", help="a line for every comparison")
     options = parser.parse_args()
     reals = options.float or ["f64", "f32"]
@@ -417,7 +420,7 @@ def main():
     with np.load(suite.FIGURES) as stored:
         figures = {name: stored[name] for name in stored.files}
     with tempfile.TemporaryDirectory(prefix="dlc-reference-") as work:
-        tools = Tools(os.path.abspath(options.bin), work)
+        tools = Tools(os.path.abspath(options.bin), work, options.march)
         for program in (tools.dlc, tools.dlrun):
             if not os.access(program, os.X_OK):
                 print(f"run_reference: no program {program}; build first, or say --bin", file=sys.stderr)
