@@ -259,12 +259,10 @@ bool Fuser::tryMerge(Group *producer, Group *consumer) {
   Group merged;
   if (!mergedShape(*producer, *consumer, merged))
     return false;
-  // Ops whose element is not a function of the elements at hand stand at the head of a kernel.
-  if (merged.kind != Group::Loop || true)
-    if (llvm::any_of(consumer->ops, [](Operation *op) {
-          return !isa<ElementwiseOpInterface, ReductionOpInterface, ContractionOpInterface>(op);
-        }))
-      return false;
+  // Ops whose element is not a function of the elements at hand stand at the head of a kernel, and in none that is a product's: its epilogue works in vectors.
+  auto needsTheHead = [](Operation *op) { return !isa<ElementwiseOpInterface, ReductionOpInterface, ContractionOpInterface>(op); };
+  if (llvm::any_of(consumer->ops, needsTheHead) || (merged.kind == Group::Gemm && llvm::any_of(producer->ops, needsTheHead)))
+    return false;
   if (merged.kind == Group::Gemm && consumer->kind == Group::Gemm) {
     // What feeds the epilogue of a product may join it, what feeds the product may not.
     for (Operation *op : consumer->ops)

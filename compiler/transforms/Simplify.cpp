@@ -153,6 +153,16 @@ struct SumOverUnits : OpRewritePattern<SumOp> {
   }
 };
 
+/// Is a gradient still to be taken in a value that is computed here? Algebra could lead the dependence around such a value, and two equal values would become one.
+bool derivesInLocals(FuncOp function) {
+  bool found = false;
+  function.walk([&](GradientOp gradient) {
+    for (Value wrt : gradient.getWrt())
+      found |= !isa<BlockArgument>(wrt) && !wrt.getDefiningOp<ReadOp>();
+  });
+  return found;
+}
+
 struct Simplify : impl::SimplifyBase<Simplify> {
   void runOnOperation() override {
     MLIRContext *context = &getContext();
@@ -169,9 +179,19 @@ struct Simplify : impl::SimplifyBase<Simplify> {
     FrozenRewritePatternSet frozen(std::move(patterns));
     GreedyRewriteConfig config;
     config.setUseTopDownTraversal(true);
+    // What a derivative needs, and no more: maximum(x, 0) is relu.
+    RewritePatternSet fewPatterns(context);
+    MaximumOp::getCanonicalizationPatterns(fewPatterns, context);
+    FrozenRewritePatternSet few(std::move(fewPatterns));
+    GreedyRewriteConfig plain = config;
+    plain.enableFolding(false).enableConstantCSE(false).setRegionSimplificationLevel(GreedySimplifyRegionLevel::Disabled);
     DominanceInfo dominance(getOperation());
     IRRewriter rewriter(context);
     for (auto function : getOperation().getBody().front().getOps<FuncOp>()) {
+      if (derivesInLocals(function)) {
+        (void)applyPatternsGreedily(function, few, plain);
+        continue;
+      }
       // Common subexpressions first and last: patterns see through them, and make some.
       eliminateCommonSubExpressions(rewriter, dominance, function);
       if (failed(applyPatternsGreedily(function, frozen, config))) {

@@ -18,7 +18,7 @@ using namespace mlir;
 
 namespace {
 
-constexpr unsigned kPrograms = 160;
+constexpr unsigned kPrograms = 1600;
 constexpr unsigned kSteps = 22; // at most, in a program
 
 MLIRContext *context() { return &testContext(); }
@@ -747,8 +747,10 @@ TEST_P(ProgramTest, IsWhatTheInterpreterSays) {
   std::vector<std::string> targets = targetsUnderTest();
   std::string target = targets[seed / 2 % targets.size()], what;
   Outcome outcome = runProgram(seed, steps, target, what);
-  if (outcome == Outcome::Unstable)
-    GTEST_SKIP() << "an op jumps too near to a number that is rounded";
+  // Where an op jumps too near to a number that is rounded, another program.
+  for (unsigned attempt = 0; attempt < 20 && outcome == Outcome::Unstable; ++attempt)
+    outcome = runProgram(seed += 1000, steps, target, what);
+  ASSERT_NE(outcome, Outcome::Unstable);
   if (outcome == Outcome::Same)
     return;
   // The shortest program that fails.

@@ -290,7 +290,8 @@ static void forEachLine(const Array &x, int64_t axis, llvm::function_ref<void(Ar
     body(line);
   });
 }
-static double logSumExp(const Array &x, ArrayRef<int64_t> line) {
+/// The logarithm of the sum of exponentials; where the largest is infinite, that or NaN.
+static double logSumExp(const Array &x, ArrayRef<int64_t> line, bool keepsInfinity = false) {
   double largest = -kInf, sum = 0;
   for (int64_t i : line) {
     if (std::isnan(x.values[i]))
@@ -298,7 +299,7 @@ static double logSumExp(const Array &x, ArrayRef<int64_t> line) {
     largest = std::max(largest, x.values[i]);
   }
   if (std::isinf(largest))
-    return largest;
+    return keepsInfinity ? largest : kNaN;
   for (int64_t i : line)
     sum += std::exp(x.values[i] - largest);
   return largest + std::log(sum);
@@ -538,7 +539,7 @@ static const llvm::StringMap<Evaluate> &evaluators() {
        [](Operation *op, Ops x, Sizes, Array &result) {
          size_t next = 0;
          // Lines come in the order of the result's elements.
-         forEachLine(x[0], axisOf(op), [&](ArrayRef<int64_t> line) { result.values[next++] = roundTo(logSumExp(x[0], line), result.element); });
+         forEachLine(x[0], axisOf(op), [&](ArrayRef<int64_t> line) { result.values[next++] = roundTo(logSumExp(x[0], line, true), result.element); });
        }},
       {"dl.cross_entropy",
        [](Operation *, Ops x, Sizes, Array &result) {

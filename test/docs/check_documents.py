@@ -3,7 +3,7 @@
 # Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #===------------------------------------------------------------------------===#
-"""Checks every fenced block and every link of the project's Markdown pages. A comment on the line above a block says what it is:
+"""Checks every fenced block, link and named file of the project's Markdown pages. A comment on the line above a block says what it is:
 
     <!-- file: PATH -->       the whole of that file
     <!-- part of: PATH -->    consecutive lines of that file; a line `…` stands for lines left out
@@ -20,7 +20,7 @@ Without a comment, by the word after the fence:
     text, ebnf, and no word: anything
     other     must have a comment
 
-The table of ops in README.md, between its two markers, is compared with the dialect's records.
+Messages between “ ” in dialects/dl/README.md must be words of the dialect's sources. The table of ops in README.md, between its two markers, is compared with the dialect's records.
 
 `--update` writes that table and what commands print now into the pages, the latter where the lines shown hold no `…`. Ends with 'N passed, M failed'.
 """
@@ -182,6 +182,7 @@ class Checker:
         blocks, prose = blocks_of(page, lines)
         self.settings = {}
         self.links(page, prose)
+        self.names(page, prose)
         folder = tempfile.mkdtemp(prefix="dlc-docs-")
         try:
             for name in os.listdir(ROOT):
@@ -190,6 +191,8 @@ class Checker:
             os.makedirs(os.path.join(folder, "build"))
             os.symlink(self.options.bin, os.path.join(folder, "build", "bin"))
             replaced = {}
+            if page == os.path.join("dialects", "dl", "README.md"):
+                self.messages(page, prose)
             if OPS_BEGIN in lines:
                 self.ops(page, lines)
             for block in blocks:
@@ -205,6 +208,14 @@ class Checker:
             with open(os.path.join(ROOT, page), "w", encoding="utf-8") as file:
                 file.write("\n".join(lines))
             print(f"updated {page}")
+
+    def messages(self, page, prose):
+        folder = os.path.join(ROOT, "dialects", "dl")
+        sources = "".join("\n".join(read_lines(os.path.join(folder, name))) for name in sorted(os.listdir(folder)) if name.endswith(".cpp"))
+        for number, line in enumerate(prose):
+            for words in re.findall("“(.*?)”", line):
+                known = words in sources
+                self.record(f"{page}:{number + 1}", f"message '{words}'", None if known else "no source of the dialect says so")
 
     def ops(self, page, lines):
         first, last = lines.index(OPS_BEGIN) + 1, lines.index(OPS_END)
@@ -321,7 +332,7 @@ class Checker:
     def run(self, command, folder):
         try:
             done = subprocess.run(
-                ["bash", "-c", command],
+                ["bash", "-o", "pipefail", "-c", command],
                 cwd=folder,
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,
@@ -377,7 +388,16 @@ class Checker:
             new += [*command, *(shown if keeps else actual), *trailing]
         return new if new != block.lines else None
 
-    # ---- links ----
+    # ---- links and names ----
+
+    def names(self, page, prose):
+        """Files that a sentence names in `code`, from the root or from the page's folder."""
+        for number, line in enumerate(prose):
+            for name in re.findall(r"`((?:[\w-]+/)+[\w.-]*)`", line):
+                homes = [home for home in (ROOT, os.path.join(ROOT, os.path.dirname(page))) if os.path.exists(os.path.join(home, name.split("/")[0]))]
+                if homes and not name.startswith("build"):
+                    there = any(os.path.exists(os.path.join(home, name)) for home in homes)
+                    self.record(f"{page}:{number + 1}", f"{name} exists", None if there else "no such file")
 
     def anchors_of(self, page):
         if page not in self.anchors:

@@ -38,6 +38,7 @@
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
@@ -520,7 +521,7 @@ func::FuncOp Gemm::Emitter::microKernel() {
             Value scalar = memref::LoadOp::create(b, loc, a, ValueRange{add(aRows[i], aOffset)});
             Value spread = vector::BroadcastOp::create(b, loc, vectorType(), scalar);
             for (int64_t v = 0; v < nv; ++v)
-              next.push_back(vector::FMAOp::create(b, loc, spread, bVectors[v], state[i * nv + v]));
+              next.push_back(math::FmaOp::create(b, loc, spread, bVectors[v], state[i * nv + v]));
           }
           next.push_back(add(aOffset, aStep));
           next.push_back(add(bOffset, bStep));
