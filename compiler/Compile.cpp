@@ -41,7 +41,11 @@ void reportError(const std::string &message) {
 
 std::string checkTarget(const std::string &march, const std::string &triple) {
   Expected<Target> target = resolveTarget(march, triple);
-  return target ? "" : toString(target.takeError());
+  if (!target)
+    return toString(target.takeError());
+  if (!target->has("avx2") || !target->has("fma"))
+    return "processor '" + target->cpu + "' has no AVX2 and FMA, which the CPU target needs; -march takes x86-64-v3 and later ones";
+  return "";
 }
 
 std::string versionText() { return compilerVersion(); }

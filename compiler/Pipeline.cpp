@@ -6,6 +6,8 @@
 #include "compiler/lowering/cpu/CpuTarget.h"
 #include "compiler/transforms/Passes.h"
 #include "mlir/Pass/PassManager.h"
+#include "llvm/ADT/SetVector.h"
+#include "llvm/ADT/StringExtras.h"
 
 using namespace mlir;
 
@@ -27,6 +29,17 @@ static LogicalResult runPasses(ModuleOp module, const PipelineOptions &options, 
   return passes.run(module);
 }
 
+/// From derivatives to kernels.
+static void buildFusion(OpPassManager &passes) {
+  OpPassManager &model = passes.nest<dl::ModelOp>();
+  model.addPass(createSimplify());      // first: maximum(x, 0) has to be relu before it is derived
+  model.addPass(createDifferentiate()); // of whole composites, whose gradients are simpler than their parts'
+  model.addPass(createSimplify());      // what nobody reads of the gradients goes before it is taken apart
+  model.addPass(createDecompose());
+  model.addPass(createSimplify()); // the parts of softmax and of cross entropy are the same ones
+  model.addPass(createFuse());
+}
+
 LogicalResult lowerToLlvm(ModuleOp module, const PipelineOptions &options, ModelDescription &description) {
   std::string error;
   std::optional<cpu::CpuInfo> cpu = cpu::CpuInfo::forFeatures(options.target.triple, options.target.baseline, options.target.featureString(), error);
@@ -34,34 +47,51 @@ LogicalResult lowerToLlvm(ModuleOp module, const PipelineOptions &options, Model
     return module.emitError() << "internal compiler error: " << error;
   if (!cpu->hasFma)
     return module.emitError() << "the CPU target needs AVX2 and FMA, which '" << options.target.cpu << "' does not have; use -march=x86-64-v3 or a later processor";
-  auto goesOn = [&](Stage stage) { return !options.atStage || options.atStage(stage, module); };
 
-  // From derivatives to kernels.
-  LogicalResult fused = runPasses(module, options, [](OpPassManager &passes) {
-    OpPassManager &model = passes.nest<dl::ModelOp>();
-    model.addPass(createSimplify());      // first: maximum(x, 0) has to be relu before it is derived
-    model.addPass(createDifferentiate()); // of whole composites, whose gradients are simpler than their parts'
-    model.addPass(createSimplify());      // what nobody reads of the gradients goes before it is taken apart
-    model.addPass(createDecompose());
-    model.addPass(createSimplify()); // the parts of softmax and of cross entropy are the same ones
-    model.addPass(createFuse());
-  });
-  if (failed(fused))
-    return failure();
-  if (!goesOn(Stage::Fused))
-    return success();
+  // The legs, each followed by a stage at which one can stop.
+  struct Leg {
+    std::function<void(OpPassManager &)> build;
+    std::optional<Stage> stage;
+  } legs[] = {
+      {buildFusion, Stage::Fused},
+      {[&](OpPassManager &passes) { passes.nest<dl::ModelOp>().addPass(createPlanMemory(cpu::workspaceSize(*cpu))); }, Stage::Plan},
+      {[&](OpPassManager &passes) { passes.addPass(cpu::createCpuEmitKernels(*cpu, description)); }, Stage::Lowered},
+      {cpu::buildLlvmPipeline, std::nullopt},
+  };
 
-  LogicalResult planned = runPasses(module, options, [&](OpPassManager &passes) { passes.nest<dl::ModelOp>().addPass(createPlanMemory(cpu::workspaceSize(*cpu))); });
-  if (failed(planned))
-    return failure();
-  if (!goesOn(Stage::Plan))
-    return success();
+  // A name that no pass has is a slip that would print nothing.
+  if (!options.printIrAfter.empty()) {
+    llvm::SetVector<StringRef> known;
+    std::string all;
+    llvm::raw_string_ostream os(all);
+    for (const Leg &leg : legs) {
+      PassManager passes(module.getContext(), ModuleOp::getOperationName());
+      leg.build(passes);
+      passes.printAsTextualPipeline(os);
+      os << ",";
+    }
+    // "builtin.module(dl.model(dl-simplify{option=1},dl-fuse)),": names of passes have no dot.
+    for (StringRef rest = all; !rest.empty();) {
+      size_t end = rest.find_first_of("(),{");
+      StringRef name = rest.take_front(end);
+      if (!name.empty() && !name.contains('.'))
+        known.insert(name);
+      if (end != StringRef::npos && rest[end] == '{')
+        end = rest.find('}');
+      rest = end == StringRef::npos ? StringRef() : rest.drop_front(end + 1);
+    }
+    for (const std::string &name : options.printIrAfter)
+      if (name != "all" && !known.contains(name))
+        return emitError(UnknownLoc::get(module.getContext())) << "there is no pass '" << name << "' to print after; there are all, " << llvm::join(known, ", ");
+  }
 
-  if (failed(runPasses(module, options, [&](OpPassManager &passes) { passes.addPass(cpu::createCpuEmitKernels(*cpu, description)); })))
-    return failure();
-  if (!goesOn(Stage::Lowered))
-    return success();
-  return runPasses(module, options, [](OpPassManager &passes) { cpu::buildLlvmPipeline(passes); });
+  for (const Leg &leg : legs) {
+    if (failed(runPasses(module, options, leg.build)))
+      return failure();
+    if (leg.stage && options.atStage && !options.atStage(*leg.stage, module))
+      return success();
+  }
+  return success();
 }
 
 } // namespace dlc

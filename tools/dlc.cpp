@@ -115,7 +115,7 @@ struct CommonFlags {
         ->type_name("LEVEL")
         ->default_val(2);
     app.add_option("--march", options.march,
-                   "Processor to compile for: native, x86-64-v2, x86-64-v3, x86-64-v4, or a name")
+                   "Processor to compile for: native, x86-64-v3, x86-64-v4, or a name")
         ->type_name("CPU")
         ->default_val("native");
     app.add_option("--triple", triple, "Machine to compile for")->type_name("TRIPLE");

@@ -55,7 +55,7 @@ Error unknownProcessor(StringRef march, const MCSubtargetInfo &info) {
   llvm::sort(near); // by distance, then by name
   std::string message = ("unknown processor '" + march + "'").str();
   if (near.empty()) {
-    message += "; -march takes native, x86-64-v2, x86-64-v3, x86-64-v4 or the name of a processor, "
+    message += "; -march takes native, x86-64-v3, x86-64-v4 or the name of a processor, "
                "e.g. haswell or znver4";
   } else {
     message += "; did you mean ";
