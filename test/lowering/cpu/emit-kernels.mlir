@@ -1,0 +1,55 @@
+//===- emit-kernels.mlir - entries and kernels of a planned model -===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// RUN: dl-opt %s --pass-pipeline='builtin.module(dl.model(dl-fuse,dl-plan-memory),cpu-emit-kernels{cpu=x86-64-v3})' | FileCheck %s --check-prefixes=CHECK,V3
+// RUN: dl-opt %s --pass-pipeline='builtin.module(dl.model(dl-fuse,dl-plan-memory),cpu-emit-kernels{cpu=x86-64-v4})' | FileCheck %s --check-prefixes=CHECK,V4
+// RUN: dl-opt %s --pass-pipeline='builtin.module(dl.model(dl-fuse,dl-plan-memory),cpu-emit-kernels{cpu=x86-64-v4},cpu-to-llvm)' | FileCheck %s --check-prefix=LLVM
+
+// An elementwise kernel walks its share in vectors of the processor; the last, shorter one is masked.
+// CHECK-LABEL: func.func private @scale_0(%{{.*}}: !llvm.ptr, %{{.*}}: i64, %{{.*}}: i64, %{{.*}}: !llvm.ptr)
+// CHECK:         scf.for
+// V3:              vector.load {{.*}} vector<32xf32>
+// V4:              vector.load {{.*}} vector<64xf32>
+// CHECK:         scf.if
+// CHECK:           vector.create_mask
+// CHECK:           vector.maskedload
+// CHECK:           vector.maskedstore
+
+// The entry launches through the host's table alone.
+// CHECK-LABEL: func.func @m_scale(%{{.*}}: !llvm.ptr)
+// CHECK:         %[[KERNEL:.*]] = {{.*}}constant @scale_0
+// CHECK:         llvm.call %{{.*}} : !llvm.ptr, (!llvm.ptr, !llvm.ptr, i64, i32) -> ()
+// CHECK-NOT:     llvm.call
+// CHECK:         return
+
+// A row's maximum: lanes first, then a fixed tree of halves.
+// CHECK-LABEL: func.func private @row_max_0
+// CHECK:         scf.for
+// CHECK:           scf.for {{.*}} iter_args
+// CHECK:           vector.extract_strided_slice
+// CHECK:           vector.extract
+
+// A draw is a call of a function that all draws of its kind share, in a scalar's stream.
+// CHECK-LABEL: func.func private @draw_0
+// CHECK:         call @dl.uniform_f32_{{[0-9]+}}
+// CHECK:       func.func private @dl.uniform_f32_
+
+// LLVM-NOT: dl.
+// LLVM:     llvm.func @m_scale
+dl.model @m dims ["N"] {
+  dl.func @scale(%x: tensor<?xf32, affine_map<()[s0] -> (s0)>>) -> tensor<?xf32, affine_map<()[s0] -> (s0)>> {
+    %two = dl.fill 2.0 : f64 : tensor<?xf32, affine_map<()[s0] -> (s0)>>
+    %y = dl.mul %x, %two : tensor<?xf32, affine_map<()[s0] -> (s0)>>
+    dl.return %y : tensor<?xf32, affine_map<()[s0] -> (s0)>>
+  }
+  dl.func @row_max(%x: tensor<?x100xf32, affine_map<()[s0] -> (s0, 100)>>) -> tensor<?xf32, affine_map<()[s0] -> (s0)>> {
+    %y = dl.max %x [1] : tensor<?x100xf32, affine_map<()[s0] -> (s0, 100)>> -> tensor<?xf32, affine_map<()[s0] -> (s0)>>
+    dl.return %y : tensor<?xf32, affine_map<()[s0] -> (s0)>>
+  }
+  dl.func @draw(%seed: tensor<i64>, %call: tensor<i64>, %x: tensor<256xf32>) -> tensor<256xf32> {
+    %u = dl.uniform %seed, %call {stream = 7 : ui32} : tensor<256xf32>
+    %y = dl.add %x, %u : tensor<256xf32>
+    dl.return %y : tensor<256xf32>
+  }
+}

@@ -1,0 +1,109 @@
+//===- differentiate.mlir - dl.gradient by reverse mode -===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// RUN: dl-opt %s -split-input-file -verify-diagnostics --pass-pipeline='builtin.module(dl.model(dl-differentiate,dl-simplify))' | FileCheck %s
+
+// The gradient of sum(tanh(x) * w): w times tanh's derivative, written so that it keeps digits near 1.
+// CHECK-LABEL: dl.func @first
+// CHECK-SAME:    %[[X:.*]]: tensor<4xf64>, %[[W:.*]]: tensor<4xf64>
+// CHECK-DAG:     %[[ONE:.*]] = dl.fill 1.000000e+00 : f64 : tensor<4xf64>
+// CHECK:         %[[Y:.*]] = dl.tanh %[[X]]
+// CHECK-DAG:     %[[A:.*]] = dl.sub %[[ONE]], %[[Y]]
+// CHECK-DAG:     %[[B:.*]] = dl.add %[[ONE]], %[[Y]]
+// CHECK:         %[[D:.*]] = dl.mul %[[A]], %[[B]]
+// CHECK:         %[[G:.*]] = dl.mul_no_nan %[[D]], %[[W]]
+// CHECK:         dl.return %[[G]]
+dl.model @m dims [] {
+  dl.func @first(%x: tensor<4xf64>, %w: tensor<4xf64>) -> tensor<4xf64> {
+    %y = dl.tanh %x : tensor<4xf64>
+    %p = dl.mul %y, %w : tensor<4xf64>
+    %s = dl.sum %p [0] : tensor<4xf64> -> tensor<f64>
+    %g = dl.gradient %s wrt %x : (tensor<f64>, tensor<4xf64>) -> tensor<4xf64>
+    dl.return %g : tensor<4xf64>
+  }
+}
+
+// -----
+
+// A gradient of a gradient: d²/dx² sum(x³) = 6 x, here as sums and products of x.
+// CHECK-LABEL: dl.func @second
+// CHECK-NOT:     dl.gradient
+// CHECK:         dl.return
+dl.model @m dims [] {
+  dl.func @second(%x: tensor<4xf64>) -> tensor<4xf64> {
+    %q = dl.mul %x, %x : tensor<4xf64>
+    %c = dl.mul %q, %x : tensor<4xf64>
+    %s = dl.sum %c [0] : tensor<4xf64> -> tensor<f64>
+    %g = dl.gradient %s wrt %x : (tensor<f64>, tensor<4xf64>) -> tensor<4xf64>
+    %t = dl.sum %g [0] : tensor<4xf64> -> tensor<f64>
+    %h = dl.gradient %t wrt %x : (tensor<f64>, tensor<4xf64>) -> tensor<4xf64>
+    dl.return %h : tensor<4xf64>
+  }
+}
+
+// -----
+
+// By a value on the way, and by what it was computed from: both get their share.
+// CHECK-LABEL: dl.func @intermediate
+// CHECK-SAME:    %[[X:.*]]: tensor<4xf64>
+// CHECK:         %[[H:.*]] = dl.exp %[[X]]
+// CHECK:         %[[DH:.*]] = dl.add %[[H]], %[[H]]
+// CHECK:         %[[DX:.*]] = dl.mul_no_nan %[[H]], %[[DH]]
+// CHECK:         dl.return %[[DX]], %[[DH]]
+dl.model @m dims [] {
+  dl.func @intermediate(%x: tensor<4xf64>) -> (tensor<4xf64>, tensor<4xf64>) {
+    %h = dl.exp %x : tensor<4xf64>
+    %q = dl.mul %h, %h : tensor<4xf64>
+    %s = dl.sum %q [0] : tensor<4xf64> -> tensor<f64>
+    %g:2 = dl.gradient %s wrt %x, %h : (tensor<f64>, tensor<4xf64>, tensor<4xf64>) -> (tensor<4xf64>, tensor<4xf64>)
+    dl.return %g#0, %g#1 : tensor<4xf64>, tensor<4xf64>
+  }
+}
+
+// -----
+
+// A product's operands get products of the cotangent with the other one, nothing transposed in memory; sizes of a call stay open.
+// CHECK-LABEL: dl.func @products
+// CHECK-SAME:    %[[X:.*]]: tensor<?x3xf64, #{{.*}}>, %[[W:.*]]: tensor<3x5xf64>, %[[D:.*]]: tensor<?x5xf64, #{{.*}}>
+// CHECK-DAG:     %[[GX:.*]] = dl.matmul %[[D]], transposed %[[W]]
+// CHECK-DAG:     %[[GW:.*]] = dl.matmul transposed %[[X]], %[[D]]
+// CHECK:         dl.return %[[GX]], %[[GW]]
+#nx3 = affine_map<()[s0] -> (s0, 3)>
+#nx5 = affine_map<()[s0] -> (s0, 5)>
+dl.model @m dims ["N"] {
+  dl.func @products(%x: tensor<?x3xf64, #nx3>, %w: tensor<3x5xf64>, %d: tensor<?x5xf64, #nx5>) -> (tensor<?x3xf64, #nx3>, tensor<3x5xf64>) {
+    %y = dl.matmul %x, %w : tensor<?x3xf64, #nx3>, tensor<3x5xf64> -> tensor<?x5xf64, #nx5>
+    %p = dl.mul %y, %d : tensor<?x5xf64, #nx5>
+    %s = dl.sum %p [0, 1] : tensor<?x5xf64, #nx5> -> tensor<f64>
+    %g:2 = dl.gradient %s wrt %x, %w : (tensor<f64>, tensor<?x3xf64, #nx3>, tensor<3x5xf64>) -> (tensor<?x3xf64, #nx3>, tensor<3x5xf64>)
+    dl.return %g#0, %g#1 : tensor<?x3xf64, #nx3>, tensor<3x5xf64>
+  }
+}
+
+// -----
+
+// No way from the value to what it is derived by: an error at both.
+dl.model @m dims [] {
+  // expected-note@+1 {{this value}}
+  dl.func @independent(%x: tensor<4xf64>, %y: tensor<4xf64>) -> tensor<4xf64> {
+    %s = dl.sum %x [0] : tensor<4xf64> -> tensor<f64>
+    // expected-error@+1 {{the value does not depend on what it is derived by (number 1 of the list)}}
+    %g = dl.gradient %s wrt %y : (tensor<f64>, tensor<4xf64>) -> tensor<4xf64>
+    dl.return %g : tensor<4xf64>
+  }
+}
+
+// -----
+
+// stop_gradient ends every way.
+dl.model @m dims [] {
+  // expected-note@+1 {{this value}}
+  dl.func @stopped(%x: tensor<4xf64>) -> tensor<4xf64> {
+    %k = dl.stop_gradient %x : tensor<4xf64>
+    %s = dl.sum %k [0] : tensor<4xf64> -> tensor<f64>
+    // expected-error@+1 {{the value does not depend on what it is derived by}}
+    %g = dl.gradient %s wrt %x : (tensor<f64>, tensor<4xf64>) -> tensor<4xf64>
+    dl.return %g : tensor<4xf64>
+  }
+}

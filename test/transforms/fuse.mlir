@@ -1,0 +1,97 @@
+//===- fuse.mlir - what becomes one kernel -===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// RUN: dl-opt %s --pass-pipeline='builtin.module(dl.model(dl-fuse))' | FileCheck %s
+
+#nx8 = affine_map<()[s0] -> (s0, 8)>
+#n = affine_map<()[s0] -> (s0)>
+dl.model @m dims ["N"] {
+  dl.variable trained @w : tensor<4x8xf32>
+
+  // A bias and relu run in the product's epilogue, for every batch.
+  // CHECK-LABEL: dl.func @epilogue(
+  // CHECK:         dl.fused "gemm"
+  // CHECK:           dl.matmul
+  // CHECK:           dl.broadcast
+  // CHECK:           dl.add
+  // CHECK:           dl.relu
+  // CHECK-NOT:     dl.fused
+  // CHECK:         dl.return
+  dl.func @epilogue(%x: tensor<?x4xf32, affine_map<()[s0] -> (s0, 4)>>, %w: tensor<4x8xf32>, %bias: tensor<8xf32>) -> tensor<?x8xf32, #nx8> {
+    %p = dl.matmul %x, %w : tensor<?x4xf32, affine_map<()[s0] -> (s0, 4)>>, tensor<4x8xf32> -> tensor<?x8xf32, #nx8>
+    %b = dl.broadcast %bias [1] : tensor<8xf32> -> tensor<?x8xf32, #nx8>
+    %s = dl.add %p, %b : tensor<?x8xf32, #nx8>
+    %y = dl.relu %s : tensor<?x8xf32, #nx8>
+    dl.return %y : tensor<?x8xf32, #nx8>
+  }
+
+  // Softmax is one kernel: the maximum, the sum and what stands around them.
+  // CHECK-LABEL: dl.func @softmax(
+  // CHECK:         dl.fused "rows"
+  // CHECK:           dl.max
+  // CHECK:           dl.exp
+  // CHECK:           dl.sum
+  // CHECK-NOT:     dl.fused
+  // CHECK:         dl.return
+  dl.func @softmax(%x: tensor<?x8xf32, #nx8>) -> tensor<?x8xf32, #nx8> {
+    %m = dl.max %x [1] : tensor<?x8xf32, #nx8> -> tensor<?xf32, #n>
+    %mb = dl.broadcast %m [0] : tensor<?xf32, #n> -> tensor<?x8xf32, #nx8>
+    %d = dl.sub %x, %mb : tensor<?x8xf32, #nx8>
+    %e = dl.exp %d : tensor<?x8xf32, #nx8>
+    %s = dl.sum %e [1] : tensor<?x8xf32, #nx8> -> tensor<?xf32, #n>
+    %sb = dl.broadcast %s [0] : tensor<?xf32, #n> -> tensor<?x8xf32, #nx8>
+    %y = dl.div %e, %sb : tensor<?x8xf32, #nx8>
+    dl.return %y : tensor<?x8xf32, #nx8>
+  }
+
+  // The update of a variable runs in the product that makes its gradient: the gradient itself is never in memory.
+  // CHECK-LABEL: dl.func @update(
+  // CHECK:         dl.fused "gemm"
+  // CHECK:           %[[G:.*]] = dl.matmul transposed
+  // CHECK:           dl.mul
+  // CHECK:           %[[NEW:.*]] = dl.sub
+  // CHECK:           dl.yield %[[NEW]] :
+  // CHECK-NOT:     dl.fused
+  // CHECK:         dl.assign @w
+  dl.func @update(%x: tensor<16x4xf32>, %d: tensor<16x8xf32>) {
+    %w = dl.read @w : tensor<4x8xf32>
+    %g = dl.matmul transposed %x, %d : tensor<16x4xf32>, tensor<16x8xf32> -> tensor<4x8xf32>
+    %lr = dl.fill 1.0e-2 : f64 : tensor<4x8xf32>
+    %u = dl.mul %lr, %g : tensor<4x8xf32>
+    %n = dl.sub %w, %u : tensor<4x8xf32>
+    dl.assign @w, %n : tensor<4x8xf32>
+    dl.return
+  }
+
+  // A gradient that something else reads too is written by the same kernel.
+  // CHECK-LABEL: dl.func @update_and_norm(
+  // CHECK:         %{{.*}}:2 = dl.fused "gemm"
+  // CHECK:           dl.matmul transposed
+  // CHECK:         dl.fused "rows"
+  // CHECK:         dl.assign @w
+  dl.func @update_and_norm(%x: tensor<16x4xf32>, %d: tensor<16x8xf32>) -> tensor<4xf32> {
+    %w = dl.read @w : tensor<4x8xf32>
+    %g = dl.matmul transposed %x, %d : tensor<16x4xf32>, tensor<16x8xf32> -> tensor<4x8xf32>
+    %n = dl.sub %w, %g : tensor<4x8xf32>
+    %s = dl.sum %g [1] : tensor<4x8xf32> -> tensor<4xf32>
+    dl.assign @w, %n : tensor<4x8xf32>
+    dl.return %s : tensor<4xf32>
+  }
+
+  // A draw is repeated in both kernels that read it rather than kept in memory.
+  // CHECK-LABEL: dl.func @repeated(
+  // CHECK:         dl.fused
+  // CHECK:           dl.uniform
+  // CHECK:         dl.fused
+  // CHECK:           dl.uniform
+  dl.func @repeated(%x: tensor<16x8xf32>, %seed: tensor<i64>, %call: tensor<i64>) -> (tensor<16x8xf32>, tensor<8xf32>) {
+    %u = dl.uniform %seed, %call {stream = 1 : ui32} : tensor<16x8xf32>
+    %a = dl.mul %x, %u : tensor<16x8xf32>
+    %t = dl.transpose %a [1, 0] : tensor<16x8xf32> -> tensor<8x16xf32>
+    %tu = dl.transpose %u [1, 0] : tensor<16x8xf32> -> tensor<8x16xf32>
+    %p = dl.mul %t, %tu : tensor<8x16xf32>
+    %s = dl.sum %p [1] : tensor<8x16xf32> -> tensor<8xf32>
+    dl.return %a, %s : tensor<16x8xf32>, tensor<8xf32>
+  }
+}

@@ -1,0 +1,83 @@
+//===- plan-memory.mlir - orders, buffers, places of assignments -===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// RUN: dl-opt %s --pass-pipeline='builtin.module(dl.model(dl-fuse,dl-plan-memory))' | FileCheck %s
+
+dl.model @m dims ["N"] {
+  dl.variable trained @w : tensor<4x8xf32>
+  dl.variable state @a : tensor<8xf32>
+  dl.variable state @b : tensor<8xf32>
+
+  // The input's gradient reads w before the product of w's own gradient overwrites it, whatever the order in the text.
+  // CHECK-LABEL: dl.func @order(
+  // CHECK:         dl.fused "gemm"{{.*}}launch = 0
+  // CHECK:           dl.matmul %{{.*}}, transposed %{{.*}} : tensor<16x8xf32>, tensor<4x8xf32>
+  // CHECK:         dl.fused "gemm"{{.*}}launch = 1
+  // CHECK:           dl.matmul transposed
+  dl.func @order(%x: tensor<16x4xf32>, %d: tensor<16x8xf32>) -> tensor<16x4xf32> {
+    %w = dl.read @w : tensor<4x8xf32>
+    %g = dl.matmul transposed %x, %d : tensor<16x4xf32>, tensor<16x8xf32> -> tensor<4x8xf32>
+    %n = dl.sub %w, %g : tensor<4x8xf32>
+    %dx = dl.matmul %d, transposed %w : tensor<16x8xf32>, tensor<4x8xf32> -> tensor<16x4xf32>
+    dl.assign @w, %n : tensor<4x8xf32>
+    dl.return %dx : tensor<16x4xf32>
+  }
+
+  // The new value lies where the old one did: one buffer, no copy.
+  // CHECK-LABEL: dl.func @in_place(
+  // CHECK-SAME:    buffers = [{{.*}}kind = "variable"{{[^}]*}}}], launches = 1
+  // CHECK:         dl.fused "loop"{{.*}}input_buffers = array<i64: 0>{{.*}}result_buffers = array<i64: 0>
+  dl.func @in_place() {
+    %a = dl.read @a : tensor<8xf32>
+    %n = dl.exp %a : tensor<8xf32>
+    dl.assign @a, %n : tensor<8xf32>
+    dl.return
+  }
+
+  // Two variables that change places: one waits in the arena and is copied when all has run.
+  // CHECK-LABEL: dl.func @swap(
+  // CHECK-SAME:    kind = "arena"
+  // CHECK:         name = "copy"
+  // CHECK:         dl.assign @a
+  dl.func @swap() {
+    %a = dl.read @a : tensor<8xf32>
+    %b = dl.read @b : tensor<8xf32>
+    dl.assign @a, %b : tensor<8xf32>
+    dl.assign @b, %a : tensor<8xf32>
+    dl.return
+  }
+
+  // Updates that do not depend on each other share a launch.
+  // CHECK-LABEL: dl.func @together(
+  // CHECK-SAME:    launches = 1
+  dl.func @together(%x: tensor<8xf32>) {
+    %a = dl.read @a : tensor<8xf32>
+    %b = dl.read @b : tensor<8xf32>
+    %na = dl.add %a, %x : tensor<8xf32>
+    %nb = dl.mul %b, %x : tensor<8xf32>
+    dl.assign @a, %na : tensor<8xf32>
+    dl.assign @b, %nb : tensor<8xf32>
+    dl.return
+  }
+
+  // A check of the arguments comes before anything changes.
+  // CHECK-LABEL: dl.func @check_first(
+  // CHECK:         dl.check_index {{.*}}launch = 0
+  // CHECK:         dl.fused {{.*}}launch = 1
+  dl.func @check_first(%x: tensor<8xf32>, %label: tensor<8xi32>) {
+    %a = dl.read @a : tensor<8xf32>
+    %na = dl.add %a, %x : tensor<8xf32>
+    dl.check_index %label below affine_map<() -> (10)> or -100 "label {value}" : tensor<8xi32>
+    dl.assign @a, %na : tensor<8xf32>
+    dl.return
+  }
+
+  // Sizes stay expressions in the call's dimensions.
+  // CHECK-LABEL: dl.func @dynamic(
+  // CHECK-SAME:    bytes = #[[BYTES:.*]], first = 0 : i64, index = 0 : i64, kind = "argument"
+  dl.func @dynamic(%x: tensor<?x8xf32, affine_map<()[s0] -> (s0, 8)>>) -> tensor<?x8xf32, affine_map<()[s0] -> (s0, 8)>> {
+    %y = dl.exp %x : tensor<?x8xf32, affine_map<()[s0] -> (s0, 8)>>
+    dl.return %y : tensor<?x8xf32, affine_map<()[s0] -> (s0, 8)>>
+  }
+}

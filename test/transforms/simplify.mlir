@@ -1,0 +1,77 @@
+//===- simplify.mlir - algebra, folding, common subexpressions -===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// RUN: dl-opt %s --pass-pipeline='builtin.module(dl.model(dl-simplify))' | FileCheck %s
+
+dl.model @m dims [] {
+  // Small whole powers are products.
+  // CHECK-LABEL: dl.func @power(
+  // CHECK-SAME:    %[[X:.*]]: tensor<4xf32>
+  // CHECK-NEXT:    %[[Y:.*]] = dl.mul %[[X]], %[[X]]
+  // CHECK-NEXT:    dl.return %[[Y]]
+  dl.func @power(%x: tensor<4xf32>) -> tensor<4xf32> {
+    %two = dl.fill 2.0 : f64 : tensor<4xf32>
+    %y = dl.pow %x, %two : tensor<4xf32>
+    dl.return %y : tensor<4xf32>
+  }
+  // maximum with 0 has relu's gradient.
+  // CHECK-LABEL: dl.func @maximum_of_zero(
+  // CHECK-NEXT:    dl.relu
+  dl.func @maximum_of_zero(%x: tensor<4xf32>) -> tensor<4xf32> {
+    %zero = dl.fill 0.0 : f64 : tensor<4xf32>
+    %y = dl.maximum %x, %zero : tensor<4xf32>
+    dl.return %y : tensor<4xf32>
+  }
+  // Numbers fold, also through moves and through functions of the element, in the element's own type.
+  // CHECK-LABEL: dl.func @numbers(
+  // CHECK-NEXT:    %[[C:.*]] = dl.fill 2.500000e-01 : f64 : tensor<2x4xf32>
+  // CHECK-NEXT:    dl.return %[[C]]
+  dl.func @numbers() -> tensor<2x4xf32> {
+    %one = dl.fill 1.0 : f64 : tensor<4xf32>
+    %four = dl.fill 4.0 : f64 : tensor<4xf32>
+    %q = dl.div %one, %four : tensor<4xf32>
+    %b = dl.broadcast %q [1] : tensor<4xf32> -> tensor<2x4xf32>
+    dl.return %b : tensor<2x4xf32>
+  }
+  // Two fills of one type and other numbers stay two.
+  // CHECK-LABEL: dl.func @two_numbers(
+  // CHECK-DAG:     dl.fill 1.000000e+00
+  // CHECK-DAG:     dl.fill 2.000000e+00
+  // CHECK:         dl.return
+  dl.func @two_numbers() -> (tensor<4xf32>, tensor<4xf32>) {
+    %one = dl.fill 1.0 : f64 : tensor<4xf32>
+    %two = dl.fill 2.0 : f64 : tensor<4xf32>
+    dl.return %one, %two : tensor<4xf32>, tensor<4xf32>
+  }
+  // A transposed operand is read as it lies.
+  // CHECK-LABEL: dl.func @transposed(
+  // CHECK-NEXT:    dl.matmul transposed
+  dl.func @transposed(%x: tensor<4x3xf32>, %w: tensor<4x5xf32>) -> tensor<3x5xf32> {
+    %t = dl.transpose %x [1, 0] : tensor<4x3xf32> -> tensor<3x4xf32>
+    %y = dl.matmul %t, %w : tensor<3x4xf32>, tensor<4x5xf32> -> tensor<3x5xf32>
+    dl.return %y : tensor<3x5xf32>
+  }
+  // keepdims costs nothing: what is computed in [8, 1] is computed in [8].
+  // CHECK-LABEL: dl.func @unit_dimensions(
+  // CHECK:         dl.rsqrt %{{.*}} : tensor<8xf32>
+  // CHECK-NOT:     tensor<8x1xf32>
+  // CHECK:         dl.return
+  dl.func @unit_dimensions(%x: tensor<8x16xf32>) -> tensor<8x16xf32> {
+    %s = dl.sum %x [1] : tensor<8x16xf32> -> tensor<8xf32>
+    %k = dl.reshape %s : tensor<8xf32> -> tensor<8x1xf32>
+    %r = dl.rsqrt %k : tensor<8x1xf32>
+    %b = dl.broadcast %r [0, 1] : tensor<8x1xf32> -> tensor<8x16xf32>
+    dl.return %b : tensor<8x16xf32>
+  }
+  // Never reassociated.
+  // CHECK-LABEL: dl.func @sums(
+  // CHECK-NEXT:    dl.add
+  // CHECK-NEXT:    dl.sub
+  // CHECK-NEXT:    dl.return
+  dl.func @sums(%x: tensor<4xf32>, %y: tensor<4xf32>) -> tensor<4xf32> {
+    %a = dl.add %x, %y : tensor<4xf32>
+    %b = dl.sub %a, %y : tensor<4xf32>
+    dl.return %b : tensor<4xf32>
+  }
+}
