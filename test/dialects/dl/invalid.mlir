@@ -1,0 +1,259 @@
+//===- invalid.mlir - what the verifiers refuse -===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// RUN: dl-opt %s -split-input-file -verify-diagnostics
+
+dl.model @m dims ["N"] {
+  dl.variable state @v : tensor<2xf32>
+  dl.func @fill_type(%x: tensor<3x4xf32>, %y: tensor<4xf32>, %z: tensor<3x5xf32>) {
+    // expected-error@+1 {{fills 'tensor<4xf32>' with a number of type 'i64'; expected f64}}
+    %0 = dl.fill 1 : i64 : tensor<4xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  dl.variable state @v : tensor<2xf32>
+  dl.func @constant_type(%x: tensor<3x4xf32>, %y: tensor<4xf32>, %z: tensor<3x5xf32>) {
+    // expected-error@+1 {{has numbers of type 'tensor<2xf32>' for a result of type 'tensor<3xf32>'}}
+    %0 = dl.constant dense<1.0> : tensor<2xf32> : tensor<3xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  dl.variable state @v : tensor<2xf32>
+  dl.func @size_rank(%x: tensor<3x4xf32>, %y: tensor<4xf32>, %z: tensor<3x5xf32>) {
+    // expected-error@+1 {{needs one size and a scalar result}}
+    %0 = dl.size affine_map<()[s0] -> (s0)> : tensor<2xf64>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  dl.variable state @v : tensor<2xf32>
+  dl.func @iota_axis(%x: tensor<3x4xf32>, %y: tensor<4xf32>, %z: tensor<3x5xf32>) {
+    // expected-error@+1 {{counts along axis 2 of a tensor of rank 2}}
+    %0 = dl.iota 2 : tensor<2x3xi32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  dl.variable state @v : tensor<2xf32>
+  dl.func @randint_range(%x: tensor<3x4xf32>, %y: tensor<4xf32>, %z: tensor<3x5xf32>) {
+    %s = dl.fill 0 : i64 : tensor<i64>
+    // expected-error@+1 {{draws from [5, 5), which must hold between 1 and 2^32 - 1 numbers}}
+    %0 = dl.randint %s, %s {high = 5 : i64, low = 5 : i64, stream = 3 : ui32} : tensor<8xi32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  dl.variable state @v : tensor<2xf32>
+  dl.func @broadcast_size(%x: tensor<3x4xf32>, %y: tensor<4xf32>, %z: tensor<3x5xf32>) {
+    // expected-error@+1 {{operand dimension 0 of size 4 does not fit result dimension 0 of size 3}}
+    %0 = dl.broadcast %y [0] : tensor<4xf32> -> tensor<3x4xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  dl.variable state @v : tensor<2xf32>
+  dl.func @broadcast_order(%x: tensor<3x4xf32>, %y: tensor<4xf32>, %z: tensor<3x5xf32>) {
+    // expected-error@+1 {{axis 0 is out of order or beyond rank 2}}
+    %0 = dl.broadcast %x [1, 0] : tensor<3x4xf32> -> tensor<4x3xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  dl.variable state @v : tensor<2xf32>
+  dl.func @reshape_count(%x: tensor<3x4xf32>, %y: tensor<4xf32>, %z: tensor<3x5xf32>) {
+    // expected-error@+1 {{reshapes 12 elements of 'tensor<3x4xf32>' to 10 of 'tensor<10xf32>'}}
+    %0 = dl.reshape %x : tensor<3x4xf32> -> tensor<10xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  dl.variable state @v : tensor<2xf32>
+  dl.func @transpose_axis(%x: tensor<3x4xf32>, %y: tensor<4xf32>, %z: tensor<3x5xf32>) {
+    // expected-error@+2 {{axis 1 is out of range or named twice in a permutation}}
+    // expected-error@+1 {{failed to infer returned types}}
+    %0 = dl.transpose %x [1, 1] : tensor<3x4xf32> -> tensor<4x4xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  dl.variable state @v : tensor<2xf32>
+  dl.func @slice_beyond(%x: tensor<3x4xf32>, %y: tensor<4xf32>, %z: tensor<3x5xf32>) {
+    // expected-error@+1 {{reads elements 2 to 4 of dimension 0 of size 4}}
+    %0 = dl.slice %y affine_map<() -> (2)> [1] : tensor<4xf32> -> tensor<3xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  dl.variable state @v : tensor<2xf32>
+  dl.func @slice_stride(%x: tensor<3x4xf32>, %y: tensor<4xf32>, %z: tensor<3x5xf32>) {
+    // expected-error@+1 {{has stride 0 in dimension 0}}
+    %0 = dl.slice %y affine_map<() -> (0)> [0] : tensor<4xf32> -> tensor<3xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  dl.variable state @v : tensor<2xf32>
+  dl.func @concat_sizes(%x: tensor<3x4xf32>, %y: tensor<4xf32>, %z: tensor<3x5xf32>) {
+    // expected-error@+2 {{concatenates sizes 4 and 5 in dimension 1}}
+    // expected-error@+1 {{failed to infer returned types}}
+    %0 = dl.concat %x, %z axis 0 : tensor<3x4xf32>, tensor<3x5xf32> -> tensor<6x4xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  dl.variable state @v : tensor<2xf32>
+  dl.func @sum_axis(%x: tensor<3x4xf32>, %y: tensor<4xf32>, %z: tensor<3x5xf32>) {
+    // expected-error@+2 {{reduces axis 2 of a tensor of rank 2; axes must be increasing and in range}}
+    // expected-error@+1 {{failed to infer returned types}}
+    %0 = dl.sum %x [2] : tensor<3x4xf32> -> tensor<3xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  dl.variable state @v : tensor<2xf32>
+  dl.func @matmul_contraction(%x: tensor<3x4xf32>, %y: tensor<4xf32>, %z: tensor<3x5xf32>) {
+    // expected-error@+2 {{contracts lhs dimension of size 4 with rhs dimension of size 3}}
+    // expected-error@+1 {{failed to infer returned types}}
+    %0 = dl.matmul %x, %z : tensor<3x4xf32>, tensor<3x5xf32> -> tensor<3x5xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  dl.variable state @v : tensor<2xf32>
+  dl.func @softmax_axis(%x: tensor<3x4xf32>, %y: tensor<4xf32>, %z: tensor<3x5xf32>) {
+    // expected-error@+1 {{works along axis 2 of a tensor of rank 2}}
+    %0 = dl.softmax %x axis 2 : tensor<3x4xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  dl.variable state @v : tensor<2xf32>
+  dl.func @cross_entropy_labels(%x: tensor<3x4xf32>, %y: tensor<4xf32>, %z: tensor<3x5xf32>) {
+    %l = dl.fill 0 : i64 : tensor<4xi32>
+    // expected-error@+1 {{has labels of type 'tensor<4xi32>' for scores of type 'tensor<3x4xf32>'}}
+    %0 = dl.cross_entropy %x, %l : tensor<3x4xf32>, tensor<4xi32> -> tensor<3xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  dl.variable state @v : tensor<2xf32>
+  dl.func @read_unknown(%x: tensor<3x4xf32>, %y: tensor<4xf32>, %z: tensor<3x5xf32>) {
+    // expected-error@+1 {{names @nobody, which is no variable of the model}}
+    %0 = dl.read @nobody : tensor<4xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  // expected-note@+1 {{the variable is declared here}}
+  dl.variable state @v : tensor<2xf32>
+  dl.func @assign_type(%x: tensor<3x4xf32>, %y: tensor<4xf32>, %z: tensor<3x5xf32>) {
+    // expected-error@+1 {{has type 'tensor<4xf32>' for the variable @v of type 'tensor<2xf32>'}}
+    dl.assign @v, %y : tensor<4xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  dl.variable state @v : tensor<2xf32>
+  dl.func @gradient_of_many(%x: tensor<3x4xf32>, %y: tensor<4xf32>, %z: tensor<3x5xf32>) {
+    // expected-error@+1 {{differentiates a value of type 'tensor<4xf32>'; expected one number}}
+    %0 = dl.gradient %y wrt %x : (tensor<4xf32>, tensor<3x4xf32>) -> tensor<3x4xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  dl.variable state @v : tensor<2xf32>
+  dl.func @check_size_predicate(%x: tensor<3x4xf32>, %y: tensor<4xf32>, %z: tensor<3x5xf32>) {
+    // expected-error@+1 {{has the unknown predicate 'near'}}
+    dl.check_size affine_map<() -> (1)> "near" affine_map<() -> (1)> "words"
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  // expected-error@+1 {{@h has type 'tensor<?xf32, affine_map<()[s0] -> (s0)>>'; a variable's shape must be known at compile time}}
+  dl.variable state @h : tensor<?xf32, affine_map<()[s0] -> (s0)>>
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @returns(%x: tensor<4xf32>) -> tensor<3xf32> {
+    // expected-error@+1 {{from a function that declares}}
+    dl.return %x : tensor<4xf32>
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @yields(%x: tensor<4xf32>) -> tensor<4xf32> {
+    // expected-error@+1 {{has inputs}}
+    %y = dl.fused "loop"(%x) {
+    ^bb0(%a: tensor<3xf32>):
+      dl.yield %a : tensor<3xf32>
+    } : (tensor<4xf32>) -> tensor<4xf32>
+    dl.return %y : tensor<4xf32>
+  }
+}

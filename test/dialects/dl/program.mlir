@@ -1,0 +1,49 @@
+//===- program.mlir - models, variables, functions, gradients, checks, fusions, parsed and printed -===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// RUN: dl-opt %s --verify-roundtrip | FileCheck %s
+
+// CHECK: dl.model @m dims ["N"] attributes {doc = "a model"}
+dl.model @m dims ["N"] attributes {doc = "a model"} {
+  // CHECK-NEXT: dl.variable trained @net.0.weight : tensor<4x5xf32>
+  dl.variable trained @net.0.weight : tensor<4x5xf32>
+  // CHECK-NEXT: dl.variable state @best : tensor<f32>
+  dl.variable state @best : tensor<f32>
+  // CHECK-NEXT: dl.variable slot @step.lr : tensor<f64>
+  dl.variable slot @step.lr : tensor<f64>
+  // CHECK-NEXT: dl.variable random @random.seed : tensor<i64>
+  dl.variable random @random.seed : tensor<i64>
+  // CHECK-NEXT: dl.func @f(%{{.*}}: tensor<f32> {dl.default = 5.000000e-01 : f64, dl.name = "x"}) -> (tensor<f32> {dl.name = "loss"}) attributes {train}
+  dl.func @f(%x: tensor<f32> {dl.name = "x", dl.default = 0.5}) -> (tensor<f32> {dl.name = "loss"}) attributes {train} {
+    // CHECK-NEXT: dl.read @best : tensor<f32>
+    %b = dl.read @best : tensor<f32>
+    // CHECK-NEXT: dl.mul
+    %y = dl.mul %x, %b : tensor<f32>
+    // CHECK-NEXT: dl.gradient %{{.*}} wrt %{{.*}}, %{{.*}} : (tensor<f32>, tensor<f32>, tensor<f32>) -> (tensor<f32>, tensor<f32>)
+    %g:2 = dl.gradient %y wrt %x, %b : (tensor<f32>, tensor<f32>, tensor<f32>) -> (tensor<f32>, tensor<f32>)
+    // CHECK-NEXT: dl.assign @best, %{{.*}} : tensor<f32>
+    dl.assign @best, %g#1 : tensor<f32>
+    // CHECK-NEXT: dl.return %{{.*}} : tensor<f32>
+    dl.return %y : tensor<f32>
+  }
+  // CHECK-LABEL: dl.func @checks
+  dl.func @checks(%label: tensor<?xi32, affine_map<()[s0] -> (s0)>>) {
+    // CHECK-NEXT: dl.check_size #{{.*}} "gt" #{{.*}} "more than one"
+    dl.check_size affine_map<()[s0] -> (s0)> "gt" affine_map<() -> (1)> "more than one"
+    // CHECK-NEXT: dl.check_index %{{.*}} below #{{.*}} or -100 "label {value}" : tensor<?xi32, #{{.*}}>
+    dl.check_index %label below affine_map<() -> (10)> or -100 "label {value}" : tensor<?xi32, affine_map<()[s0] -> (s0)>>
+    dl.return
+  }
+  // CHECK-LABEL: dl.func @fusion
+  dl.func @fusion(%x: tensor<8xf32>) -> tensor<8xf32> {
+    // CHECK-NEXT: dl.fused "loop"(%{{.*}})
+    %y = dl.fused "loop"(%x) {
+    ^bb0(%a: tensor<8xf32>):
+      // CHECK: dl.yield %{{.*}} : tensor<8xf32>
+      %e = dl.exp %a : tensor<8xf32>
+      dl.yield %e : tensor<8xf32>
+    } : (tensor<8xf32>) -> tensor<8xf32>
+    dl.return %y : tensor<8xf32>
+  }
+}

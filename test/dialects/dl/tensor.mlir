@@ -1,0 +1,85 @@
+//===- tensor.mlir - generators, moves, reductions, products and composites, parsed and printed -===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// RUN: dl-opt %s --verify-roundtrip | FileCheck %s
+
+#n4 = affine_map<()[s0] -> (s0, 4)>
+dl.model @m dims ["N"] {
+  // CHECK-LABEL: dl.func @generators
+  dl.func @generators(%seed: tensor<i64>, %call: tensor<i64>) {
+    // CHECK-NEXT: dl.fill 1.500000e+00 : f64 : tensor<2x3xf32>
+    %0 = dl.fill 1.5 : f64 : tensor<2x3xf32>
+    // CHECK-NEXT: dl.fill 7 : i64 : tensor<3xi32>
+    %1 = dl.fill 7 : i64 : tensor<3xi32>
+    // CHECK-NEXT: dl.constant dense<[1.000000e+00, 2.000000e+00]> : tensor<2xf32> : tensor<2xf32>
+    %2 = dl.constant dense<[1.0, 2.0]> : tensor<2xf32> : tensor<2xf32>
+    // CHECK-NEXT: dl.size #{{.*}} : tensor<f64>
+    %3 = dl.size affine_map<()[s0] -> (s0)> : tensor<f64>
+    // CHECK-NEXT: dl.iota 1 : tensor<2x3xi32>
+    %4 = dl.iota 1 : tensor<2x3xi32>
+    // CHECK-NEXT: dl.uniform %{{.*}}, %{{.*}} {stream = 1 : ui32} : tensor<8xf32>
+    %5 = dl.uniform %seed, %call {stream = 1 : ui32} : tensor<8xf32>
+    // CHECK-NEXT: dl.normal %{{.*}}, %{{.*}} {stream = 2 : ui32} : tensor<8xf64>
+    %6 = dl.normal %seed, %call {stream = 2 : ui32} : tensor<8xf64>
+    // CHECK-NEXT: dl.randint %{{.*}}, %{{.*}} {high = 6 : i64, low = -6 : i64, stream = 3 : ui32} : tensor<8xi32>
+    %7 = dl.randint %seed, %call {high = 6 : i64, low = -6 : i64, stream = 3 : ui32} : tensor<8xi32>
+    dl.return
+  }
+  // CHECK-LABEL: dl.func @moves
+  dl.func @moves(%x: tensor<?x4xf32, #n4>, %y: tensor<4xf32>) {
+    // CHECK-NEXT: dl.broadcast %{{.*}} [1] : tensor<4xf32> -> tensor<?x4xf32, #{{.*}}>
+    %0 = dl.broadcast %y [1] : tensor<4xf32> -> tensor<?x4xf32, #n4>
+    // CHECK-NEXT: dl.reshape %{{.*}} : tensor<?x4xf32, #{{.*}}> -> tensor<?x2x2xf32, #{{.*}}>
+    %1 = dl.reshape %x : tensor<?x4xf32, #n4> -> tensor<?x2x2xf32, affine_map<()[s0] -> (s0, 2, 2)>>
+    // CHECK-NEXT: dl.transpose %{{.*}} [1, 0] : tensor<?x4xf32, #{{.*}}> -> tensor<4x?xf32, #{{.*}}>
+    %2 = dl.transpose %x [1, 0] : tensor<?x4xf32, #n4> -> tensor<4x?xf32, affine_map<()[s0] -> (4, s0)>>
+    // CHECK-NEXT: dl.slice %{{.*}} #{{.*}} [-1] : tensor<4xf32> -> tensor<3xf32>
+    %3 = dl.slice %y affine_map<() -> (2)> [-1] : tensor<4xf32> -> tensor<3xf32>
+    // CHECK-NEXT: dl.pad %{{.*}} #{{.*}} [2] : tensor<4xf32> -> tensor<9xf32>
+    %4 = dl.pad %y affine_map<() -> (1)> [2] : tensor<4xf32> -> tensor<9xf32>
+    // CHECK-NEXT: dl.concat %{{.*}}, %{{.*}} axis 0 : tensor<?x4xf32, #{{.*}}>, tensor<?x4xf32, #{{.*}}> -> tensor<?x4xf32, #{{.*}}>
+    %5 = dl.concat %x, %x axis 0 : tensor<?x4xf32, #n4>, tensor<?x4xf32, #n4> -> tensor<?x4xf32, affine_map<()[s0] -> (s0 * 2, 4)>>
+    dl.return
+  }
+  // CHECK-LABEL: dl.func @reductions
+  dl.func @reductions(%x: tensor<3x4x5xf32>, %b: tensor<4xi1>) {
+    // CHECK-NEXT: dl.sum %{{.*}} [0, 2] : tensor<3x4x5xf32> -> tensor<4xf32>
+    %sum = dl.sum %x [0, 2] : tensor<3x4x5xf32> -> tensor<4xf32>
+    // CHECK-NEXT: dl.max %{{.*}} [0, 2] : tensor<3x4x5xf32> -> tensor<4xf32>
+    %max = dl.max %x [0, 2] : tensor<3x4x5xf32> -> tensor<4xf32>
+    // CHECK-NEXT: dl.min %{{.*}} [0, 2] : tensor<3x4x5xf32> -> tensor<4xf32>
+    %min = dl.min %x [0, 2] : tensor<3x4x5xf32> -> tensor<4xf32>
+    // CHECK-NEXT: dl.any %{{.*}} [0] : tensor<4xi1> -> tensor<i1>
+    %any = dl.any %b [0] : tensor<4xi1> -> tensor<i1>
+    // CHECK-NEXT: dl.all %{{.*}} [0] : tensor<4xi1> -> tensor<i1>
+    %all = dl.all %b [0] : tensor<4xi1> -> tensor<i1>
+    // CHECK-NEXT: dl.argmax %{{.*}} [2] : tensor<3x4x5xf32> -> tensor<3x4xi32>
+    %argmax = dl.argmax %x [2] : tensor<3x4x5xf32> -> tensor<3x4xi32>
+    // CHECK-NEXT: dl.argmin %{{.*}} [2] : tensor<3x4x5xf32> -> tensor<3x4xi32>
+    %argmin = dl.argmin %x [2] : tensor<3x4x5xf32> -> tensor<3x4xi32>
+    dl.return
+  }
+  // CHECK-LABEL: dl.func @products
+  dl.func @products(%a: tensor<?x4xf32, #n4>, %b: tensor<4x5xf32>, %t: tensor<5x4xf32>, %x: tensor<2x3x4xf64>, %y: tensor<2x4x6xf64>) {
+    // CHECK-NEXT: dl.matmul %{{.*}}, %{{.*}} : tensor<?x4xf32, #{{.*}}>, tensor<4x5xf32> -> tensor<?x5xf32, #{{.*}}>
+    %0 = dl.matmul %a, %b : tensor<?x4xf32, #n4>, tensor<4x5xf32> -> tensor<?x5xf32, affine_map<()[s0] -> (s0, 5)>>
+    // CHECK-NEXT: dl.matmul transposed %{{.*}}, transposed %{{.*}} : tensor<4x5xf32>, tensor<5x4xf32> -> tensor<5x5xf32>
+    %1 = dl.matmul transposed %b, transposed %t : tensor<4x5xf32>, tensor<5x4xf32> -> tensor<5x5xf32>
+    // CHECK-NEXT: dl.matmul %{{.*}}, %{{.*}} : tensor<2x3x4xf64>, tensor<2x4x6xf64> -> tensor<2x3x6xf64>
+    %2 = dl.matmul %x, %y : tensor<2x3x4xf64>, tensor<2x4x6xf64> -> tensor<2x3x6xf64>
+    dl.return
+  }
+  // CHECK-LABEL: dl.func @composites
+  dl.func @composites(%x: tensor<8x10xf32>, %label: tensor<8xi32>) {
+    // CHECK-NEXT: dl.softmax %{{.*}} axis 1 : tensor<8x10xf32>
+    %0 = dl.softmax %x axis 1 : tensor<8x10xf32>
+    // CHECK-NEXT: dl.log_softmax %{{.*}} axis 0 : tensor<8x10xf32>
+    %1 = dl.log_softmax %x axis 0 : tensor<8x10xf32>
+    // CHECK-NEXT: dl.logsumexp %{{.*}} axis 1 : tensor<8x10xf32> -> tensor<8xf32>
+    %2 = dl.logsumexp %x axis 1 : tensor<8x10xf32> -> tensor<8xf32>
+    // CHECK-NEXT: dl.cross_entropy %{{.*}}, %{{.*}} : tensor<8x10xf32>, tensor<8xi32> -> tensor<8xf32>
+    %3 = dl.cross_entropy %x, %label : tensor<8x10xf32>, tensor<8xi32> -> tensor<8xf32>
+    dl.return
+  }
+}
