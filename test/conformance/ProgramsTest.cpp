@@ -54,7 +54,8 @@ public:
   };
   std::vector<Input> inputs;
   ModelBuilder model{{"N", "M"}};
-  bool hasSpecials, hasGradient = false;
+  bool hasSpecials;
+  unsigned gradientsTaken = 0;
   FloatType type;
 
 private:
@@ -607,7 +608,7 @@ void Program::differentiate() {
     }
     if (wrt.empty())
       return;
-    hasGradient = true;
+    ++gradientsTaken;
     auto gradient = dl::GradientOp::create(b, loc(), loss, wrt);
     add(loss);
     for (auto [input, result] : llvm::zip(wrt, gradient.getResults())) {
@@ -666,6 +667,22 @@ Array drawInput(const Program::Input &input, Random &random, ArrayRef<int64_t> d
   return array;
 }
 
+/// Numbers that the interpreter has to look at.
+double costOf(dl::FuncOp function, ArrayRef<int64_t> dims) {
+  double cost = 0;
+  function.walk([&](Operation *op) {
+    double count = 0;
+    for (Type type : op->getResultTypes())
+      count += Array::countOf(evaluateShape(type, dims));
+    if (auto product = dyn_cast<dl::MatmulOp>(op))
+      count *= evaluateShape(product.getLhs().getType(), dims).rbegin()[product.getLhsTransposed()];
+    for (Value operand : op->getOperands())
+      count += Array::countOf(evaluateShape(operand.getType(), dims));
+    cost += count;
+  });
+  return cost;
+}
+
 enum class Outcome { Same, Unstable, Different };
 
 /// Runs the program of a seed and compares; says what differs.
@@ -675,7 +692,9 @@ Outcome runProgram(uint64_t seed, unsigned steps, StringRef target, std::string 
   OwningOpRef<ModuleOp> plain = program.model.differentiated();
   if (!plain) {
     what = "does not differentiate: " + takeDiagnostics();
-    return Outcome::Different;
+    // The gradient of a gradient that is constant: an error, and rightly so.
+    bool isConstant = program.gradientsTaken > 1 && StringRef(what).contains("the value does not depend on what it is derived by");
+    return isConstant ? Outcome::Unstable : Outcome::Different;
   }
   std::string error;
   // Tasks are split among threads, and their number decides nothing.
@@ -688,7 +707,11 @@ Outcome runProgram(uint64_t seed, unsigned steps, StringRef target, std::string 
   Random random(seed);
   std::vector<std::vector<int64_t>> calls{{4, 3}, {1, 1}, {19, 6}};
   if (seed % 8 == 0)
-    calls.push_back({1200, 6}); // more than one task
+    for (int64_t n : {1200, 150}) // more than one task
+      if (costOf(findFunction(*plain, "f"), {n, 6}) < 4e6) {
+        calls.push_back({n, 6});
+        break;
+      }
   std::map<std::string, Array> variables;
   bool isStable = false;
   for (const std::vector<int64_t> &dims : calls) {
@@ -746,10 +769,12 @@ TEST_P(ProgramTest, IsWhatTheInterpreterSays) {
   // One level in turn; Ops runs all on both.
   std::vector<std::string> targets = targetsUnderTest();
   std::string target = targets[seed / 2 % targets.size()], what;
+  if (getenv("DLC_PRINT_PROGRAM")) // one that crashes does not get to print itself
+    llvm::errs() << textOf(seed, steps);
   Outcome outcome = runProgram(seed, steps, target, what);
   // Where an op jumps too near to a number that is rounded, another program.
   for (unsigned attempt = 0; attempt < 20 && outcome == Outcome::Unstable; ++attempt)
-    outcome = runProgram(seed += 1000, steps, target, what);
+    what.clear(), outcome = runProgram(seed += 10000, steps, target, what);
   ASSERT_NE(outcome, Outcome::Unstable);
   if (outcome == Outcome::Same)
     return;
