@@ -538,6 +538,7 @@ static const llvm::StringMap<Evaluate> &evaluators() {
       {"dl.logsumexp",
        [](Operation *op, Ops x, Sizes, Array &result) {
          size_t next = 0;
+         std::fill(result.values.begin(), result.values.end(), -kInf); // of nothing
          // Lines come in the order of the result's elements.
          forEachLine(x[0], axisOf(op), [&](ArrayRef<int64_t> line) { result.values[next++] = roundTo(logSumExp(x[0], line, true), result.element); });
        }},

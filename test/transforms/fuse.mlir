@@ -94,4 +94,75 @@ dl.model @m dims ["N"] {
     %s = dl.sum %p [1] : tensor<8x16xf32> -> tensor<8xf32>
     dl.return %a, %s : tensor<16x8xf32>, tensor<8xf32>
   }
+
+  // Pad and concat stand at the head of a kernel: what follows them joins, they join nothing, and no epilogue of a product, which works in vectors.
+  // CHECK-LABEL: dl.func @heads(
+  // CHECK:         %[[PAD:.*]] = dl.fused "loop"
+  // CHECK-NEXT:    ^bb0
+  // CHECK-NEXT:      dl.pad
+  // CHECK-NEXT:      dl.yield
+  // CHECK:         dl.fused "gemm"({{.*}}%[[PAD]]
+  // CHECK-NOT:       dl.pad
+  // CHECK:           dl.exp
+  // CHECK:           dl.add
+  // CHECK:         dl.return
+  dl.func @heads(%x: tensor<16x4xf32>, %w: tensor<4x8xf32>, %y: tensor<16x3xf32>) -> tensor<16x8xf32> {
+    %p = dl.pad %y affine_map<() -> (0, 2)> [1, 2] : tensor<16x3xf32> -> tensor<16x8xf32>
+    %e = dl.exp %p : tensor<16x8xf32>
+    %m = dl.matmul %x, %w : tensor<16x4xf32>, tensor<4x8xf32> -> tensor<16x8xf32>
+    %s = dl.add %m, %e : tensor<16x8xf32>
+    dl.return %s : tensor<16x8xf32>
+  }
+
+  // CHECK-LABEL: dl.func @head_of_a_loop(
+  // CHECK:         dl.fused "loop"
+  // CHECK:           dl.pad
+  // CHECK-NEXT:      dl.exp
+  // CHECK-NOT:     dl.fused
+  // CHECK:         dl.return
+  dl.func @head_of_a_loop(%y: tensor<16x3xf32>) -> tensor<16x8xf32> {
+    %p = dl.pad %y affine_map<() -> (0, 2)> [1, 2] : tensor<16x3xf32> -> tensor<16x8xf32>
+    %e = dl.exp %p : tensor<16x8xf32>
+    dl.return %e : tensor<16x8xf32>
+  }
+
+  // What normalizes rows is one kernel, what normalizes columns another schedule of the same; a reduction over an axis in the middle keeps the others.
+  // CHECK-LABEL: dl.func @columns(
+  // CHECK:         dl.fused "columns"
+  // CHECK:           dl.sum %{{.*}} [0]
+  // CHECK:           dl.sub
+  // CHECK-NOT:     dl.fused
+  // CHECK:         dl.return
+  dl.func @columns(%x: tensor<?x8xf32, #nx8>) -> tensor<?x8xf32, #nx8> {
+    %s = dl.sum %x [0] : tensor<?x8xf32, #nx8> -> tensor<8xf32>
+    %b = dl.broadcast %s [1] : tensor<8xf32> -> tensor<?x8xf32, #nx8>
+    %d = dl.sub %x, %b : tensor<?x8xf32, #nx8>
+    dl.return %d : tensor<?x8xf32, #nx8>
+  }
+
+  // A value that is read under another place than its own ends a kernel: the transposed one is not at hand where the rows are.
+  // CHECK-LABEL: dl.func @misaligned(
+  // CHECK:         %[[Y:.*]] = dl.fused
+  // CHECK:         dl.fused {{.*}}%[[Y]]
+  // CHECK:         dl.return
+  dl.func @misaligned(%x: tensor<8x8xf32>) -> tensor<8x8xf32> {
+    %y = dl.exp %x : tensor<8x8xf32>
+    %t = dl.transpose %y [1, 0] : tensor<8x8xf32> -> tensor<8x8xf32>
+    %s = dl.add %y, %t : tensor<8x8xf32>
+    dl.return %s : tensor<8x8xf32>
+  }
+
+  // No merge closes a cycle: the sum of all stands between the two.
+  // CHECK-LABEL: dl.func @cycle(
+  // CHECK:         dl.fused "rows"
+  // CHECK:         dl.fused "rows"
+  // CHECK:         dl.fused "loop"
+  // CHECK:         dl.return
+  dl.func @cycle(%x: tensor<8x8xf32>) -> tensor<8x8xf32> {
+    %y = dl.exp %x : tensor<8x8xf32>
+    %s = dl.sum %y [0, 1] : tensor<8x8xf32> -> tensor<f32>
+    %b = dl.broadcast %s [] : tensor<f32> -> tensor<8x8xf32>
+    %d = dl.div %y, %b : tensor<8x8xf32>
+    dl.return %d : tensor<8x8xf32>
+  }
 }

@@ -80,4 +80,44 @@ dl.model @m dims ["N"] {
     %y = dl.exp %x : tensor<?x8xf32, affine_map<()[s0] -> (s0, 8)>>
     dl.return %y : tensor<?x8xf32, affine_map<()[s0] -> (s0, 8)>>
   }
+
+  // A kernel that reads the old value at other places than it writes does not work in place: the new value is copied at the end.
+  // CHECK-LABEL: dl.func @elsewhere(
+  // CHECK:         dl.fused "loop"{{.*}}launch = 0
+  // CHECK:           dl.slice
+  // CHECK:         dl.fused "loop"{{.*}}launch = 1{{.*}}name = "copy"
+  // CHECK:         dl.assign @a
+  dl.func @elsewhere() {
+    %a = dl.read @a : tensor<8xf32>
+    %r = dl.slice %a affine_map<() -> (7)> [-1] : tensor<8xf32> -> tensor<8xf32>
+    %n = dl.exp %r : tensor<8xf32>
+    dl.assign @a, %n : tensor<8xf32>
+    dl.return
+  }
+
+  // The old value as a result is copied out before it is overwritten.
+  // CHECK-LABEL: dl.func @old_value(
+  // CHECK:         dl.fused "loop"{{.*}}launch = 0
+  // CHECK:           dl.reshape
+  // CHECK:         dl.fused "loop"{{.*}}launch = 1
+  // CHECK:           dl.exp
+  dl.func @old_value() -> tensor<8xf32> {
+    %a = dl.read @a : tensor<8xf32>
+    %n = dl.exp %a : tensor<8xf32>
+    dl.assign @a, %n : tensor<8xf32>
+    dl.return %a : tensor<8xf32>
+  }
+
+  // A value that is a result and a variable's new value has one place and is copied to the other.
+  // CHECK-LABEL: dl.func @twice(
+  // CHECK-SAME:    kind = "variable"
+  // CHECK:           dl.exp
+  // CHECK:         name = "copy"
+  // CHECK:         dl.assign @a
+  dl.func @twice() -> tensor<8xf32> {
+    %a = dl.read @a : tensor<8xf32>
+    %n = dl.exp %a : tensor<8xf32>
+    dl.assign @a, %n : tensor<8xf32>
+    dl.return %n : tensor<8xf32>
+  }
 }

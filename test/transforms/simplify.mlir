@@ -74,4 +74,29 @@ dl.model @m dims [] {
     %b = dl.sub %a, %y : tensor<4xf32>
     dl.return %b : tensor<4xf32>
   }
+  // While a gradient is to be taken in a value that is computed, nothing leads around it: neither a fold nor a pattern, and it stays apart from an equal one.
+  // Only a maximum with 0 is relu, which its gradient needs.
+  // CHECK-LABEL: dl.func @derives_in_locals(
+  // CHECK-SAME:    %[[X:.*]]: tensor<8xf32>
+  // CHECK:         %[[A:.*]] = dl.neg %[[X]]
+  // CHECK:         %[[B:.*]] = dl.neg %[[X]]
+  // CHECK:         %[[C:.*]] = dl.neg %[[A]]
+  // CHECK:         %[[K:.*]] = dl.reshape %[[C]]
+  // CHECK:         %[[Q:.*]] = dl.mul %[[K]], %[[K]]
+  // CHECK:         dl.relu %[[Q]]
+  // CHECK:         dl.gradient %{{.*}} wrt %[[A]], %[[K]]
+  dl.func @derives_in_locals(%x: tensor<8xf32>) -> (tensor<8xf32>, tensor<8x1xf32>) {
+    %a = dl.neg %x : tensor<8xf32>
+    %b = dl.neg %x : tensor<8xf32>
+    %c = dl.neg %a : tensor<8xf32>
+    %k = dl.reshape %c : tensor<8xf32> -> tensor<8x1xf32>
+    %q = dl.mul %k, %k : tensor<8x1xf32>
+    %zero = dl.fill 0.0 : f64 : tensor<8x1xf32>
+    %r = dl.maximum %q, %zero : tensor<8x1xf32>
+    %s = dl.sum %r [0, 1] : tensor<8x1xf32> -> tensor<f32>
+    %t = dl.sum %b [0] : tensor<8xf32> -> tensor<f32>
+    %loss = dl.add %s, %t : tensor<f32>
+    %g:2 = dl.gradient %loss wrt %a, %k : (tensor<f32>, tensor<8xf32>, tensor<8x1xf32>) -> (tensor<8xf32>, tensor<8x1xf32>)
+    dl.return %g#0, %g#1 : tensor<8xf32>, tensor<8x1xf32>
+  }
 }

@@ -1,0 +1,125 @@
+//===- canonicalize.mlir - what ops fold to by themselves -===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// RUN: dl-opt %s -canonicalize | FileCheck %s
+
+#n4 = affine_map<()[s0] -> (s0, 4)>
+dl.model @m dims ["N"] {
+  // Neutral elements, on either side.
+  // CHECK-LABEL: dl.func @neutral(
+  // CHECK-SAME:    %[[X:.*]]: tensor<4xf32>
+  // CHECK-NEXT:    dl.return %[[X]], %[[X]], %[[X]], %[[X]], %[[X]], %[[X]], %[[X]] :
+  dl.func @neutral(%x: tensor<4xf32>) -> (tensor<4xf32>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>) {
+    %zero = dl.fill 0.0 : f64 : tensor<4xf32>
+    %one = dl.fill 1.0 : f64 : tensor<4xf32>
+    %0 = dl.add %x, %zero : tensor<4xf32>
+    %1 = dl.add %zero, %x : tensor<4xf32>
+    %2 = dl.sub %x, %zero : tensor<4xf32>
+    %3 = dl.mul %one, %x : tensor<4xf32>
+    %4 = dl.mul_no_nan %x, %one : tensor<4xf32>
+    %5 = dl.div %x, %one : tensor<4xf32>
+    %6 = dl.pow %x, %one : tensor<4xf32>
+    dl.return %0, %1, %2, %3, %4, %5, %6 : tensor<4xf32>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>
+  }
+  // Nothing is known of x: these stay, for infinities, NaN and the order of rounding.
+  // CHECK-LABEL: dl.func @not_neutral(
+  // CHECK:         dl.mul
+  // CHECK:         dl.sub
+  // CHECK:         dl.div
+  // CHECK:         dl.sub
+  // CHECK:         dl.return
+  dl.func @not_neutral(%x: tensor<4xf32>) -> (tensor<4xf32>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>) {
+    %zero = dl.fill 0.0 : f64 : tensor<4xf32>
+    %0 = dl.mul %x, %zero : tensor<4xf32>
+    %1 = dl.sub %zero, %x : tensor<4xf32>
+    %2 = dl.div %x, %x : tensor<4xf32>
+    %3 = dl.sub %x, %x : tensor<4xf32>
+    dl.return %0, %1, %2, %3 : tensor<4xf32>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>
+  }
+  // CHECK-LABEL: dl.func @inverse(
+  // CHECK-SAME:    %[[X:.*]]: tensor<4xf32>
+  // CHECK-NEXT:    dl.return %[[X]], %[[X]] :
+  dl.func @inverse(%x: tensor<4xf32>) -> (tensor<4xf32>, tensor<4xf32>) {
+    %a = dl.neg %x : tensor<4xf32>
+    %0 = dl.neg %a : tensor<4xf32>
+    %1 = dl.convert %x : tensor<4xf32> -> tensor<4xf32>
+    dl.return %0, %1 : tensor<4xf32>, tensor<4xf32>
+  }
+  // Powers by multiplication where that is as exact.
+  // CHECK-LABEL: dl.func @powers(
+  // CHECK-SAME:    %[[X:.*]]: tensor<4xf32>
+  // CHECK-NOT:     dl.pow
+  // CHECK-DAG:     %[[ONE:.*]] = dl.fill 1.000000e+00
+  // CHECK-DAG:     %[[R:.*]] = dl.div %[[ONE]], %[[X]]
+  // CHECK:         dl.return %{{.*}}, %{{.*}}, %{{.*}}, %[[R]]
+  dl.func @powers(%x: tensor<4xf32>) -> (tensor<4xf32>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>) {
+    %e0 = dl.fill 0.0 : f64 : tensor<4xf32>
+    %e3 = dl.fill 3.0 : f64 : tensor<4xf32>
+    %e4 = dl.fill 4.0 : f64 : tensor<4xf32>
+    %em = dl.fill -1.0 : f64 : tensor<4xf32>
+    %0 = dl.pow %x, %e0 : tensor<4xf32>
+    %1 = dl.pow %x, %e3 : tensor<4xf32>
+    %2 = dl.pow %x, %e4 : tensor<4xf32>
+    %3 = dl.pow %x, %em : tensor<4xf32>
+    dl.return %0, %1, %2, %3 : tensor<4xf32>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>
+  }
+  // CHECK-LABEL: dl.func @other_powers(
+  // CHECK:         dl.pow
+  // CHECK:         dl.pow
+  dl.func @other_powers(%x: tensor<4xf32>) -> (tensor<4xf32>, tensor<4xf32>) {
+    %half = dl.fill 0.5 : f64 : tensor<4xf32>
+    %five = dl.fill 5.0 : f64 : tensor<4xf32>
+    %0 = dl.pow %x, %half : tensor<4xf32>
+    %1 = dl.pow %x, %five : tensor<4xf32>
+    dl.return %0, %1 : tensor<4xf32>, tensor<4xf32>
+  }
+  // Only a maximum of floating point with 0 on the right is relu: whole numbers have no relu, and the first of equals gets the gradient.
+  // CHECK-LABEL: dl.func @relu(
+  // CHECK:         dl.relu
+  // CHECK:         dl.maximum
+  dl.func @relu(%x: tensor<4xf32>, %i: tensor<4xi32>) -> (tensor<4xf32>, tensor<4xi32>) {
+    %zero = dl.fill 0.0 : f64 : tensor<4xf32>
+    %none = dl.fill 0 : i64 : tensor<4xi32>
+    %0 = dl.maximum %x, %zero : tensor<4xf32>
+    %1 = dl.maximum %i, %none : tensor<4xi32>
+    dl.return %0, %1 : tensor<4xf32>, tensor<4xi32>
+  }
+  // Moves that move nothing, and reshapes of reshapes.
+  // CHECK-LABEL: dl.func @moves(
+  // CHECK-SAME:    %[[X:.*]]: tensor<?x4xf32, #[[N4:[a-z0-9]+]]>
+  // CHECK-NEXT:    %[[R:.*]] = dl.reshape %[[X]] : tensor<?x4xf32, #[[N4]]> -> tensor<?xf32, #{{.*}}>
+  // CHECK-NEXT:    dl.return %[[X]], %[[X]], %[[X]], %[[X]], %[[R]] :
+  dl.func @moves(%x: tensor<?x4xf32, #n4>) -> (tensor<?x4xf32, #n4>, tensor<?x4xf32, #n4>, tensor<?x4xf32, #n4>, tensor<?x4xf32, #n4>, tensor<?xf32, affine_map<()[s0] -> (s0 * 4)>>) {
+    %0 = dl.broadcast %x [0, 1] : tensor<?x4xf32, #n4> -> tensor<?x4xf32, #n4>
+    %1 = dl.transpose %x [0, 1] : tensor<?x4xf32, #n4> -> tensor<?x4xf32, #n4>
+    %2 = dl.reshape %x : tensor<?x4xf32, #n4> -> tensor<?x4xf32, #n4>
+    %3 = dl.slice %x affine_map<() -> (0, 0)> [1, 1] : tensor<?x4xf32, #n4> -> tensor<?x4xf32, #n4>
+    %a = dl.reshape %x : tensor<?x4xf32, #n4> -> tensor<?x2x2xf32, affine_map<()[s0] -> (s0, 2, 2)>>
+    %4 = dl.reshape %a : tensor<?x2x2xf32, affine_map<()[s0] -> (s0, 2, 2)>> -> tensor<?xf32, affine_map<()[s0] -> (s0 * 4)>>
+    dl.return %0, %1, %2, %3, %4 : tensor<?x4xf32, #n4>, tensor<?x4xf32, #n4>, tensor<?x4xf32, #n4>, tensor<?x4xf32, #n4>, tensor<?xf32, affine_map<()[s0] -> (s0 * 4)>>
+  }
+  // A slice of all elements the other way round is no identity, though its type says so.
+  // CHECK-LABEL: dl.func @reversed(
+  // CHECK-NEXT:    dl.slice
+  dl.func @reversed(%x: tensor<4xf32>) -> tensor<4xf32> {
+    %0 = dl.slice %x affine_map<() -> (3)> [-1] : tensor<4xf32> -> tensor<4xf32>
+    dl.return %0 : tensor<4xf32>
+  }
+  // Both operands of a product at once, and back again; other transposes stay.
+  // CHECK-LABEL: dl.func @products(
+  // CHECK-SAME:    %[[A:.*]]: tensor<3x4xf32>, %[[B:.*]]: tensor<5x3xf32>, %[[C:.*]]: tensor<2x3x4xf32>
+  // CHECK-DAG:     %[[P:.*]] = dl.matmul transposed %[[A]], transposed %[[B]]
+  // CHECK-DAG:     %[[Q:.*]] = dl.matmul %[[B]], %[[A]]
+  // CHECK-DAG:     dl.transpose %[[C]] [1, 0, 2]
+  // CHECK:         dl.return %[[P]], %[[Q]]
+  dl.func @products(%a: tensor<3x4xf32>, %b: tensor<5x3xf32>, %c: tensor<2x3x4xf32>) -> (tensor<4x5xf32>, tensor<5x4xf32>, tensor<3x2x2xf32>) {
+    %at = dl.transpose %a [1, 0] : tensor<3x4xf32> -> tensor<4x3xf32>
+    %bt = dl.transpose %b [1, 0] : tensor<5x3xf32> -> tensor<3x5xf32>
+    %0 = dl.matmul %at, %bt : tensor<4x3xf32>, tensor<3x5xf32> -> tensor<4x5xf32>
+    %1 = dl.matmul transposed %bt, transposed %at : tensor<3x5xf32>, tensor<4x3xf32> -> tensor<5x4xf32>
+    %ct = dl.transpose %c [1, 0, 2] : tensor<2x3x4xf32> -> tensor<3x2x4xf32>
+    %2 = dl.matmul %ct, transposed %ct : tensor<3x2x4xf32>, tensor<3x2x4xf32> -> tensor<3x2x2xf32>
+    dl.return %0, %1, %2 : tensor<4x5xf32>, tensor<5x4xf32>, tensor<3x2x2xf32>
+  }
+}
