@@ -648,7 +648,6 @@ void KernelEmitter::emitGemm(unsigned launch, OpBuilder &b, FrameAccess &frame, 
 void emitIndexCheck(CheckIndexOp check, int64_t fault, OpBuilder &b, FrameAccess &frame) {
   Location loc = check.getLoc();
   auto type = cast<RankedTensorType>(check.getX().getType());
-  Type element = memoryType(type.getElementType());
   Value memory = frame.buffer(check->getAttrOfType<DenseI64ArrayAttr>("input_buffers")[0], type.getElementType());
   Value count = frame.size(elementCount(type)), zero = constantIndex(b, loc, 0), one = constantIndex(b, loc, 1);
   Value limit = arith::IndexCastOp::create(b, loc, b.getI64Type(), frame.size(check.getSize().getResult(0)));
@@ -677,7 +676,6 @@ void emitIndexCheck(CheckIndexOp check, int64_t fault, OpBuilder &b, FrameAccess
   put(0, arith::ConstantOp::create(t, loc, t.getI64IntegerAttr(fault)));
   put(1, arith::IndexCastOp::create(t, loc, t.getI64Type(), found));
   put(2, wide(t, memref::LoadOp::create(t, loc, memory, found)));
-  (void)element;
 }
 
 } // namespace dlc::cpu
