@@ -24,7 +24,7 @@
 extern "C" {
 #endif
 
-#define DL_ABI_VERSION 1u
+#define DL_ABI_VERSION 2u
 #define DL_NOTE_NAME "dlc"
 #define DL_NOTE_TYPE 1u
 #define DL_BLOB_MAGIC "DLMODEL" /* with its NUL: 8 bytes */
@@ -145,7 +145,127 @@ typedef struct dl_function_desc {
   dl_ref kernels; /* dl_kernel_desc[] */
   uint32_t launch_count;
   uint64_t scratch_bytes; /* for each worker thread */
+  dl_ref cuda;            /* dl_cuda_function_desc, or none: no GPU program */
+  uint32_t reserved;
 } dl_function_desc;
+
+/* ---- the program for an NVIDIA GPU: data alone, nothing of it is code of the host ---- */
+
+typedef enum dl_cuda_image_kind {
+  DL_CUDA_PTX = 0,  /* text with its NUL (counted in bytes): for its architecture and every later one */
+  DL_CUDA_CUBIN = 1 /* for its architecture and later ones of the same major number */
+} dl_cuda_image_kind;
+
+/* All kernels of the model, assembled for one architecture. */
+typedef struct dl_cuda_image {
+  uint32_t kind;
+  uint32_t arch; /* compute capability times ten: 80, 90, 100 */
+  dl_ref data;
+  uint32_t bytes;
+} dl_cuda_image;
+
+/* What a kernel takes of a multiprocessor, read when it was compiled. */
+typedef struct dl_cuda_resources {
+  uint32_t arch;
+  uint32_t registers;    /* of a thread */
+  uint32_t shared_bytes; /* of a block, static */
+  uint32_t local_bytes;  /* of a thread: stack and spills */
+} dl_cuda_resources;
+
+/* A __global__ function, in every image under the same symbol; functions of the model share them. */
+typedef struct dl_cuda_kernel_desc {
+  dl_ref symbol;
+  uint32_t threads;      /* of a block, in x */
+  uint32_t shared_bytes; /* dynamic shared memory of a block */
+  uint32_t resource_count;
+  dl_ref resources; /* dl_cuda_resources[]: one for each cubin */
+  uint32_t reserved;
+} dl_cuda_kernel_desc;
+
+typedef enum dl_cuda_parameter_kind {
+  DL_CUDA_BUFFER = 0, /* value: number of a buffer of the function; passes its address, 8 bytes */
+  DL_CUDA_SIZE = 1,   /* value: dl_ref of a dl_size; passes an int64_t */
+  DL_CUDA_FAULT = 2   /* passes the address of the call's dl_fault in device memory */
+} dl_cuda_parameter_kind;
+
+typedef struct dl_cuda_parameter {
+  uint32_t kind;
+  uint32_t value;
+} dl_cuda_parameter;
+
+/* A matrix product for cuBLASLt, all operands dense and row-major:
+ * D[i] = epilogue(alpha * op(A[i]) * op(B[i]) + beta * C[i]) for i below `batch`. */
+typedef enum dl_cuda_epilogue {
+  DL_CUDA_EPILOGUE_NONE = 0,
+  DL_CUDA_EPILOGUE_BIAS = 1, /* + bias[n] */
+  DL_CUDA_EPILOGUE_RELU = 2,
+  DL_CUDA_EPILOGUE_RELU_BIAS = 3,
+  DL_CUDA_EPILOGUE_RELU_AUX = 4, /* _AUX: what the gradient needs is written to aux; relu: one bit an element */
+  DL_CUDA_EPILOGUE_RELU_AUX_BIAS = 5,
+  DL_CUDA_EPILOGUE_GELU = 6, /* by tanh */
+  DL_CUDA_EPILOGUE_GELU_BIAS = 7,
+  DL_CUDA_EPILOGUE_GELU_AUX = 8,
+  DL_CUDA_EPILOGUE_GELU_AUX_BIAS = 9,
+  DL_CUDA_EPILOGUE_DRELU = 10,       /* the product times relu's derivative, from aux */
+  DL_CUDA_EPILOGUE_DRELU_BGRAD = 11, /* and its sum over rows to bias[n] */
+  DL_CUDA_EPILOGUE_DGELU = 12,
+  DL_CUDA_EPILOGUE_DGELU_BGRAD = 13,
+  DL_CUDA_EPILOGUE_BGRADA = 14, /* bias[m] = op(A)'s sum over k */
+  DL_CUDA_EPILOGUE_BGRADB = 15, /* bias[n] = op(B)'s sum over k */
+  DL_CUDA_EPILOGUE_COUNT = 16
+} dl_cuda_epilogue;
+
+#define DL_CUDA_NO_BUFFER 0xffffffffu
+
+typedef struct dl_cuda_gemm_desc {
+  uint8_t dtype;       /* of all operands */
+  uint8_t tf32;        /* f32: products may round their factors to TF32 */
+  uint8_t transpose_a; /* op(A): A lies as [k, m] */
+  uint8_t transpose_b; /* op(B): B lies as [n, k] */
+  uint32_t epilogue;
+  dl_ref m, n, k, batch; /* dl_size */
+  uint32_t a, b, c, d;   /* buffers; c: none where beta is none; c and d may be the same */
+  dl_ref stride_a, stride_b, stride_c, stride_d; /* dl_size: elements from one matrix of a batch to the next */
+  uint32_t alpha, beta; /* buffers with one element of the operands' type; none: 1 and 0 */
+  uint32_t bias, aux;   /* buffers or none */
+  dl_ref aux_ld;        /* dl_size: elements (relu: bits) from one row of aux to the next; none without aux */
+  uint32_t reserved;
+} dl_cuda_gemm_desc;
+
+typedef enum dl_cuda_launch_kind { DL_CUDA_LAUNCH_KERNEL = 0, DL_CUDA_LAUNCH_GEMM = 1 } dl_cuda_launch_kind;
+
+/* A product can stand twice in a list: as a call of cuBLASLt, and as kernels for where that is absent. */
+typedef enum dl_cuda_when { DL_CUDA_ALWAYS = 0, DL_CUDA_WITH_CUBLASLT = 1, DL_CUDA_WITHOUT_CUBLASLT = 2 } dl_cuda_when;
+
+typedef struct dl_cuda_launch_desc {
+  uint8_t kind;
+  uint8_t when;
+  uint16_t reserved;
+  uint32_t index;  /* of dl_cuda_desc.kernels, or of dl_cuda_function_desc.gemms */
+  dl_ref name;     /* as in dl_kernel_desc */
+  dl_ref location;
+  dl_ref grid[3];  /* kernels: dl_size, blocks in x, y, z; where one is 0 nothing is launched */
+  uint32_t parameter_count;
+  dl_ref parameters; /* dl_cuda_parameter[], in the order of the kernel's signature */
+  uint32_t reserved2;
+} dl_cuda_launch_desc;
+
+/* A function's GPU program: its launches in order, all on one stream. Once a fault is set, no launch changes a variable. */
+typedef struct dl_cuda_function_desc {
+  uint32_t buffer_count;
+  dl_ref buffers; /* dl_buffer_desc[]: lifetimes count launches of the plan, as on the CPU */
+  uint32_t launch_count;
+  dl_ref launches; /* dl_cuda_launch_desc[] */
+  uint32_t gemm_count;
+  dl_ref gemms; /* dl_cuda_gemm_desc[] */
+} dl_cuda_function_desc;
+
+typedef struct dl_cuda_desc {
+  uint32_t image_count;
+  dl_ref images; /* dl_cuda_image[] */
+  uint32_t kernel_count;
+  dl_ref kernels; /* dl_cuda_kernel_desc[] */
+} dl_cuda_desc;
 
 /* What a fault (dl_fault.site - 1) means, e.g. a label outside its classes. The message may hold {index} and {value}. */
 typedef struct dl_fault_desc {
@@ -169,10 +289,11 @@ typedef struct dl_blob {
   uint32_t variable_count;
   dl_ref variables; /* dl_variable_desc[] */
   uint32_t function_count;
-  dl_ref functions; /* dl_function_desc[]; dl_model.entries is in the same order */
+  dl_ref functions; /* dl_function_desc[]; dl_model.entries is in the same order. The init function always has CPU code. */
   uint32_t fault_count;
   dl_ref faults; /* dl_fault_desc[] */
-  uint32_t reserved[3];
+  dl_ref cuda;   /* dl_cuda_desc, or none */
+  uint32_t reserved[2];
 } dl_blob;
 
 /* ---- code ---- */
@@ -213,7 +334,7 @@ typedef struct dl_model {
   uint32_t abi_version;
   uint32_t size; /* of this structure */
   const dl_blob *blob;
-  const dl_entry_fn *entries;
+  const dl_entry_fn *entries; /* NULL for a function without CPU code */
   const struct dlrt_api *runtime; /* the runtime linked into the artefact, or NULL */
 } dl_model;
 
@@ -230,9 +351,13 @@ DL_STATIC_ASSERT(sizeof(dl_value_desc) == 24);
 DL_STATIC_ASSERT(sizeof(dl_buffer_desc) == 24);
 DL_STATIC_ASSERT(sizeof(dl_check_desc) == 8);
 DL_STATIC_ASSERT(sizeof(dl_kernel_desc) == 8);
-DL_STATIC_ASSERT(sizeof(dl_function_desc) == 64);
+DL_STATIC_ASSERT(sizeof(dl_function_desc) == 72);
 DL_STATIC_ASSERT(sizeof(dl_blob) == 88);
 DL_STATIC_ASSERT(sizeof(dl_frame) == 32);
+DL_STATIC_ASSERT(sizeof(dl_cuda_kernel_desc) == 24);
+DL_STATIC_ASSERT(sizeof(dl_cuda_gemm_desc) == 80);
+DL_STATIC_ASSERT(sizeof(dl_cuda_launch_desc) == 40);
+DL_STATIC_ASSERT(sizeof(dl_cuda_function_desc) == 24);
 
 #ifdef __cplusplus
 }

@@ -512,12 +512,16 @@ void Program::product() {
     bits = 2 * x.bits + 6;
   }
   Value result = dl::MatmulOp::create(b, loc(), x.value, y, lhsTransposed, rhsTransposed);
-  add(shrink(result, 0.125), bits);
+  Value scaled = add(shrink(result, 0.125), bits);
   // The usual tail.
   if (random.chance(50)) {
     AffineExpr n = sizesOf(result).back();
-    Value bias = addInput(tensor({n}));
-    Value sum = dl::AddOp::create(b, loc(), floats.end()[-2].value, fit(bias, sizesOf(result)));
+    Value bias;
+    if (rank == 2 && random.chance(30)) // read across: lane by lane
+      bias = dl::TransposeOp::create(b, loc(), addInput(tensor({n, sizesOf(result)[0]})), ArrayRef<int64_t>{1, 0});
+    else if (bias = addInput(tensor({n})); random.chance(20))
+      bias = elsewhere(bias);
+    Value sum = dl::AddOp::create(b, loc(), scaled, fit(bias, sizesOf(result)));
     add(smooth ? dl::TanhOp::create(b, loc(), sum).getResult() : dl::ReluOp::create(b, loc(), sum).getResult(), smooth ? inexact : std::max(bits, 6) + 1);
   }
 }

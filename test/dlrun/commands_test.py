@@ -120,7 +120,7 @@ class Usage(Commands):
     def test_help_and_version(self):
         for words in (["--help"], ["info", "--help"], ["call", "--help"], ["train", "--help"], ["bench", "--help"]):
             self.assertIn("Usage: dlrun", self.dlrun(*words).stdout)
-        self.assertRegex(self.dlrun("--version").stdout, r"^dlrun \d+\.\d+\.\d+ \(model ABI 1\)$")
+        self.assertRegex(self.dlrun("--version").stdout, r"^dlrun \d+\.\d+\.\d+ \(model ABI \d+\)$")
 
     def test_usage_errors(self):
         for words in (
@@ -167,7 +167,7 @@ class Info(Commands):
 
     def test_json(self):
         info = json.loads(self.dlrun("info", options.model, "--json").stdout)
-        self.assertEqual((info["model"], info["abi_version"], info["dims"]), ("softmax", 1, ["N"]))
+        self.assertEqual((info["model"], info["abi_version"], info["dims"]), ("softmax", 2, ["N"]))
         self.assertRegex(info["glibc"], r"^2\.\d+$")
         self.assertIn("libc.so.6", info["libraries"])
         self.assertEqual((info["variable_bytes"], info["file_bytes"]), (56, os.path.getsize(options.model)))

@@ -54,7 +54,7 @@ TEST(Description, HeadIsChecked) {
   Model newer = fixtureModel();
   newer.abiVersion = 2;
   EXPECT_FAILS(check(newer.build()), DLRT_INCOMPATIBLE,
-               "has ABI version 2, this runtime speaks version 1");
+               "has ABI version 3, this runtime speaks version 2");
   EXPECT_FAILS(dlrt_description_check(blob.data(), blob.size() - 1), DLRT_CORRUPT,
                "damaged description: it says that it has " + std::to_string(blob.size()) +
                    " bytes, there are " + std::to_string(blob.size() - 1));

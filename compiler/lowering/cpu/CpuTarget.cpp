@@ -9,6 +9,7 @@
 //   func @<function>_<launch>_<name>(%frame, %begin, %end, %scratch) a fused kernel (where several share a launch)
 
 #include "compiler/lowering/cpu/CpuTarget.h"
+#include "compiler/lowering/DescribeModel.h"
 #include "compiler/lowering/cpu/KernelEmitter.h"
 #include "mlir/Conversion/Passes.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -30,35 +31,6 @@ WorkspaceSize workspaceSize(const CpuInfo &cpu) {
   return [cpu](FusedOp kernel, Type &elementType) { return KernelEmitter(kernel, cpu).workspaceElements(elementType); };
 }
 
-//===--- what the runtime is told ---===//
-
-static FailureOr<dl_dtype> dtypeOf(Type type, Location loc) {
-  if (type.isInteger(1))
-    return DL_BOOL;
-  if (type.isUnsignedInteger(8))
-    return DL_U8;
-  if (type.isInteger(8))
-    return DL_I8;
-  if (type.isInteger(16))
-    return DL_I16;
-  if (type.isInteger(32))
-    return DL_I32;
-  if (type.isInteger(64))
-    return DL_I64;
-  if (type.isF32())
-    return DL_F32;
-  if (type.isF64())
-    return DL_F64;
-  emitError(loc) << "the CPU target does not support the element type " << type << " yet";
-  return failure();
-}
-
-static std::string textOf(Location loc) {
-  if (auto file = loc->findInstanceOf<FileLineColLoc>())
-    return (file.getFilename().getValue() + ":" + Twine(file.getLine())).str();
-  return "";
-}
-
 namespace {
 class ModelLowering {
 public:
@@ -66,140 +38,16 @@ public:
   LogicalResult run();
 
 private:
-  LogicalResult describeVariables();
   LogicalResult lower(FuncOp function);
-  LogicalResult describe(FuncOp function, FunctionDescription &to);
   func::FuncOp makeKernel(StringRef name, Location loc);
   void emitLaunch(FuncOp function, ArrayRef<Operation *> nodes, unsigned part, StringRef name, FunctionDescription &to);
-  int64_t faultOf(CheckIndexOp check);
 
   ModelOp model;
   const CpuInfo &cpu;
   ModelDescription &description;
   OpBuilder b;
-  DenseMap<Operation *, int64_t> constants; // number of a constant of the model
 };
 } // namespace
-
-LogicalResult ModelLowering::describeVariables() {
-  description.name = model.getSymName().str();
-  description.doc = model.getDoc().value_or("").str();
-  for (Attribute dim : model.getDims())
-    description.dims.push_back(cast<StringAttr>(dim).getValue().str());
-  for (auto variable : model.getBody().front().getOps<VariableOp>()) {
-    auto type = cast<RankedTensorType>(variable.getType());
-    FailureOr<dl_dtype> dtype = dtypeOf(type.getElementType(), variable.getLoc());
-    if (failed(dtype))
-      return failure();
-    VariableDescription to;
-    to.name = variable.getSymName().str();
-    to.doc = variable.getDoc().value_or("").str();
-    to.dtype = *dtype;
-    to.kind = static_cast<dl_variable_kind>(variable.getKind());
-    to.dims.assign(type.getShape().begin(), type.getShape().end());
-    description.variables.push_back(std::move(to));
-  }
-  return success();
-}
-
-static LogicalResult describeValue(Type type, DictionaryAttr attributes, Location loc, ValueDescription &to) {
-  auto tensor = cast<RankedTensorType>(type);
-  FailureOr<dl_dtype> dtype = dtypeOf(tensor.getElementType(), loc);
-  if (failed(dtype))
-    return failure();
-  to.dtype = *dtype;
-  for (AffineExpr size : sizesOf(tensor))
-    to.dims.push_back(Size(size));
-  if (attributes) {
-    if (auto name = attributes.getAs<StringAttr>("dl.name"))
-      to.name = name.getValue().str();
-    if (auto number = attributes.getAs<IntegerAttr>("dl.dim"))
-      to.dim = number.getInt();
-    if (auto number = attributes.getAs<FloatAttr>("dl.default")) {
-      to.hasDefault = true;
-      to.defaultValue = number.getValueAsDouble();
-    }
-  }
-  return success();
-}
-
-LogicalResult ModelLowering::describe(FuncOp function, FunctionDescription &to) {
-  to.name = function.getSymName().str();
-  if (auto doc = function->getAttrOfType<StringAttr>("doc"))
-    to.doc = doc.getValue().str();
-  to.entrySymbol = description.name + "_" + to.name;
-  Block &block = function.getBody().front();
-  if (block.getOps<AssignOp>().empty())
-    to.flags |= DL_FUNCTION_CONST;
-  if (function->hasAttr("init"))
-    to.flags |= DL_FUNCTION_INIT;
-  if (function->hasAttr("train"))
-    to.flags |= DL_FUNCTION_TRAIN;
-  for (unsigned i = 0; i < function.getNumArguments(); ++i) {
-    ValueDescription value;
-    if (failed(describeValue(function.getArgumentTypes()[i], function.getArgAttrDict(i), function.getLoc(), value)))
-      return failure();
-    to.arguments.push_back(std::move(value));
-  }
-  for (unsigned i = 0; i < function.getNumResults(); ++i) {
-    ValueDescription value;
-    if (failed(describeValue(function.getResultTypes()[i], function.getResultAttrDict(i), function.getLoc(), value)))
-      return failure();
-    to.results.push_back(std::move(value));
-  }
-  for (auto check : block.getOps<CheckSizeOp>()) {
-    Size lhs(check.getLhs().getResult(0)), rhs(check.getRhs().getResult(0));
-    StringRef predicate = check.getPredicate();
-    Size condition = predicate == "eq"   ? lhs.equal(rhs)
-                     : predicate == "ne" ? lhs.notEqual(rhs)
-                     : predicate == "lt" ? lhs.less(rhs)
-                     : predicate == "le" ? lhs.lessEqual(rhs)
-                     : predicate == "gt" ? rhs.less(lhs)
-                                         : rhs.lessEqual(lhs);
-    to.checks.push_back({condition, check.getMessage().str()});
-  }
-  // Constants of the function get numbers in the model's table.
-  SmallVector<int64_t> constantNumbers;
-  for (auto constant : block.getOps<ConstantOp>())
-    if (auto number = constant->getAttrOfType<IntegerAttr>("number")) {
-      constantNumbers.resize(std::max<size_t>(constantNumbers.size(), number.getInt() + 1));
-      constantNumbers[number.getInt()] = description.constants.size();
-      auto elements = cast<DenseElementsAttr>(constant.getValue());
-      std::vector<char> bytes;
-      if (elements.getElementType().isInteger(1)) { // packed as bits there, bytes here
-        for (bool value : elements.getValues<bool>())
-          bytes.push_back(value);
-      } else {
-        ArrayRef<char> raw = elements.getRawData();
-        int64_t count = elements.isSplat() ? elements.getNumElements() : 1;
-        for (int64_t i = 0; i < count; ++i)
-          bytes.insert(bytes.end(), raw.begin(), raw.end());
-      }
-      description.constants.push_back(std::move(bytes));
-    }
-  for (auto attribute : function->getAttrOfType<ArrayAttr>("buffers").getAsRange<DictionaryAttr>()) {
-    BufferDescription buffer;
-    StringRef kind = attribute.getAs<StringAttr>("kind").getValue();
-    int64_t index = attribute.getAs<IntegerAttr>("index").getInt();
-    buffer.kind = kind == "argument"   ? DL_BUFFER_ARGUMENT
-                  : kind == "result"   ? DL_BUFFER_RESULT
-                  : kind == "variable" ? DL_BUFFER_VARIABLE
-                  : kind == "constant" ? DL_BUFFER_CONSTANT
-                                       : DL_BUFFER_ARENA;
-    buffer.index = buffer.kind == DL_BUFFER_CONSTANT ? constantNumbers[index] : index;
-    buffer.bytes = Size(attribute.getAs<AffineMapAttr>("bytes").getValue().getResult(0));
-    buffer.first = attribute.getAs<IntegerAttr>("first").getInt();
-    buffer.last = attribute.getAs<IntegerAttr>("last").getInt();
-    to.buffers.push_back(buffer);
-  }
-  to.launchCount = function->getAttrOfType<IntegerAttr>("launches").getInt();
-  return success();
-}
-
-int64_t ModelLowering::faultOf(CheckIndexOp check) {
-  description.faults.push_back({check.getMessage().str(), textOf(check.getLoc())});
-  return description.faults.size();
-}
 
 /// func @name(%frame, %begin, %end, %scratch)
 func::FuncOp ModelLowering::makeKernel(StringRef name, Location loc) {
@@ -234,7 +82,7 @@ void ModelLowering::emitLaunch(FuncOp function, ArrayRef<Operation *> nodes, uns
   Location loc = nodes.front()->getLoc();
   if (auto check = dyn_cast<CheckIndexOp>(nodes.front())) {
     KernelBody body(makeKernel(name, loc));
-    emitIndexCheck(check, faultOf(check), body.b, body.frame);
+    emitIndexCheck(check, describeFault(check, description), body.b, body.frame);
     body.finish();
     return;
   }
@@ -274,8 +122,9 @@ void ModelLowering::emitLaunch(FuncOp function, ArrayRef<Operation *> nodes, uns
 
 LogicalResult ModelLowering::lower(FuncOp function) {
   FunctionDescription to;
-  if (failed(describe(function, to)))
+  if (failed(describeFunction(function, description, to)) || failed(describeBuffers(function, description, to.buffers)))
     return failure();
+  to.launchCount = function->getAttrOfType<IntegerAttr>("launches").getInt();
   // Launches, in order.
   SmallVector<SmallVector<Operation *>> launches(to.launchCount);
   for (Operation &op : function.getBody().front())
@@ -300,7 +149,7 @@ LogicalResult ModelLowering::lower(FuncOp function) {
         auto name = node->getAttrOfType<StringAttr>("name");
         shown += (shown.empty() ? "" : "+") + (name ? name.getValue().str() : std::string("check_index"));
       }
-      to.kernels.push_back({part + 1 < count ? "pack" : shown, textOf(nodes.front()->getLoc())});
+      to.kernels.push_back({part + 1 < count ? "pack" : shown, locationText(nodes.front()->getLoc())});
       parts.push_back({nodes, part, symbol, !kernel});
     }
   }
@@ -392,7 +241,7 @@ static void shareKernels(ModuleOp module) {
 
 LogicalResult ModelLowering::run() {
   b.setInsertionPoint(model);
-  if (failed(describeVariables()))
+  if (failed(describeVariables(model, description)))
     return failure();
   for (auto function : model.getBody().front().getOps<FuncOp>())
     if (failed(lower(function)))

@@ -8,8 +8,8 @@
 #ifndef DLC_COMPILER_LOWERING_CPU_KERNELEMITTER_H
 #define DLC_COMPILER_LOWERING_CPU_KERNELEMITTER_H
 
+#include "compiler/lowering/ElementEmitter.h"
 #include "compiler/lowering/cpu/CpuInfo.h"
-#include "compiler/lowering/cpu/ElementEmitter.h"
 #include "compiler/lowering/cpu/Gemm.h"
 #include <optional>
 

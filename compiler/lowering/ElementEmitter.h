@@ -5,14 +5,14 @@
 // The body of a dl.fused is ops on whole tensors; a kernel needs, inside its loops, an element (or a vector of neighbours along the last axis) of
 // this or that value. ElementEmitter answers that question by asking each op's interface, and remembers what it has emitted.
 
-#ifndef DLC_COMPILER_LOWERING_CPU_ELEMENTEMITTER_H
-#define DLC_COMPILER_LOWERING_CPU_ELEMENTEMITTER_H
+#ifndef DLC_COMPILER_LOWERING_ELEMENTEMITTER_H
+#define DLC_COMPILER_LOWERING_ELEMENTEMITTER_H
 
 #include "dialects/dl/Dl.h"
 #include "llvm/ADT/MapVector.h"
 #include <map>
 
-namespace dlc::cpu {
+namespace dlc {
 
 /// Where an element lies: its indices, or only its row-major number (`isFlat`).
 struct ElementIndex {
@@ -64,6 +64,6 @@ private:
   std::vector<std::map<Key, mlir::Value>> scopes;
 };
 
-} // namespace dlc::cpu
+} // namespace dlc
 
 #endif

@@ -2,7 +2,7 @@
 // Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "compiler/lowering/cpu/ElementEmitter.h"
+#include "compiler/lowering/ElementEmitter.h"
 #include "dialects/dl/DlExpr.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -13,7 +13,7 @@
 using namespace mlir;
 using namespace dlc::dl;
 
-namespace dlc::cpu {
+namespace dlc {
 
 Type memoryType(Type elementType) {
   if (elementType.isInteger(1))
@@ -266,4 +266,4 @@ Value ElementEmitter::element(OpBuilder &b, Value value, const ElementIndex &at,
   return result;
 }
 
-} // namespace dlc::cpu
+} // namespace dlc
