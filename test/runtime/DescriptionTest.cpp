@@ -52,7 +52,7 @@ TEST(Description, HeadIsChecked) {
   EXPECT_FAILS(check(foreign), DLRT_INCOMPATIBLE,
                "not a model's description: it does not begin with DLMODEL");
   Model newer = fixtureModel();
-  newer.abiVersion = 2;
+  newer.abiVersion = DL_ABI_VERSION + 1;
   EXPECT_FAILS(check(newer.build()), DLRT_INCOMPATIBLE,
                "has ABI version 3, this runtime speaks version 2");
   EXPECT_FAILS(dlrt_description_check(blob.data(), blob.size() - 1), DLRT_CORRUPT,
