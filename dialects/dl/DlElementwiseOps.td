@@ -56,6 +56,7 @@ def Dl_DivOp : Dl_BinaryOp<"div", Dl_FloatTensor> {
   let scalar = "lhs / rhs";
   let vjp = ["divNoNan(dy, rhs)", "-mulNoNan(y / rhs, dy)"];
   let hasFolder = 1;
+  let hasCanonicalizer = 1;
 }
 def Dl_DivNoNanOp : Dl_BinaryOp<"div_no_nan", Dl_FloatTensor> {
   let summary = "Quotient that is 0 where the dividend is 0, even if the divisor is 0 or NaN";

@@ -37,6 +37,25 @@ dl.model @m dims ["N"] {
     %3 = dl.sub %x, %x : tensor<4xf32>
     dl.return %0, %1, %2, %3 : tensor<4xf32>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>
   }
+  // By a scalar that a step computed in f64: a product with its inverse. By one that is f32, or f64 as the elements are, it stays.
+  // CHECK-LABEL: dl.func @by_scalar(
+  // CHECK-SAME:    %[[X:.*]]: tensor<4xf32>, %[[S:.*]]: tensor<f64>, %[[T:.*]]: tensor<f32>, %[[Y:.*]]: tensor<4xf64>
+  // CHECK:         %[[INVERSE:.*]] = dl.div %{{.*}}, %[[S]] : tensor<f64>
+  // CHECK-NEXT:    %[[NARROW:.*]] = dl.convert %[[INVERSE]] : tensor<f64> -> tensor<f32>
+  // CHECK-NEXT:    %[[FACTOR:.*]] = dl.broadcast %[[NARROW]]
+  // CHECK-NEXT:    dl.mul %[[X]], %[[FACTOR]]
+  // CHECK:         dl.div %[[X]], %{{.*}} : tensor<4xf32>
+  // CHECK:         dl.div %[[Y]], %{{.*}} : tensor<4xf64>
+  dl.func @by_scalar(%x: tensor<4xf32>, %s: tensor<f64>, %t: tensor<f32>, %y: tensor<4xf64>) -> (tensor<4xf32>, tensor<4xf32>, tensor<4xf64>) {
+    %narrow = dl.convert %s : tensor<f64> -> tensor<f32>
+    %s4 = dl.broadcast %narrow [] : tensor<f32> -> tensor<4xf32>
+    %0 = dl.div %x, %s4 : tensor<4xf32>
+    %t4 = dl.broadcast %t [] : tensor<f32> -> tensor<4xf32>
+    %1 = dl.div %x, %t4 : tensor<4xf32>
+    %wide4 = dl.broadcast %s [] : tensor<f64> -> tensor<4xf64>
+    %2 = dl.div %y, %wide4 : tensor<4xf64>
+    dl.return %0, %1, %2 : tensor<4xf32>, tensor<4xf32>, tensor<4xf64>
+  }
   // CHECK-LABEL: dl.func @inverse(
   // CHECK-SAME:    %[[X:.*]]: tensor<4xf32>
   // CHECK-NEXT:    dl.return %[[X]], %[[X]] :
