@@ -312,8 +312,11 @@ static void parallel(const dl_frame *frame, dl_kernel_fn function, int64_t tasks
     profile(c->instance->profile_user, c->function, kernel, tasks, -1);
     start = now_ns();
   }
-  if (tasks == 1 || !pool || !dlrt_pool_run(pool, frame, function, tasks, c->context->scratch.data))
+  if (tasks == 1 || !pool ||
+      !dlrt_pool_run(pool, frame, function, tasks, c->context->scratch.data)) {
+    dlrt_scratch_enter(c->context->scratch.data);
     function(frame, 0, tasks, c->context->scratch.data);
+  }
   if (profile)
     profile(c->instance->profile_user, c->function, kernel, tasks, now_ns() - start);
 }

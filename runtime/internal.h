@@ -132,6 +132,8 @@ void dlrt_pool_release(dlrt_pool *pool);
  * threads. */
 bool dlrt_pool_run(dlrt_pool *pool, const dl_frame *frame, dl_kernel_fn function, int64_t tasks,
                    void *scratch);
+/* What a worker's scratch memory begins with when it enters a launch (dl_kernel_fn). */
+static inline void dlrt_scratch_enter(void *scratch) { *(int64_t *)scratch = -1; }
 /* CPUs that this process may run on. */
 uint32_t dlrt_available_threads(void);
 

@@ -150,6 +150,7 @@ static dlrt_status create(const dl_blob *blob, size_t bytes, dlrt_model **out_mo
       allocate(blob->variable_count, sizeof *model->variables_by_name, &failed);
   model->variable_offsets =
       allocate(blob->variable_count, sizeof *model->variable_offsets, &failed);
+  model->scratch_bytes = DL_BUFFER_ALIGNMENT; /* room for the word that every launch finds there */
   for (uint32_t f = 0; f < blob->function_count; ++f) {
     const dl_function_desc *function = &functions[f];
     if (function->flags & DL_FUNCTION_INIT)

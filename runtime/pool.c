@@ -111,6 +111,7 @@ static bool spin(_Atomic uint32_t *word, uint32_t mask, uint32_t value) {
 
 static void work(control *c, uint32_t number, void *scratch) {
   uint32_t count = c->range_count;
+  dlrt_scratch_enter(scratch);
   for (uint32_t i = 0; i < count; ++i) {
     range *r = &c->ranges[(number + i) % count];
     while (atomic_load_explicit(&r->next, memory_order_relaxed) < r->end) {

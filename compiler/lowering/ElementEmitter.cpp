@@ -25,30 +25,49 @@ Type memoryType(Type elementType) {
 
 static Value constantIndex(OpBuilder &b, Location loc, int64_t n) { return arith::ConstantIndexOp::create(b, loc, n); }
 
-bool ElementEmitter::isVectorizable(FusedOp kernel) {
-  for (Operation &op : kernel.getBody().front()) {
-    if (auto indexing = dyn_cast<IndexingOpInterface>(op); indexing && !indexing.keepsInnermost() && !indexing.dropsInnermost())
-      return false;
-    if (isa<ConcatOp, PadOp>(op))
-      return false;
+/// Can an element be asked for by its row-major number alone?
+static bool hasFlatElements(Operation *op) {
+  if (auto generator = dyn_cast<GeneratorOpInterface>(op))
+    return generator.usesLinearOnly();
+  if (auto indexing = dyn_cast<IndexingOpInterface>(op)) {
+    std::optional<SmallVector<int64_t>> axes = indexing.getAxisMap();
+    return indexing.keepsOrder() || (axes && axes->empty());
   }
-  return true;
+  return isa<ElementwiseOpInterface, YieldOp>(op);
+}
+
+/// The same for everything that a value is computed of.
+static bool hasFlatElements(Value value) {
+  Operation *def = value.getDefiningOp();
+  return !def || (hasFlatElements(def) && llvm::all_of(def->getOperands(), [](Value operand) { return hasFlatElements(operand); }));
+}
+
+/// Does one vector of the result come from one operand, at one place?
+static bool isWholeAlongLastAxis(Operation *op) {
+  int64_t last = cast<RankedTensorType>(op->getResult(0).getType()).getRank() - 1;
+  if (auto concat = dyn_cast<ConcatOp>(op))
+    return static_cast<int64_t>(concat.getAxis()) != last;
+  auto pad = cast<PadOp>(op);
+  return last >= 0 && pad.getStarts().getResult(last) == getAffineConstantExpr(0, op->getContext()) && pad.getStrides()[last] == 1 &&
+         sizesOf(pad.getX()).back() == sizesOf(pad.getResult()).back();
+}
+
+ElementEmitter::Vectors ElementEmitter::vectors(FusedOp kernel) {
+  Vectors kind = Vectors::Whole;
+  for (Operation &op : kernel.getBody().front()) {
+    if (isa<ConcatOp, PadOp>(op)) {
+      if (!isWholeAlongLastAxis(&op))
+        return Vectors::None;
+    } else if (auto indexing = dyn_cast<IndexingOpInterface>(op)) {
+      if (!indexing.keepsInnermost() && !indexing.dropsInnermost() && !(indexing.keepsOrder() && hasFlatElements(op.getOperand(0))))
+        kind = Vectors::LaneByLane;
+    }
+  }
+  return kind;
 }
 
 bool ElementEmitter::isFlat(FusedOp kernel) {
-  for (Operation &op : kernel.getBody().front()) {
-    if (auto generator = dyn_cast<GeneratorOpInterface>(op)) {
-      if (!generator.usesLinearOnly())
-        return false;
-    } else if (auto indexing = dyn_cast<IndexingOpInterface>(op)) {
-      std::optional<SmallVector<int64_t>> axes = indexing.getAxisMap();
-      if (!indexing.keepsOrder() && !(axes && axes->empty()))
-        return false;
-    } else if (!isa<ElementwiseOpInterface, YieldOp>(op)) {
-      return false;
-    }
-  }
-  return true;
+  return llvm::all_of(kernel.getBody().front(), [](Operation &op) { return hasFlatElements(&op); });
 }
 
 Value ElementEmitter::linearIndex(OpBuilder &b, Location loc, RankedTensorType type, const ElementIndex &at) {
@@ -120,6 +139,12 @@ Value ElementEmitter::moved(OpBuilder &b, IndexingOpInterface op, const ElementI
   }
   if (op.keepsInnermost())
     return element(b, operand, map(b, at.dims), lanes, mask);
+  if (op.keepsOrder() && hasFlatElements(operand)) {
+    ElementIndex to;
+    to.linear = linearIndex(b, loc, cast<RankedTensorType>(op->getResult(0).getType()), at);
+    to.isFlat = true;
+    return element(b, operand, to, lanes, mask);
+  }
   // One by one; lanes that do not exist read the last one that does.
   SmallVector<Value> each;
   AffineExpr last = sizesOf(op->getResult(0)).back();
@@ -135,16 +160,18 @@ Value ElementEmitter::moved(OpBuilder &b, IndexingOpInterface op, const ElementI
 }
 
 /// An element that comes from one of several operands, or from none: only the one that has it may be read.
-Value ElementEmitter::conditional(OpBuilder &b, Operation *op, const ElementIndex &at) {
+Value ElementEmitter::conditional(OpBuilder &b, Operation *op, const ElementIndex &at, int64_t lanes, Value mask) {
   Location loc = op->getLoc();
   Type type = memoryType(getElementTypeOrSelf(op->getResult(0).getType()));
   if (getElementTypeOrSelf(op->getResult(0).getType()).isInteger(1))
     type = b.getI1Type();
+  if (lanes > 1)
+    type = VectorType::get(lanes, type);
   auto inside = [&](OpBuilder &b, Value operand, ArrayRef<Value> dims) {
     pushScope();
     ElementIndex to;
     to.dims.assign(dims.begin(), dims.end());
-    Value found = element(b, operand, to, 1, {});
+    Value found = element(b, operand, to, lanes, mask);
     popScope();
     return found;
   };
@@ -259,8 +286,8 @@ Value ElementEmitter::element(OpBuilder &b, Value value, const ElementIndex &at,
     Value linear = arith::IndexCastOp::create(b, loc, b.getI64Type(), linearIndex(b, loc, cast<RankedTensorType>(value.getType()), at));
     result = generator.isLarge() ? called(b, generator, linear, scalars, lanes) : generator.buildElements(b, def->getLoc(), at.dims, linear, scalars, lanes, size);
   } else {
-    assert(lanes == 1 && "an element that depends on where it lies is asked for alone");
-    result = conditional(b, def, at);
+    assert((lanes == 1 || isWholeAlongLastAxis(def)) && "elements that come from several places are asked for one by one");
+    result = conditional(b, def, at, lanes, mask);
   }
   scopes.back()[key] = result;
   return result;

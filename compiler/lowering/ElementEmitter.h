@@ -44,8 +44,9 @@ public:
   void pushScope() { scopes.emplace_back(); }
   void popScope() { scopes.pop_back(); }
 
-  /// Can elements be asked for in vectors at reasonable cost?
-  static bool isVectorizable(dl::FusedOp kernel);
+  /// How elements come when several neighbours are asked for at once: as vectors; some of them one by one; or that can't be done.
+  enum class Vectors { Whole, LaneByLane, None };
+  static Vectors vectors(dl::FusedOp kernel);
   /// Is a row-major number enough to say where every element lies?
   static bool isFlat(dl::FusedOp kernel);
 
@@ -55,7 +56,7 @@ private:
   mlir::Value load(mlir::OpBuilder &b, mlir::Value value, const ElementIndex &at, int64_t lanes, mlir::Value mask);
   mlir::Value moved(mlir::OpBuilder &b, dl::IndexingOpInterface op, const ElementIndex &at, int64_t lanes, mlir::Value mask);
   mlir::Value called(mlir::OpBuilder &b, dl::GeneratorOpInterface op, mlir::Value linear, mlir::ValueRange scalars, int64_t lanes);
-  mlir::Value conditional(mlir::OpBuilder &b, mlir::Operation *op, const ElementIndex &at);
+  mlir::Value conditional(mlir::OpBuilder &b, mlir::Operation *op, const ElementIndex &at, int64_t lanes, mlir::Value mask);
 
   using Key = std::pair<std::vector<void *>, int64_t>;
   dl::FusedOp kernel;

@@ -18,12 +18,16 @@ struct Decompose : impl::DecomposeBase<Decompose> {
     for (bool again = true; again;) {
       SmallVector<DecomposableOpInterface> found;
       getOperation().walk([&](DecomposableOpInterface op) { found.push_back(op); });
-      again = !found.empty();
+      again = false;
       for (DecomposableOpInterface op : found) {
         OpBuilder b(op);
-        op->getResult(0).replaceAllUsesWith(op.buildDecomposition(b));
+        Value parts = op.buildDecomposition(b);
+        if (!parts)
+          continue;
+        op->getResult(0).replaceAllUsesWith(parts);
         op->erase();
         ++composites;
+        again = true;
       }
     }
   }

@@ -94,7 +94,7 @@ def ReductionOpInterface : OpInterface<"ReductionOpInterface"> {
 def DecomposableOpInterface : OpInterface<"DecomposableOpInterface"> {
   let cppNamespace = "::dlc::dl";
   let description = [{ A composite op: whole while gradients and algebra look at it, taken apart before fusion. }];
-  let methods = [InterfaceMethod<"Builds the result out of smaller dl ops.", "::mlir::Value", "buildDecomposition", (ins "::mlir::OpBuilder &":$b)>];
+  let methods = [InterfaceMethod<"Builds the result out of smaller dl ops; null where the op is none of these.", "::mlir::Value", "buildDecomposition", (ins "::mlir::OpBuilder &":$b)>];
 }
 
 /// A product that a target's engine computes: one kernel of its own, into whose epilogue elementwise ops fuse.

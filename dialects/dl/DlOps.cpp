@@ -509,6 +509,26 @@ static TensorExpr finiteMax(TensorExpr x, int64_t axis) {
   TensorExpr isInfinite = eq(TensorExpr(*x.b, x.loc, AbsOp::create(*x.b, x.loc, largest.value)), std::numeric_limits<double>::infinity());
   return select(isInfinite, largest.number(0.0), largest);
 }
+/// A matrix of which every element is used once: the time goes into reading it, row by row.
+Value MatmulOp::buildDecomposition(OpBuilder &b) {
+  SmallVector<AffineExpr> sizes = sizesOf(getResult());
+  AffineExpr one = b.getAffineConstantExpr(1);
+  int64_t rank = sizes.size();
+  bool byColumn = sizes[rank - 1] == one && !getLhsTransposed(), byRow = sizes[rank - 2] == one && getRhsTransposed();
+  if (!byColumn && !byRow)
+    return {};
+  Value matrix = byColumn ? getLhs() : getRhs(), vector = byColumn ? getRhs() : getLhs();
+  // [b…, k, 1] or [b…, 1, k] to [b…, k], to every row.
+  SmallVector<int64_t> axes = llvm::to_vector(llvm::seq<int64_t>(0, rank));
+  axes.erase(axes.begin() + rank - 2);
+  SmallVector<AffineExpr> matrixSizes = sizesOf(matrix), vectorSizes(matrixSizes);
+  vectorSizes.erase(vectorSizes.begin() + rank - 2);
+  Type element = getElementTypeOrSelf(getType());
+  Value flat = ReshapeOp::create(b, getLoc(), tensorType(vectorSizes, element), vector);
+  Value spread = BroadcastOp::create(b, getLoc(), matrix.getType(), flat, axes);
+  TensorExpr total = sum(TensorExpr(b, getLoc(), matrix) * TensorExpr(b, getLoc(), spread), rank - 1);
+  return ReshapeOp::create(b, getLoc(), getType(), total.value);
+}
 Value SoftmaxOp::buildDecomposition(OpBuilder &b) {
   TensorExpr x(b, getLoc(), getX());
   int64_t axis = getAxis();

@@ -145,9 +145,10 @@ def Dl_ArgminOp : Dl_ArgOp<"argmin"> { let summary = "Index (i32) of the smalles
 
 // ---- products ----
 def Dl_MatmulOp : Dl_StructuralOp<"matmul", [ContractionOpInterface, DeclareOpInterfaceMethods<DifferentiableOpInterface>,
-                                             DeclareOpInterfaceMethods<InferTypeOpInterface>]> {
+                                             DeclareOpInterfaceMethods<DecomposableOpInterface>, DeclareOpInterfaceMethods<InferTypeOpInterface>]> {
   let summary = "Matrix product over equal leading axes: result[b…, m, n] = sum over k of lhs[b…, m, k] * rhs[b…, k, n]";
-  let description = [{ With lhsTransposed, lhs lies as [b…, k, m]; with rhsTransposed, rhs lies as [b…, n, k]. One chain of fused multiply-adds over increasing k per element. }];
+  let description = [{ With lhsTransposed, lhs lies as [b…, k, m]; with rhsTransposed, rhs lies as [b…, n, k]. One chain of fused multiply-adds over increasing k per element. The product of a matrix that lies
+    row by row with one vector is a composite: a sum of each row. }];
   let arguments = (ins Dl_FloatTensor:$lhs, Dl_FloatTensor:$rhs, UnitAttr:$lhsTransposed, UnitAttr:$rhsTransposed);
   let results = (outs Dl_FloatTensor:$result);
   let assemblyFormat = "(`transposed` $lhsTransposed^)? $lhs `,` (`transposed` $rhsTransposed^)? $rhs attr-dict `:` type($lhs) `,` type($rhs) `->` type($result)";

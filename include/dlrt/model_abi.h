@@ -300,8 +300,9 @@ typedef struct dl_blob {
 
 typedef struct dl_frame dl_frame;
 
-/* Runs tasks [begin, end) of a launch. `scratch` is this worker's own memory: dl_function_desc.scratch_bytes bytes, aligned to
- * DL_BUFFER_ALIGNMENT. Tasks of one launch are independent of each other and of the order they run in. */
+/* Runs tasks [begin, end) of a launch. `scratch` is this worker's own memory: dl_function_desc.scratch_bytes bytes (at least 8), aligned to
+ * DL_BUFFER_ALIGNMENT. Its first int64_t is -1 when a worker enters a launch; from then to the launch's end the memory is left as the kernel leaves it,
+ * so that what one call has prepared there serves the worker's next. Tasks of one launch are independent of each other and of the order they run in. */
 typedef void (*dl_kernel_fn)(const dl_frame *frame, int64_t begin, int64_t end, void *scratch);
 
 /* What the runtime hands to generated code. */

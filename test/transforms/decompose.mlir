@@ -20,6 +20,18 @@
 // SHARED:        dl.exp
 // SHARED-NOT:    dl.exp
 // CHECK:         dl.return
+// A matrix times one vector, on either side, is a sum of each row; one that lies the other way, or times several vectors, is a product.
+// CHECK-LABEL: dl.func @vector
+// CHECK-SAME:    %[[A:.*]]: tensor<5x8x16xf32>, %[[V:.*]]: tensor<5x16x1xf32>
+// CHECK-DAG:     %[[FLAT:.*]] = dl.reshape %[[V]] : tensor<5x16x1xf32> -> tensor<5x16xf32>
+// CHECK-DAG:     %[[SPREAD:.*]] = dl.broadcast %[[FLAT]] [0, 2] : tensor<5x16xf32> -> tensor<5x8x16xf32>
+// CHECK:         %[[TERMS:.*]] = dl.mul %[[A]], %[[SPREAD]]
+// CHECK-NEXT:    %[[SUM:.*]] = dl.sum %[[TERMS]] [2]
+// CHECK-NEXT:    dl.reshape %[[SUM]] : tensor<5x8xf32> -> tensor<5x8x1xf32>
+// CHECK:         dl.sum %{{.*}} [2] : tensor<5x8x16xf32> -> tensor<5x8xf32>
+// CHECK-NEXT:    dl.reshape %{{.*}} : tensor<5x8xf32> -> tensor<5x1x8xf32>
+// CHECK:         dl.matmul transposed
+// CHECK:         dl.return
 dl.model @m dims [] {
   dl.func @softmax(%x: tensor<8x10xf32>) -> tensor<8x10xf32> {
     %y = dl.softmax %x axis 1 : tensor<8x10xf32>
@@ -29,5 +41,11 @@ dl.model @m dims [] {
     %l = dl.cross_entropy %x, %label : tensor<8x10xf32>, tensor<8xi32> -> tensor<8xf32>
     %p = dl.softmax %x axis 1 : tensor<8x10xf32>
     dl.return %l, %p : tensor<8xf32>, tensor<8x10xf32>
+  }
+  dl.func @vector(%a: tensor<5x8x16xf32>, %v: tensor<5x16x1xf32>, %u: tensor<5x8x1xf32>, %row: tensor<5x1x16xf32>) -> (tensor<5x8x1xf32>, tensor<5x1x8xf32>, tensor<5x16x1xf32>) {
+    %right = dl.matmul %a, %v : tensor<5x8x16xf32>, tensor<5x16x1xf32> -> tensor<5x8x1xf32>
+    %left = dl.matmul %row, transposed %a : tensor<5x1x16xf32>, tensor<5x8x16xf32> -> tensor<5x1x8xf32>
+    %across = dl.matmul transposed %a, %u : tensor<5x8x16xf32>, tensor<5x8x1xf32> -> tensor<5x16x1xf32>
+    dl.return %right, %left, %across : tensor<5x8x1xf32>, tensor<5x1x8xf32>, tensor<5x16x1xf32>
   }
 }

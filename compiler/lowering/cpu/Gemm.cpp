@@ -79,6 +79,9 @@ constexpr int64_t rowsForPacking = 160;
 /// of its steps is in another place, and the processor's table of pages is small.
 constexpr int64_t pagesInReach = 128, pageBytes = 4096;
 
+/// Bytes of a line of every cache of every x86 processor.
+constexpr int64_t lineBytes = 64;
+
 /// Groups of rows of A that are packed together, so that whole cache lines are read.
 constexpr int64_t packedGroups = 8;
 
@@ -223,15 +226,18 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
   // not kept from tile to tile, because K has several blocks, it is high again for packing to pay.
   const bool repacks = best.rhs == Packing::Task && staticK && k > best.kBlock;
   const int64_t panelsInL2 = std::max<int64_t>(1, cpu.l2Bytes / 2 / (nr * bytes * best.kBlock));
-  int64_t tilePanels =
-      best.rhs == Packing::None ? 1 : balancedPart(panels, std::min<int64_t>(2, panelsInL2), 1);
+  // A tile as wide as C, where all of B stays in L2, is one piece of memory for the epilogue.
+  int64_t tilePanels = best.rhs == Packing::None ? 1
+                       : 2 * panels <= panelsInL2
+                           ? panels
+                           : balancedPart(panels, std::min<int64_t>(2, panelsInL2), 1);
   best.mTile = balancedPart(rows, repacks ? 512 : best.rhs == Packing::Task ? 32 : 128, best.mr);
   auto tiles = [&] {
     return llvm::divideCeil(rows, best.mTile) * llvm::divideCeil(panels, tilePanels);
   };
   while (tiles() < wantedTiles) {
     if (tilePanels > 1)
-      tilePanels = 1;
+      tilePanels = llvm::divideCeil(tilePanels, 2);
     else if (best.mTile > std::max<int64_t>(2 * best.mr, 16))
       best.mTile = llvm::alignTo(best.mTile / 2, best.mr);
     else
@@ -271,7 +277,8 @@ struct Gemm::Emitter {
   int64_t staticRows, staticColumns, staticK;
   bool lhsTransposed, rhsTransposed;
   Value rows, columns, k, batch;
-  Value lhs, rhs, lhsBatchStride, rhsBatchStride, workspace;
+  Value lhs, rhs, lhsBatchStride, rhsBatchStride, workspace, kept;
+  SmallVector<Value> updated;
 
   // Places in the scratch memory, in elements. The accumulators of the tile come first. Packed
   // panels of B share their place with the last rows of a panel that is read where it lies: never
@@ -322,6 +329,20 @@ struct Gemm::Emitter {
   Value maskedLoad(Value memory, Value at, Value mask) {
     return vector::MaskedLoadOp::create(b, loc, vectorType(), memory, ValueRange{at}, mask,
                                         zeroVector());
+  }
+
+  /// Brings the line of an element into the cache, to be written. Another thread may have read it
+  /// since this one wrote it; asked for only by the store, every line would wait for the other core.
+  /// As text, because LLVM has the instruction only for processors that are known to act on it, while
+  /// all others ignore it.
+  void own(Value memory, Value at) {
+    Value base = memref::ExtractAlignedPointerAsIndexOp::create(b, loc, memory);
+    Value address = add(base, mul(at, element.getIntOrFloatBitWidth() / 8));
+    address = arith::IndexCastOp::create(b, loc, b.getI64Type(), address);
+    LLVM::InlineAsmOp::create(b, loc, /*resultTypes=*/Type(), ValueRange{address}, "prefetchw ($0)", "r",
+                              /*has_side_effects=*/true, /*is_align_stack=*/false,
+                              LLVM::TailCallKind::None, /*asm_dialect=*/LLVM::AsmDialectAttr(),
+                              /*operand_attrs=*/ArrayAttr());
   }
 
   //===--- Control flow ---===//
@@ -442,6 +463,10 @@ Gemm::Emitter::Emitter(const Gemm &gemm, OpBuilder &b, Location loc, const GemmO
     std::swap(lhsBatchStride, rhsBatchStride);
   }
   workspace = operands->workspace;
+  kept = operands->kept;
+  // Rows of an exchanged tile lie across the lines of memory.
+  if (!swapped)
+    updated = operands->updated;
 }
 
 func::FuncOp Gemm::Emitter::outlined(const std::string &name, ArrayRef<Type> arguments,
@@ -642,8 +667,13 @@ func::FuncOp Gemm::Emitter::tileKernel() {
   std::string name =
       llvm::formatv("dl.tile_{0}_{1}x{2}{3}", typeName(), plan.mr, nr, rhsTransposed ? "_t" : "")
           .str();
+  if (!updated.empty())
+    name += "_u" + std::to_string(updated.size());
   SmallVector<Type> types{memory, idx, idx, idx,    idx, idx, memory, idx, idx,
                           idx,    idx, idx, memory, idx, idx, idx,    i1,  i1};
+  if (!updated.empty())
+    types.push_back(idx);
+  types.append(updated.size(), memory);
   return outlined(name, types, [&](ValueRange arguments) {
     auto next = arguments.begin();
     // A: where the tile begins, strides of a row, of a step, of a group of rows; rows of the tile.
@@ -656,6 +686,9 @@ func::FuncOp Gemm::Emitter::tileKernel() {
     Value scratch = *next++, packedAt = *next++, cRow = *next++, kBlock = *next++;
     // Whether B is read from packed panels, and whether these are still to be packed.
     Value packs = *next++, fresh = *next++;
+    // What the epilogue will read: where the tile begins in it, and the memory.
+    Value updateAt = updated.empty() ? Value() : *next++;
+    SmallVector<Value> updates(next, arguments.end());
     Value panels = ceilDiv(tileColumns, nr);
     Value panelElements = mul(roundUp(kBlock, lanes), nr);
 
@@ -710,6 +743,12 @@ func::FuncOp Gemm::Emitter::tileKernel() {
           Value i = mul(group, plan.mr);
           Value aAt = add(add(aBase, mul(group, aGroup)), mul(k0, aStep));
           Value rowsLeft = sub(tileRows, i), cAt = add(mul(i, cRow), column);
+          // Few lines at a time, so that none waits for the others.
+          for (Value memory : updates)
+            for (int64_t row = 0; row < plan.mr; ++row)
+              for (int64_t line = 0; line < nr; line += lineBytes / (element.getIntOrFloatBitWidth() / 8)) {
+                own(memory, add(add(updateAt, mul(add(i, row), columns)), add(column, line)));
+              }
           func::CallOp::create(b, loc, micro,
                                ValueRange{a, aAt, aRow, aStep, rowsLeft, bFrom, bAt, bStep, scratch,
                                           cAt, cRow, direct, isFirst});
@@ -801,7 +840,7 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
   // The columns of B that lie packed in the scratch memory are kept from one tile to the next.
   SmallVector<Value> carried;
   if (keepsPanels())
-    carried.push_back(index(-1));
+    carried.push_back(kept ? arith::IndexCastOp::create(b, loc, b.getIndexType(), memref::LoadOp::create(b, loc, kept, ValueRange{index(0)})).getResult() : index(-1));
   auto tileLoop = scf::ForOp::create(b, loc, firstTile, lastTile, index(1), carried);
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(tileLoop.getBody());
@@ -825,10 +864,15 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
       fresh = b.createOrFold<arith::OrIOp>(loc, fresh, less(kBlock, k));
   }
   Value aBase = add(lhsBase, mul(rowTile, mul(aGroup, plan.mTile / plan.mr)));
-  func::CallOp::create(b, loc, multiply,
-                       ValueRange{a, aBase, aRow, aStep, aGroup, tileRows, rhs, rhsBase, n0,
-                                  tileColumns, columns, k, scratch, index(packedOffset),
-                                  index(plan.nTile), kBlock, packs, fresh});
+  SmallVector<Value> arguments{a,       aBase, aRow,    aStep,
+                               aGroup,  tileRows, rhs, rhsBase,
+                               n0,      tileColumns, columns, k,
+                               scratch, index(packedOffset), index(plan.nTile), kBlock,
+                               packs,   fresh};
+  if (!updated.empty())
+    arguments.push_back(add(mul(add(mul(entry, rows), m0), columns), n0));
+  llvm::append_range(arguments, updated);
+  func::CallOp::create(b, loc, multiply, arguments);
 
   // Back in terms of C: which rows and columns the tile has, and where.
   Value cRows = tileRows, cColumns = tileColumns, row0 = m0, column0 = n0;
@@ -866,8 +910,14 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
       when(less(whole, cColumns), [&] { finish(whole, mask(sub(cColumns, whole))); });
   });
 
-  if (keepsPanels())
-    scf::YieldOp::create(b, loc, ValueRange{columnTile});
+  if (!keepsPanels())
+    return;
+  scf::YieldOp::create(b, loc, ValueRange{columnTile});
+  if (kept) {
+    b.setInsertionPointAfter(tileLoop);
+    Value last = arith::IndexCastOp::create(b, loc, b.getI64Type(), tileLoop.getResult(0));
+    memref::StoreOp::create(b, loc, last, kept, ValueRange{index(0)});
+  }
 }
 
 //===----------------------------------------------------------------------===//

@@ -46,6 +46,13 @@ struct GemmOperands {
   /// index, in elements; 0 gives every batch entry the same matrix. Null when batch is statically 1.
   mlir::Value lhsBatchStride, rhsBatchStride;
   mlir::Value workspace; ///< memref<?xT> of workspaceElements(); null when that is 0
+  /// memref<?xi64> whose element is -1 when a thread's first call of a launch begins and stays until
+  /// its next one: then operands that one call has packed into the scratch serve the next. May be
+  /// null.
+  mlir::Value kept;
+  /// Dense memrefs of C's shape and type T that the epilogue reads and writes in place. While a tile
+  /// is multiplied its part of them is on its way.
+  llvm::SmallVector<mlir::Value> updated;
 };
 
 /// Receives one vector of Gemm::lanes() consecutive columns of the finished C, and the (batch, row,
@@ -58,8 +65,7 @@ using GemmEpilogue =
 
 /// One product with its schedule. It consists of launchCount() kernels that run one after the
 /// other, each over tasks(launch) independent tasks; only the last one calls the epilogue.
-/// Consecutive tasks share packed operands when one call of the kernel runs them, so give each
-/// thread one contiguous range.
+/// Consecutive tasks share packed operands, so give each thread one contiguous range.
 class Gemm {
 public:
   Gemm(const CpuInfo &cpu, const GemmShape &shape);

@@ -176,15 +176,17 @@ KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel
 
   flat = reduced.empty() && ElementEmitter::isFlat(kernel) && llvm::all_of(kernel.getResultTypes(), [&](Type type) { return sizesOf(cast<RankedTensorType>(type)) == full; });
   // Vectors of up to four registers: independent chains for the reductions, wide blocks for the columns.
-  if (widest && !full.empty() && ElementEmitter::isVectorizable(kernel)) {
+  ElementEmitter::Vectors vectors = ElementEmitter::vectors(kernel);
+  if (widest && !full.empty() && vectors != ElementEmitter::Vectors::None) {
     int64_t native = cpu.lanes(widest);
     int64_t size = flat ? likelySize(productOf(full, kernel.getContext())) : likelySize(full.back());
     lanes = native;
-    // A draw is hundreds of instructions for each register: several at once are code (40 KB for a normal) and compile time, and no faster.
-    bool draws = false;
-    kernel.walk([&](Operation *op) { draws |= isa<UniformOp, NormalOp, RandintOp>(op); });
+    // A draw is hundreds of instructions for each register: several at once are code (40 KB for a normal) and compile time, and no faster. So are lanes that
+    // come one by one.
+    bool isLarge = vectors == ElementEmitter::Vectors::LaneByLane;
+    kernel.walk([&](Operation *op) { isLarge |= isa<UniformOp, NormalOp, RandintOp>(op); });
     for (int64_t factor : {4, 2})
-      if (!draws && lanes == native && size >= factor * native && (size % (factor * native) == 0 || size >= 2 * factor * native))
+      if (!isLarge && lanes == native && size >= factor * native && (size % (factor * native) == 0 || size >= 2 * factor * native))
         lanes = factor * native;
     if (size < 4) // shorter than any vector
       lanes = 1;
@@ -248,6 +250,13 @@ GemmOperands KernelEmitter::gemmOperands(OpBuilder &b, FrameAccess &frame) const
   operands.rhsBatchStride = frame.size(productOf(ArrayRef(rhs).take_back(2), context));
   if (auto workspace = kernel->getAttrOfType<IntegerAttr>("workspace_buffer"))
     operands.workspace = frame.buffer(workspace.getInt(), getElementTypeOrSelf(product.getLhs().getType()));
+  // A variable and its moments.
+  ArrayRef<int64_t> written = kernel->getAttrOfType<DenseI64ArrayAttr>("result_buffers");
+  for (auto [argument, number] : llvm::zip(kernel.getBody().getArguments(), kernel->getAttrOfType<DenseI64ArrayAttr>("input_buffers").asArrayRef())) {
+    auto type = cast<RankedTensorType>(argument.getType());
+    if (llvm::is_contained(written, number) && type.getElementType() == product.getType().getElementType() && sizesOf(type) == full)
+      operands.updated.push_back(bufferOf(argument));
+  }
   return operands;
 }
 
@@ -618,7 +627,9 @@ void KernelEmitter::emitGemm(unsigned launch, OpBuilder &b, FrameAccess &frame, 
   if (launch + 1 == gemm->launchCount())
     hoist(b, kernel, elements, DenseMap<Operation *, int64_t>(), 0, DenseMap<int64_t, Value>(), full, -1, 1, {});
   GemmOperands operands = gemmOperands(b, frame);
-  Value scratchMemory = memrefOf(b, loc, scratch, getElementTypeOrSelf(product.getLhs().getType()));
+  operands.kept = memrefOf(b, loc, scratch, b.getI64Type());
+  Value own = LLVM::GEPOp::create(b, loc, scratch.getType(), b.getI8Type(), scratch, ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(keptBytes)});
+  Value scratchMemory = memrefOf(b, loc, own, getElementTypeOrSelf(product.getLhs().getType()));
   gemm->emit(launch, b, loc, operands, begin, end, scratchMemory, [&](OpBuilder &e, Location, ValueRange batchRowCol, Value acc, Value mask) {
     elements.pushScope();
     elements.setAvailable(product.getResult(), acc);

@@ -11,6 +11,7 @@
 #include "compiler/lowering/ElementEmitter.h"
 #include "compiler/lowering/cpu/CpuInfo.h"
 #include "compiler/lowering/cpu/Gemm.h"
+#include "dlrt/model_abi.h"
 #include <optional>
 
 namespace dlc::cpu {
@@ -47,7 +48,7 @@ public:
   KernelEmitter(dl::FusedOp kernel, const CpuInfo &cpu);
 
   unsigned launchCount() const { return gemm ? gemm->launchCount() : 1; }
-  int64_t scratchBytes() const { return gemm ? gemm->scratchBytes() : 0; }
+  int64_t scratchBytes() const { return gemm ? keptBytes + gemm->scratchBytes() : 0; }
   /// Elements of a workspace in the arena, and their type; null for none.
   mlir::AffineExpr workspaceElements(mlir::Type &elementType) const;
   /// Number of tasks of a launch, an index.
@@ -56,6 +57,9 @@ public:
   void emit(unsigned launch, mlir::OpBuilder &b, FrameAccess &frame, mlir::Value begin, mlir::Value end, mlir::Value scratch) const;
 
 private:
+  /// What the scratch begins with: the number that the runtime sets to -1 (dl_kernel_fn).
+  static constexpr int64_t keptBytes = DL_BUFFER_ALIGNMENT;
+
   struct Walk;
   GemmOperands gemmOperands(mlir::OpBuilder &b, FrameAccess &frame) const;
   void emitGemm(unsigned launch, mlir::OpBuilder &b, FrameAccess &frame, mlir::Value begin, mlir::Value end, mlir::Value scratch) const;

@@ -33,7 +33,19 @@
 // A draw is a call of a function that all draws of its kind share, in a scalar's stream.
 // CHECK-LABEL: func.func private @draw_0
 // CHECK:         call @dl.uniform_f32_{{[0-9]+}}
+// A reshaped operand is read by row-major numbers, in vectors; a transposed one lane by lane, and the rest is in vectors.
+// CHECK-LABEL: func.func private @moved_0
+// V4:            vector.load {{.*}} vector<16xf32>
+// V4-COUNT-16:   memref.load
+// V4:            vector.from_elements
+// V4:            arith.addf {{.*}} : vector<16xf32>
+
 // CHECK:       func.func private @dl.uniform_f32_
+
+// While a tile of a variable's gradient is computed, its part of the variable is brought into this core's cache, to be written.
+// CHECK-LABEL: func.func private @dl.tile_f32_
+// CHECK:         memref.extract_aligned_pointer_as_index
+// CHECK:         llvm.inline_asm has_side_effects "prefetchw ($0)"
 
 // LLVM-NOT: dl.
 // LLVM:     llvm.func @m_scale
@@ -51,5 +63,19 @@ dl.model @m dims ["N"] {
     %u = dl.uniform %seed, %call {stream = 7 : ui32} : tensor<256xf32>
     %y = dl.add %x, %u : tensor<256xf32>
     dl.return %y : tensor<256xf32>
+  }
+  dl.func @moved(%x: tensor<64x32xf32>, %y: tensor<2048xf32>) -> tensor<32x64xf32> {
+    %across = dl.transpose %x [1, 0] : tensor<64x32xf32> -> tensor<32x64xf32>
+    %other = dl.reshape %y : tensor<2048xf32> -> tensor<32x64xf32>
+    %sum = dl.add %other, %across : tensor<32x64xf32>
+    dl.return %sum : tensor<32x64xf32>
+  }
+  dl.variable trained @w : tensor<256x512xf32>
+  dl.func @step(%x: tensor<64x256xf32>, %dy: tensor<64x512xf32>) {
+    %w = dl.read @w : tensor<256x512xf32>
+    %g = dl.matmul transposed %x, %dy : tensor<64x256xf32>, tensor<64x512xf32> -> tensor<256x512xf32>
+    %next = dl.sub %w, %g : tensor<256x512xf32>
+    dl.assign @w, %next : tensor<256x512xf32>
+    dl.return
   }
 }
