@@ -72,7 +72,7 @@ def high_water(pid):
 def compile(program, defines):
     artefact = os.path.join(work, "model.so")
     words = [word for name, value in defines.items() for word in ("-D", f"{name}={value}")]
-    command = [dlc, os.path.join(here, "programs", program + ".dl"), "-o", artefact, *words]
+    command = [dlc, os.path.join(here, "programs", program + ".dl"), "-o", artefact, f"-march={a.march}", *words]
     _, _, memory = run(*command, watch=True)
     seconds = [] if a.check_only else [run(*command)[1] for _ in range(3)]
     fields = dict(compile_s=round(min(seconds), 3)) if seconds else {}

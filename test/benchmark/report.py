@@ -27,11 +27,18 @@ def title(record):
 
 def line(record):
     """A record as one line of progress."""
-    words = f"round {record['round']} {record['case']} threads {record['threads']} {title(record)}: "
+    words = f"round {record['round']} {record['case']}, {setting(record)}, {title(record)}: "
     if "error" in record:
         return words + "failed: " + record["error"]
     time = f"{record['ms']} ms, others {record.get('others_pct')} %, " if "ms" in record else ""
     return words + time + f"check {record['check']:.7g}"
+
+
+def setting(record):
+    """Under what a record was measured: '2 threads', '1 thread, AVX2', …"""
+    count = record["threads"]
+    words = f"{count} thread{'s' if count > 1 else ''}"
+    return words + (f", {record['vectors']}" if record.get("vectors") else "")
 
 
 def number(value):
@@ -39,38 +46,38 @@ def number(value):
 
 
 class Results:
-    """Records by case, thread count and peer, in the order they came."""
+    """Records by case, setting and peer, in the order they came."""
 
     def __init__(self, records):
         self.by = {}
         for record in records:
-            self.by.setdefault((record["case"], record["threads"], title(record)), []).append(record)
+            self.by.setdefault((record["case"], setting(record), title(record)), []).append(record)
         self.cases = list(dict.fromkeys(record["case"] for record in records if record["case"] != "F"))
-        self.threads = sorted({record["threads"] for record in records}, reverse=True)
+        self.settings = list(dict.fromkeys(setting(record) for record in records))
         self.peers = sorted({title(record) for record in records}, key=lambda name: (name != "dlc", name))
 
-    def times(self, case, threads, peer):
+    def times(self, case, where, peer):
         """-> ms by round"""
-        return {r["round"]: r["ms"] for r in self.by.get((case, threads, peer), []) if "ms" in r}
+        return {r["round"]: r["ms"] for r in self.by.get((case, where, peer), []) if "ms" in r}
 
-    def median(self, case, threads, peer, key="ms"):
-        values = [r[key] for r in self.by.get((case, threads, peer), []) if key in r]
+    def median(self, case, where, peer, key="ms"):
+        values = [r[key] for r in self.by.get((case, where, peer), []) if key in r]
         return statistics.median(values) if values else None
 
-    def spread(self, case, threads, peer):
-        values = self.times(case, threads, peer).values()
+    def spread(self, case, where, peer):
+        values = self.times(case, where, peer).values()
         return f"{number(min(values))}–{number(max(values))}" if len(values) > 1 else ""
 
-    def best_peer(self, case, threads):
-        found = [(self.median(case, threads, peer), peer) for peer in self.peers if peer != "dlc"]
+    def best_peer(self, case, where):
+        found = [(self.median(case, where, peer), peer) for peer in self.peers if peer != "dlc"]
         return min(((ms, peer) for ms, peer in found if ms is not None), default=None)
 
-    def ratio(self, case, threads):
+    def ratio(self, case, where):
         """dlc's time over the best peer's, each round by itself; -> (median, best peer) or None"""
-        best = self.best_peer(case, threads)
+        best = self.best_peer(case, where)
         if best is None:
             return None
-        mine, other = self.times(case, threads, "dlc"), self.times(case, threads, best[1])
+        mine, other = self.times(case, where, "dlc"), self.times(case, where, best[1])
         ratios = [mine[turn] / other[turn] for turn in mine if turn in other]
         return (statistics.median(ratios), best[1]) if ratios else None
 
@@ -91,46 +98,46 @@ def shape(case):
 def gemm_tables(results):
     cases = [case for case in results.cases if case.startswith("F_")]
     peers = [
-        peer for peer in results.peers if any(results.times(case, t, peer) for case in cases for t in results.threads)
+        peer for peer in results.peers if any(results.times(case, s, peer) for case in cases for s in results.settings)
     ]
     if not peers:
         return []
     out = ["### Matrix products, f32, GFLOP/s", ""]
     rows = []
     for peer in peers:
-        for threads in results.threads:
-            cells = [results.median(case, threads, peer, "gflops") for case in cases]
-            rows.append([peer, str(threads), *("—" if cell is None else f"{cell:.0f}" for cell in cells)])
-    for threads in results.threads if "dlc" in peers else []:
-        cells = [results.ratio(case, threads) for case in cases]
+        for where in results.settings:
+            cells = [results.median(case, where, peer, "gflops") for case in cases]
+            rows.append([peer, where, *("—" if cell is None else f"{cell:.0f}" for cell in cells)])
+    for where in results.settings if "dlc" in peers else []:
+        cells = [results.ratio(case, where) for case in cases]
         rows.append(
             [
                 "**dlc's rate / best peer's**",
-                str(threads),
+                where,
                 *(f"**{1 / cell[0]:.2f}** ({cell[1]})" if cell else "—" for cell in cells),
             ]
         )
-    return out + table(["", "threads", *(shape(case) for case in cases)], rows)
+    return out + table(["", "", *(shape(case) for case in cases)], rows)
 
 
 def training_tables(results):
     cases = [case for case in results.cases if case in CASES and case != "F"]
-    if not any(results.times(case, t, peer) for case in cases for t in results.threads for peer in results.peers):
+    if not any(results.times(case, s, peer) for case in cases for s in results.settings for peer in results.peers):
         return []
     out = ["### One training step, ms", ""]
-    for threads in results.threads:
+    for where in results.settings:
         rows = []
-        peers = [peer for peer in results.peers if any(results.times(case, threads, peer) for case in cases)]
+        peers = [peer for peer in results.peers if any(results.times(case, where, peer) for case in cases)]
         for case in cases:
             row = [case]
             for peer in peers:
-                ms = results.median(case, threads, peer)
+                ms = results.median(case, where, peer)
                 row.append(
-                    "—" if ms is None else f"{number(ms)} ({results.spread(case, threads, peer)})".replace(" ()", "")
+                    "—" if ms is None else f"{number(ms)} ({results.spread(case, where, peer)})".replace(" ()", "")
                 )
-            ratio = results.ratio(case, threads)
+            ratio = results.ratio(case, where)
             rows.append([*row, f"**{ratio[0]:.2f}** ({ratio[1]})" if ratio else "—"])
-        out += [f"{threads} thread{'s' if threads > 1 else ''}; in brackets the fastest and the slowest process:", ""]
+        out += [f"{where}; in brackets the fastest and the slowest process:", ""]
         out += table(["case", *peers, "dlc / best peer"], rows)
     out += ["- " + f"{case}: {CASES[case].words}" for case in cases] + [""]
     return out
@@ -138,7 +145,7 @@ def training_tables(results):
 
 def cost_tables(results):
     """What surrounds the steps: compiling, the first result, memory."""
-    threads = results.threads[0]
+    where = results.settings[0]
     fields = [
         ("compile_s", "compiling, s", lambda v: f"{v:.3f}"),
         ("first_result_s", "start of the process to first result, s", lambda v: f"{v:.3f}"),
@@ -152,7 +159,7 @@ def cost_tables(results):
             values = []
             for key, _, text in fields:
                 # a framework's compile time is that of its first process: later ones find its cache
-                found = [r[key] for r in results.by.get((case, threads, peer), []) if key in r]
+                found = [r[key] for r in results.by.get((case, where, peer), []) if key in r]
                 value = (
                     None
                     if not found
@@ -201,7 +208,7 @@ def page(records):
     out += ["", *gemm_tables(results), *training_tables(results), *cost_tables(results)]
     failed = sorted(
         {
-            f"- {record['case']}, {record['threads']} threads, {title(record)}: {record['error']}"
+            f"- {record['case']}, {setting(record)}, {title(record)}: {record['error']}"
             for record in records
             if "error" in record
         }
@@ -214,7 +221,7 @@ def page(records):
 def problems(records):
     """What makes the run worthless: dlc failed, or its results are not the peers'."""
     out = [
-        f"{r['case']}, {r['threads']} threads: dlc failed: {r['error']}"
+        f"{r['case']}, {setting(r)}: dlc failed: {r['error']}"
         for r in records
         if r["peer"] == "dlc" and "error" in r
     ]

@@ -7,6 +7,7 @@
 
     run.py                                    everything: cases F A1 A2 B, 2 and 1 threads, 5 processes of each
     run.py A1 --threads 2 --processes 3       some of it
+    run.py --vectors native,AVX2              and again with dlc and the peers held to AVX2
     run.py --check-only                       only that all peers compute the same
     run.py --output docs/performance.md       the tables into the page, between its two markers
 
@@ -59,7 +60,7 @@ def library_path(packages):
     return os.pathsep.join(folder for folder in folders if os.path.isdir(folder))
 
 
-def environment(python, peer, threads, cache):
+def environment(python, peer, threads, vectors, cache):
     env = dict(os.environ, PYTHONDONTWRITEBYTECODE="1", PATH=os.path.dirname(python) + os.pathsep + os.environ["PATH"])
     for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "LD_LIBRARY_PATH", "XLA_FLAGS"):
         env.pop(name, None)  # settings of this machine's owner would change the peers
@@ -74,25 +75,35 @@ def environment(python, peer, threads, cache):
         ).stdout.strip()
         env["LD_LIBRARY_PATH"] = library_path(packages)
         env["TORCHINDUCTOR_CACHE_DIR"] = cache
-    if peer == "jax" and threads == 1:
-        env["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+    flags = ["--xla_cpu_multi_thread_eigen=false"] if threads == 1 else []
+    if vectors == "AVX2":
+        # The peers as they are where there is no AVX-512: each library has a word of its own for it.
+        env.update(
+            ATEN_CPU_CAPABILITY="avx2",
+            MKL_ENABLE_INSTRUCTIONS="AVX2",
+            ONEDNN_MAX_CPU_ISA="AVX2",
+            OPENBLAS_CORETYPE="Haswell",
+        )
+        flags.append("--xla_cpu_max_isa=AVX2")
+    if peer == "jax" and flags:
+        env["XLA_FLAGS"] = " ".join(flags)
     return env
 
 
-def measure(python, job, case, threads, options, cache):
+def measure(python, job, case, threads, vectors, options, cache):
     """-> the records of one process"""
     peer, script, mode = job
     command = [python, os.path.join(HERE, script), "--case", case, "--mode", mode, "--threads", str(threads)]
     if options.check_only:
         command.append("--check-only")
     if peer == "dlc":
-        command += ["--bin", options.bin]
+        command += ["--bin", options.bin, "--march", "x86-64-v3" if vectors == "AVX2" else "native"]
     processors = sorted(os.sched_getaffinity(0))[-threads:]
     words = ""
     try:
         done = subprocess.run(
             command,
-            env=environment(python, peer, threads, cache),
+            env=environment(python, peer, threads, vectors, cache),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -124,6 +135,11 @@ def main():
     )
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {' '.join(GROUPS)} (default: all)")
     parser.add_argument("--threads", default="2,1", help="thread counts (default 2,1)")
+    parser.add_argument(
+        "--vectors",
+        default="native",
+        help="'native', or 'native,AVX2': measures a second time with all held to AVX2",
+    )
     parser.add_argument("--processes", type=int, default=5, help="processes of each, that is, rounds (default 5)")
     parser.add_argument("--peers", default=",".join(PEER_NAMES), help=f"default {','.join(PEER_NAMES)}")
     parser.add_argument(
@@ -149,7 +165,13 @@ def main():
     if "dlc" in peers and not os.access(os.path.join(options.bin, "dlc"), os.X_OK):
         parser.error(f"no dlc in {options.bin}: build first, or say --bin, or leave it out with --peers")
     names = [name for group in options.cases or GROUPS for name in GROUPS[group]]
-    thread_counts = [int(word) for word in options.threads.split(",")]
+    settings = [
+        (int(threads), "" if vectors == "native" else vectors)
+        for vectors in options.vectors.split(",")
+        for threads in options.threads.split(",")
+    ]
+    if any(vectors not in ("", "AVX2") for _, vectors in settings):
+        parser.error(f"--vectors takes native and AVX2, not '{options.vectors}'")
     cache = os.path.join(os.path.dirname(options.results), "torch-cache")
     shutil.rmtree(cache, ignore_errors=True)
     os.makedirs(cache)
@@ -157,10 +179,11 @@ def main():
     with open(options.results, "w") as file:
         for turn in range(1 if options.check_only else options.processes):
             for name in names:
-                for threads in thread_counts:
+                for threads, vectors in settings:
                     for job in jobs_of(name, peers):
-                        for record in measure(python, job, name, threads, options, cache):
+                        for record in measure(python, job, name, threads, vectors, options, cache):
                             record.update(
+                                vectors=vectors,
                                 round=turn,
                                 load=round(os.getloadavg()[0], 2),
                                 when=time.strftime("%FT%TZ", time.gmtime()),

@@ -142,4 +142,5 @@ def arguments():
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--check-only", action="store_true")
     parser.add_argument("--bin", help="folder of dlc and dlrun")
+    parser.add_argument("--march", default="native", help="processor that dlc compiles for")
     return parser.parse_args()

@@ -250,11 +250,17 @@ GemmOperands KernelEmitter::gemmOperands(OpBuilder &b, FrameAccess &frame) const
   operands.rhsBatchStride = frame.size(productOf(ArrayRef(rhs).take_back(2), context));
   if (auto workspace = kernel->getAttrOfType<IntegerAttr>("workspace_buffer"))
     operands.workspace = frame.buffer(workspace.getInt(), getElementTypeOrSelf(product.getLhs().getType()));
-  // A variable and its moments.
+  // A variable that other kernels read, perhaps on other cores; its moments are this kernel's alone.
   ArrayRef<int64_t> written = kernel->getAttrOfType<DenseI64ArrayAttr>("result_buffers");
+  auto isReadElsewhere = [&](int64_t buffer) {
+    return llvm::any_of(*kernel->getBlock(), [&](Operation &other) {
+      auto inputs = other.getAttrOfType<DenseI64ArrayAttr>("input_buffers");
+      return &other != kernel && inputs && llvm::is_contained(inputs.asArrayRef(), buffer);
+    });
+  };
   for (auto [argument, number] : llvm::zip(kernel.getBody().getArguments(), kernel->getAttrOfType<DenseI64ArrayAttr>("input_buffers").asArrayRef())) {
     auto type = cast<RankedTensorType>(argument.getType());
-    if (llvm::is_contained(written, number) && type.getElementType() == product.getType().getElementType() && sizesOf(type) == full)
+    if (llvm::is_contained(written, number) && type.getElementType() == product.getType().getElementType() && sizesOf(type) == full && isReadElsewhere(number))
       operands.updated.push_back(bufferOf(argument));
   }
   return operands;
