@@ -226,11 +226,9 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
   // not kept from tile to tile, because K has several blocks, it is high again for packing to pay.
   const bool repacks = best.rhs == Packing::Task && staticK && k > best.kBlock;
   const int64_t panelsInL2 = std::max<int64_t>(1, cpu.l2Bytes / 2 / (nr * bytes * best.kBlock));
-  // A tile as wide as C, where all of B stays in L2, is one piece of memory for the epilogue.
-  int64_t tilePanels = best.rhs == Packing::None ? 1
-                       : 2 * panels <= panelsInL2
-                           ? panels
-                           : balancedPart(panels, std::min<int64_t>(2, panelsInL2), 1);
+  // The wider, the longer are the pieces of memory that the epilogue goes through.
+  const int64_t packedPanels = std::max(std::min<int64_t>(2, panelsInL2), panelsInL2 / 2);
+  int64_t tilePanels = best.rhs == Packing::None ? 1 : balancedPart(panels, packedPanels, 1);
   best.mTile = balancedPart(rows, repacks ? 512 : best.rhs == Packing::Task ? 32 : 128, best.mr);
   auto tiles = [&] {
     return llvm::divideCeil(rows, best.mTile) * llvm::divideCeil(panels, tilePanels);
