@@ -4,6 +4,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "State.h"
+#include "llvm/ADT/StringExtras.h"
 #include <algorithm>
 #include <cstring>
 
