@@ -100,18 +100,25 @@ public:
   uint8_t *shadowOf(uint64_t address) const { return reinterpret_cast<uint8_t *>(address + shadowDistance()); }
   /// Bytes read and written by kernels, for each page of the range; the engine adds and clears.
   PageCounter *counters() const { return pages; }
-  /// One word for each word of the range: which block wrote it last. tag of a = *(a + distance).
-  int64_t tagDistance() const { return int64_t(tags - base); }
+  /// Of the next block that runs; the engine counts.
+  uint32_t nextTag = 1;
+  void clearTags();
+  /// Two words for each word of the range: the tag of the block that wrote it last, and of the one
+  /// that read it first. Those of an address a: tagBase() + 2 * (a - rangeBegin()).
+  uint64_t tagBase() const { return tags; }
 
-  /// The windows of shared and of local memory at the beginning of the range. Their shadow is the
-  /// engine's; nothing is allocated in them.
+  /// The windows of parameters, shared and local memory at the beginning of the range. Their shadow
+  /// is the engine's; nothing is allocated in them.
+  static constexpr uint64_t parameterWindowBytes = 1 << 16;
   static constexpr uint64_t sharedWindowBytes = 1 << 20;
   static constexpr uint64_t localWindowBytes = uint64_t(1) << 31;
-  uint64_t sharedWindow() const { return base + (1 << 20); }
+  uint64_t parameterWindow() const { return base + (1 << 20); }
+  uint64_t sharedWindow() const { return base + (2 << 20); }
   uint64_t localWindow() const { return base + (4 << 20); }
   uint64_t allocationsBegin() const { return localWindow() + localWindowBytes + (1 << 20); }
 
-  /// Why an access of live code failed, from shadow and registry. `what` is "read" or "write".
+  /// Why an access of running code to an address outside of the windows failed: alignment, registry,
+  /// shadow. `what` is "read" or "write".
   Report explain(uint64_t address, uint64_t bytes, llvm::StringRef what, bool isRead) const;
   void forEachLive(llvm::function_ref<void(const Allocation &)> visit) const;
 
