@@ -67,15 +67,25 @@ static bool isConstant(AffineExpr size, int64_t value) {
 
 ArrayRef<Gemm::Tile> Gemm::tiles(FloatType type) {
   static const Tile ofF32[] = {
-      {128, 128, 8, 8, 8, 2}, {64, 64, 16, 8, 4, 4}, {32, 32, 32, 4, 2, 8},
-      {64, 16, 32, 4, 2, 8},  {16, 64, 32, 2, 4, 8},
+      {128, 128, 8, 8, 8}, {128, 64, 8, 8, 8}, {64, 64, 16, 8, 4},
+      {32, 32, 32, 4, 2},  {64, 16, 32, 4, 2}, {16, 64, 32, 2, 4},
   };
   static const Tile ofF64[] = {
-      {64, 64, 8, 8, 4, 3}, {32, 32, 16, 4, 2, 6}, {64, 16, 16, 4, 2, 6}, {16, 64, 16, 2, 4, 6},
+      {64, 64, 8, 8, 4}, {32, 32, 16, 4, 2}, {64, 16, 16, 4, 2}, {16, 64, 16, 2, 4},
   };
   if (type.isF32())
     return ofF32;
   return ofF64;
+}
+
+/// Registers of a thread, a little more than ptxas takes: sums, a step's elements, the next slice
+/// and its loads' addresses and conditions, the rest. A multiple of 8, as they are handed out.
+int64_t Gemm::registers(const Tile &tile, const GemmShape &shape) {
+  const int64_t lhs = tile.m * tile.k / tile.threads(), rhs = tile.n * tile.k / tile.threads();
+  const int64_t loads = lhs / vectorAlong(shape.lhsTransposed ? shape.m : shape.k, shape.type) +
+                        rhs / vectorAlong(shape.rhsTransposed ? shape.k : shape.n, shape.type);
+  const int64_t elements = tile.threadM * tile.threadN + tile.threadM + tile.threadN + lhs + rhs;
+  return llvm::alignTo(elements * bytesOf(shape.type) / 4 + 3 * loads + 28, 8);
 }
 
 /// A size in an estimate; `sample` stands for what is known only at run time.
@@ -90,8 +100,8 @@ static int64_t sampled(AffineExpr size, int64_t sample) {
 /// several are tried, and the plan is the best in the geometric mean.
 Gemm::Plan Gemm::choosePlan(const GemmShape &shape) {
   constexpr double multiprocessors = 128;
-  // What a slice takes at least: the latency of global memory and of the barrier.
-  constexpr double sliceLatency = 800;
+  // What a slice takes at least: the latency of global memory.
+  constexpr double sliceLatency = 800, barrierLatency = 100;
   // What comes before the first slice and after the last one; and what a second launch costs.
   constexpr double blockLatency = 1500, launchLatency = 3000, chunkLatency = 100;
   constexpr double bytesPerCycle = 1500;
@@ -100,8 +110,9 @@ Gemm::Plan Gemm::choosePlan(const GemmShape &shape) {
                    [](AffineExpr size) { return isa<AffineConstantExpr>(size); }))
     samples = {1};
   const int64_t bytes = bytesOf(shape.type), lanes = widest(shape.type);
+  const bool isOutStatic = isa<AffineConstantExpr>(shape.m * shape.n * shape.batch);
 
-  auto estimate = [&](const Tile &tile, int64_t chunk, int64_t sample) {
+  auto estimate = [&](const Tile &tile, int64_t resident, int64_t chunk, int64_t sample) {
     int64_t m = sampled(shape.m, sample), n = sampled(shape.n, sample),
             k = sampled(shape.k, sample), batch = sampled(shape.batch, sample);
     double chunks = chunk ? llvm::divideCeil(k, chunk) : 1;
@@ -116,9 +127,12 @@ Gemm::Plan Gemm::choosePlan(const GemmShape &shape) {
                      llvm::divideCeil(tile.threadM, lanes) + llvm::divideCeil(tile.threadN, lanes));
     double shared = warps * (tile.threadM + tile.threadN) * bytes / 4;
     double step = std::max(issued, shared);
-    double waves = std::ceil(blocks / (multiprocessors * tile.resident));
-    double together = std::min<double>(tile.resident, std::ceil(blocks / multiprocessors));
-    double cycles = waves * (slices * std::max(step * tile.k * together, sliceLatency) + blockLatency);
+    double waves = std::ceil(blocks / (multiprocessors * resident));
+    double together = std::min<double>(resident, std::ceil(blocks / multiprocessors));
+    double busy = step * tile.k * together + barrierLatency;
+    // Work that latency hides still counts a little: of equals the one with less.
+    double slice = std::max(busy, sliceLatency) + 0.1 * std::min(busy, sliceLatency);
+    double cycles = waves * (slices * slice + blockLatency);
     if (chunk)
       cycles += launchLatency + chunkLatency * chunks +
                 (2 * chunks + 1) * m * n * batch * bytes / bytesPerCycle;
@@ -127,12 +141,14 @@ Gemm::Plan Gemm::choosePlan(const GemmShape &shape) {
 
   std::optional<Plan> best;
   auto consider = [&](const Tile &tile, int64_t chunk) {
+    // A multiprocessor has 65536 registers, and more threads than these do not make it faster.
+    int64_t resident = std::min<int64_t>(65536 / registers(tile, shape), 1024) / tile.threads();
     double sum = 0;
     for (int64_t sample : samples)
-      sum += std::log(estimate(tile, chunk, sample));
+      sum += std::log(estimate(tile, resident, chunk, sample));
     double cycles = std::exp(sum / samples.size());
     if (!best || cycles < best->cycles)
-      best = Plan{tile, chunk != 0, chunk, cycles};
+      best = Plan{tile, resident, chunk != 0, chunk, cycles};
   };
   for (const Tile &tile : tiles(shape.type)) {
     consider(tile, 0);
@@ -140,8 +156,10 @@ Gemm::Plan Gemm::choosePlan(const GemmShape &shape) {
       continue;
     for (int64_t sample : samples) {
       int64_t k = sampled(shape.k, sample);
+      // A workspace that grows with the call may be four times as large as C.
       for (int64_t count : {2, 4, 8, 16, 32})
-        if (int64_t chunk = llvm::alignTo(llvm::divideCeil(k, count), tile.k); chunk >= 64 && chunk < k)
+        if (int64_t chunk = llvm::alignTo(llvm::divideCeil(k, count), tile.k);
+            chunk >= 64 && chunk < k && (count <= 4 || isOutStatic))
           consider(tile, chunk);
     }
   }
@@ -167,7 +185,7 @@ unsigned Gemm::threads(unsigned launch) const {
   return launch == 1 ? combineThreads : plan.tile.threads();
 }
 
-unsigned Gemm::residentBlocks(unsigned launch) const { return launch == 1 ? 4 : plan.tile.resident; }
+unsigned Gemm::residentBlocks(unsigned launch) const { return launch == 1 ? 4 : plan.resident; }
 
 /// Both halves of both operands.
 int64_t Gemm::sharedBytes(unsigned launch) const {

@@ -84,6 +84,9 @@ public:
   /// function, named after it.
   int64_t sharedBytes(unsigned launch) const;
 
+  /// Steps of k in one chunk, 0 where K is not split.
+  int64_t chunkSteps() const { return plan.splits ? plan.chunk : 0; }
+
   /// Elements of T that the launches share, constant 0 when none.
   mlir::AffineExpr workspaceElements() const;
 
@@ -100,12 +103,12 @@ private:
   struct Tile {
     int64_t m, n, k;              ///< C's tile, and steps of k between two barriers
     int64_t threadM, threadN;     ///< accumulators of a thread
-    int64_t resident;             ///< blocks on a multiprocessor
     int64_t threads() const { return m / threadM * (n / threadN); }
   };
 
   struct Plan {
     Tile tile;
+    int64_t resident = 0; ///< blocks on a multiprocessor
     bool splits = false;
     int64_t chunk = 0; ///< steps of k in one chunk, a multiple of tile.k, where K is split
     double cycles = 0; ///< estimate that chose this plan
@@ -118,6 +121,7 @@ private:
   Plan plan;
 
   static llvm::ArrayRef<Tile> tiles(mlir::FloatType type);
+  static int64_t registers(const Tile &tile, const GemmShape &shape);
   static Plan choosePlan(const GemmShape &shape);
   mlir::AffineExpr chunks() const;
 };
