@@ -130,13 +130,14 @@ Gemm::Plan Gemm::choosePlan(const GemmShape &shape) {
     double waves = std::ceil(blocks / (multiprocessors * resident));
     double together = std::min<double>(resident, std::ceil(blocks / multiprocessors));
     double busy = step * tile.k * together + barrierLatency;
+    double cycles = waves * (slices * std::max(busy, sliceLatency) + blockLatency);
     // Work that latency hides still counts a little: of equals the one with less.
-    double slice = std::max(busy, sliceLatency) + 0.1 * std::min(busy, sliceLatency);
-    double cycles = waves * (slices * slice + blockLatency);
+    cycles += 0.1 * blocks * slices * step * tile.k / multiprocessors;
     if (chunk)
       cycles += launchLatency + chunkLatency * chunks +
                 (2 * chunks + 1) * m * n * batch * bytes / bytesPerCycle;
-    return std::max(cycles, 1.0);
+    // Nor is a workspace for nothing.
+    return std::max(chunk ? 1.2 * cycles : cycles, 1.0);
   };
 
   std::optional<Plan> best;
@@ -406,6 +407,7 @@ struct Gemm::Emitter {
   Location loc;
   const GemmOperands &operands;
   GemmEpilogue epilogue;
+  GemmPrologue beforeEpilogue;
 
   const GemmShape &shape = gemm.shape;
   const Tile &tile = gemm.plan.tile;
@@ -547,8 +549,11 @@ void Gemm::Emitter::product() {
   }
 
   SmallVector<Value> sums(loop.getResults().drop_front());
-  if (!gemm.plan.splits)
+  if (!gemm.plan.splits) {
+    if (beforeEpilogue)
+      beforeEpilogue(b, loc);
     return finish(shared, sums, {entry, row, column}, epilogue);
+  }
   finish(shared, sums, {entry, row, column},
          [&](OpBuilder &b, Location loc, ValueRange at, Value acc) {
            Integers i{b, loc};
@@ -676,11 +681,13 @@ void Gemm::Emitter::combine() {
     Value sum = arith::AddFOp::create(b, loc, loop.getRegionIterArg(1), part);
     scf::YieldOp::create(b, loc, ValueRange{i.add(place, step), sum});
   }
+  if (beforeEpilogue)
+    beforeEpilogue(b, loc);
   epilogue(b, loc, ValueRange{entry, row, column}, loop.getResult(1));
 }
 
 void Gemm::emit(unsigned launch, OpBuilder &b, Location loc, const GemmOperands &operands,
-                GemmEpilogue epilogue) const {
+                GemmEpilogue epilogue, GemmPrologue beforeEpilogue) const {
   assert(launch < launchCount());
   OpBuilder::InsertionGuard guard(b);
   if (operands.fault) {
@@ -690,7 +697,7 @@ void Gemm::emit(unsigned launch, OpBuilder &b, Location loc, const GemmOperands 
     Value isFine = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, site, none);
     b.setInsertionPointToStart(scf::IfOp::create(b, loc, isFine, /*withElseRegion=*/false).thenBlock());
   }
-  Emitter emitter{*this, b, loc, operands, epilogue};
+  Emitter emitter{*this, b, loc, operands, epilogue, beforeEpilogue};
   if (launch == 0)
     emitter.product();
   else
