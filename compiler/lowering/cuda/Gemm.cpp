@@ -1,7 +1,7 @@
 //===- Gemm.cpp - matrix products inside GPU kernels -*- C++ -*-===//
 //
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
-// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license
+// information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 //
@@ -71,7 +71,10 @@ ArrayRef<Gemm::Tile> Gemm::tiles(FloatType type) {
       {32, 32, 32, 4, 2},  {64, 16, 32, 4, 2}, {16, 64, 32, 2, 4},
   };
   static const Tile ofF64[] = {
-      {64, 64, 8, 8, 4}, {32, 32, 16, 4, 2}, {64, 16, 16, 4, 2}, {16, 64, 16, 2, 4},
+      {64, 64, 8, 8, 4},
+      {32, 32, 16, 4, 2},
+      {64, 16, 16, 4, 2},
+      {16, 64, 16, 2, 4},
   };
   if (type.isF32())
     return ofF32;
@@ -96,8 +99,8 @@ static int64_t sampled(AffineExpr size, int64_t sample) {
 }
 
 /// Plans are compared by estimated cycles of a GPU with 128 multiprocessors: it need not be the one
-/// that runs the code, for the plan may not depend on that. Of sizes that are known only at run time
-/// several are tried, and the plan is the best in the geometric mean.
+/// that runs the code, for the plan may not depend on that. Of sizes that are known only at run
+/// time several are tried, and the plan is the best in the geometric mean.
 Gemm::Plan Gemm::choosePlan(const GemmShape &shape) {
   constexpr double multiprocessors = 128;
   // What a slice takes at least: the latency of global memory.
@@ -283,7 +286,8 @@ struct Shared {
   FloatType element;
 
   Value at(OpBuilder &b, Location loc, Value offset, int64_t more = 0) const {
-    Value p = LLVM::GEPOp::create(b, loc, base.getType(), element, base, ArrayRef<LLVM::GEPArg>{offset});
+    Value p =
+        LLVM::GEPOp::create(b, loc, base.getType(), element, base, ArrayRef<LLVM::GEPArg>{offset});
     if (more)
       p = LLVM::GEPOp::create(b, loc, base.getType(), element, p,
                               ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(more)});
@@ -302,11 +306,11 @@ struct Shared {
 /// The way of an operand's slices to shared memory. `mn` is its dimension that is not k.
 ///
 /// Along mn: a warp's lanes take neighbours along mn, and put them down as they were. Along k: they
-/// take 32 bytes (a sector) of each of several rows, and put each element into its own step of k. The
-/// lanes of one store differ in kk = (0 .. 32 bytes) and in the row; elements lie at
-/// kk * (tile + padding) + row: with a tile that is a multiple of 16 and a padding of 4 the banks
-/// of different kk are 4 rows of f32 (or 2 of f64, where half a warp stores at once) times the
-/// width of a vector apart, just as many as there are rows.
+/// take 32 bytes (a sector) of each of several rows, and put each element into its own step of k.
+/// The lanes of one store differ in kk = (0 .. 32 bytes) and in the row; elements lie at kk * (tile
+/// + padding) + row: with a tile that is a multiple of 16 and a padding of 4 the banks of different
+/// kk are 4 rows of f32 (or 2 of f64, where half a warp stores at once) times the width of a vector
+/// apart, just as many as there are rows.
 struct Operand {
   Value memory;
   Type element;
@@ -363,7 +367,8 @@ struct Operand {
 
   /// Loads the slice that begins at step `kStart` into registers; with `kEnd`, steps from there on
   /// are zero.
-  void load(OpBuilder &b, Location loc, Value kStart, Value kEnd, SmallVectorImpl<Value> &values) const {
+  void load(OpBuilder &b, Location loc, Value kStart, Value kEnd,
+            SmallVectorImpl<Value> &values) const {
     Integers i{b, loc};
     Value offset = i.mul(kStart, stride);
     for (auto [at, kk] : llvm::zip(from, k)) {
@@ -382,7 +387,8 @@ struct Operand {
   }
 
   /// Puts a slice to shared memory, from element `buffer` on.
-  void store(OpBuilder &b, Location loc, const Shared &shared, Value buffer, ValueRange values) const {
+  void store(OpBuilder &b, Location loc, const Shared &shared, Value buffer,
+             ValueRange values) const {
     Integers i{b, loc};
     for (auto [place, value] : llvm::zip(to, values)) {
       Value at = i.add(buffer, place);
@@ -451,8 +457,9 @@ Shared Gemm::Emitter::defineShared() {
   auto array = LLVM::LLVMArrayType::get(type, gemm.sharedBytes(0) / bytesOf(type));
   OpBuilder outer = OpBuilder::atBlockBegin(&table->getRegion(0).front());
   std::string name = (cast<FunctionOpInterface>(function).getName() + "_tile").str();
-  auto global = LLVM::GlobalOp::create(outer, loc, array, /*isConstant=*/false, LLVM::Linkage::Internal,
-                                       name, Attribute(), /*alignment=*/16, /*addrSpace=*/3);
+  auto global =
+      LLVM::GlobalOp::create(outer, loc, array, /*isConstant=*/false, LLVM::Linkage::Internal, name,
+                             Attribute(), /*alignment=*/16, /*addrSpace=*/3);
   auto pointer = LLVM::LLVMPointerType::get(b.getContext(), 3);
   return {LLVM::AddressOfOp::create(b, loc, pointer, global.getSymName()), type};
 }
@@ -471,8 +478,9 @@ void Gemm::Emitter::product() {
   };
   Value column = i.mul(digit(i.ceilDiv(n, tile.n), shape.n.ceilDiv(tile.n)), tile.n);
   Value row = i.mul(digit(i.ceilDiv(m, tile.m), shape.m.ceilDiv(tile.m)), tile.m);
-  Value entry = gemm.plan.splits ? digit(batch, shape.batch)
-                                 : isConstant(shape.batch, 1) ? i.index(0) : i.toIndex(rest);
+  Value entry = gemm.plan.splits             ? digit(batch, shape.batch)
+                : isConstant(shape.batch, 1) ? i.index(0)
+                                             : i.toIndex(rest);
   Value chunk = gemm.plan.splits ? i.toIndex(rest) : i.index(0);
   Value kBegin = i.mul(chunk, gemm.plan.chunk);
   Value kEnd = gemm.plan.splits ? i.min(i.add(kBegin, gemm.plan.chunk), k) : k;
@@ -576,7 +584,8 @@ SmallVector<Value> Gemm::Emitter::compute(const Shared &shared, Value buffer, Va
           ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(step + first / vector * stride)});
       Value loaded = shared.load(b, loc, p, vector);
       for (int64_t e = 0; e < vector; ++e)
-        elements.push_back(vector == 1 ? loaded : vector::ExtractOp::create(b, loc, loaded, e).getResult());
+        elements.push_back(vector == 1 ? loaded
+                                       : vector::ExtractOp::create(b, loc, loaded, e).getResult());
     }
     return elements;
   };
@@ -610,26 +619,31 @@ void Gemm::Emitter::finish(const Shared &shared, ArrayRef<Value> sums, ValueRang
   for (int64_t p = 0; p < parts; ++p) {
     OpBuilder::InsertionGuard inner(b);
     if (parts > 1) {
-      Value isThis = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, part.getInductionVar(), i.i32(p));
+      Value isThis =
+          arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, part.getInductionVar(), i.i32(p));
       auto branch = scf::IfOp::create(b, loc, isThis, /*withElseRegion=*/false);
       b.setInsertionPointToStart(branch.thenBlock());
     }
     Value to = shared.at(b, loc, i.add(i.mul(threadRow, tile.n), i.mul(threadColumn, vectorN)));
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t c = 0; c < tile.threadN; c += vectorN) {
-        Value p0 = LLVM::GEPOp::create(
-            b, loc, to.getType(), type, to,
-            ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(r * threadsM * tile.n + c / vectorN * vectorN * threadsN)});
+        Value p0 =
+            LLVM::GEPOp::create(b, loc, to.getType(), type, to,
+                                ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(
+                                    r * threadsM * tile.n + c / vectorN * vectorN * threadsN)});
         ArrayRef<Value> some = sums.slice((p * rows + r) * tile.threadN + c, vectorN);
-        Value value = vectorN == 1 ? some[0]
-                                   : vector::FromElementsOp::create(
-                                         b, loc, VectorType::get(vectorN, type), some).getResult();
+        Value value =
+            vectorN == 1
+                ? some[0]
+                : vector::FromElementsOp::create(b, loc, VectorType::get(vectorN, type), some)
+                      .getResult();
         shared.store(b, loc, value, p0);
       }
   }
   barrier();
 
-  auto loop = scf::ForOp::create(b, loc, thread, i.i32(threadsM * rows * pieces), i.i32(tile.threads()));
+  auto loop =
+      scf::ForOp::create(b, loc, thread, i.i32(threadsM * rows * pieces), i.i32(tile.threads()));
   {
     OpBuilder::InsertionGuard inner(b);
     b.setInsertionPointToStart(loop.getBody());
@@ -650,7 +664,8 @@ void Gemm::Emitter::finish(const Shared &shared, ArrayRef<Value> sums, ValueRang
       exists = exists ? arith::AndIOp::create(b, loc, exists, inRow).getResult() : inRow;
     }
     if (exists)
-      b.setInsertionPointToStart(scf::IfOp::create(b, loc, exists, /*withElseRegion=*/false).thenBlock());
+      b.setInsertionPointToStart(
+          scf::IfOp::create(b, loc, exists, /*withElseRegion=*/false).thenBlock());
     Value acc = shared.load(b, loc, shared.at(b, loc, i.add(i.mul(r, tile.n), c)), lanes);
     use(b, loc, ValueRange{tileStart[0], row, column}, acc);
   }
@@ -692,10 +707,12 @@ void Gemm::emit(unsigned launch, OpBuilder &b, Location loc, const GemmOperands 
   OpBuilder::InsertionGuard guard(b);
   if (operands.fault) {
     Value zero = arith::ConstantIndexOp::create(b, loc, 0);
-    Value site = memref::LoadOp::create(b, loc, operands.fault, zero);
+    Value site =
+        memref::LoadOp::create(b, loc, operands.fault, zero, /*nontemporal=*/false, llvm::Align(8));
     Value none = arith::ConstantOp::create(b, loc, b.getI64IntegerAttr(0));
     Value isFine = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, site, none);
-    b.setInsertionPointToStart(scf::IfOp::create(b, loc, isFine, /*withElseRegion=*/false).thenBlock());
+    b.setInsertionPointToStart(
+        scf::IfOp::create(b, loc, isFine, /*withElseRegion=*/false).thenBlock());
   }
   Emitter emitter{*this, b, loc, operands, epilogue, beforeEpilogue};
   if (launch == 0)
