@@ -100,7 +100,7 @@ static int64_t sampled(AffineExpr size, int64_t sample) {
 
 /// Plans are compared by estimated cycles of a GPU with 128 multiprocessors: it need not be the one
 /// that runs the code, for the plan may not depend on that. Of sizes that are known only at run
-/// time several are tried, and the plan is the best in the geometric mean.
+/// time several are tried, and the plan has the least product.
 Gemm::Plan Gemm::choosePlan(const GemmShape &shape) {
   constexpr double multiprocessors = 128;
   // What a slice takes at least: the latency of global memory.
@@ -147,12 +147,11 @@ Gemm::Plan Gemm::choosePlan(const GemmShape &shape) {
   auto consider = [&](const Tile &tile, int64_t chunk) {
     // A multiprocessor has 65536 registers, and more threads than these do not make it faster.
     int64_t resident = std::min<int64_t>(65536 / registers(tile, shape), 1024) / tile.threads();
-    double sum = 0;
+    double cost = 1;
     for (int64_t sample : samples)
-      sum += std::log(estimate(tile, resident, chunk, sample));
-    double cycles = std::exp(sum / samples.size());
-    if (!best || cycles < best->cycles)
-      best = Plan{tile, resident, chunk != 0, chunk, cycles};
+      cost *= estimate(tile, resident, chunk, sample);
+    if (!best || cost < best->cost)
+      best = Plan{tile, resident, chunk != 0, chunk, cost};
   };
   for (const Tile &tile : tiles(shape.type)) {
     consider(tile, 0);

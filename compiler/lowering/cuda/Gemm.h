@@ -151,7 +151,7 @@ private:
     int64_t resident = 0; ///< blocks on a multiprocessor
     bool splits = false;
     int64_t chunk = 0; ///< steps of k in one chunk, a multiple of tile.k, where K is split
-    double cycles = 0; ///< estimate that chose this plan
+    double cost = 0;   ///< estimate that chose this plan
   };
 
   struct Emitter;
