@@ -32,7 +32,7 @@ namespace {
 /// itself makes of loops that set and copy memory.
 bool isAllowed(StringRef symbol) {
   static constexpr StringLiteral exact[] = {"memcpy", "memmove", "memset", "_GLOBAL_OFFSET_TABLE_",
-                                            runtimeSymbol};
+                                            runtimeSymbol, cudaHalfSymbol};
   if (is_contained(exact, symbol))
     return true;
   static constexpr StringLiteral math[] = {
