@@ -501,7 +501,7 @@ static dlrt_status grow(dlrt_gpu *gpu, const dlrt_cuda_plan *plan) {
     }
   }
   for (uint64_t i = 0; i < plans; ++i)
-    if (gpu->plans[i] && gpu->plans[i]->arena_bytes <= gpu->arena_bytes)
+    if (gpu->plans[i] && gpu->plans[i] != plan && gpu->plans[i]->arena_bytes <= gpu->arena_bytes)
       dlrt_status_release(capture(gpu, gpu->plans[i])); /* who needs it will try again */
   return NULL;
 }

@@ -105,7 +105,7 @@ typedef struct CUgraphExec_st *cu_graph_exec;
   F(event_record, "cuEventRecord", (cu_event event, cu_stream stream))                             \
   F(event_query, "cuEventQuery", (cu_event event))                                                 \
   F(event_synchronize, "cuEventSynchronize", (cu_event event))                                     \
-  F(event_elapsed, "cuEventElapsedTime", (float *ms, cu_event start, cu_event end))
+  F(event_elapsed, "cuEventElapsedTime_v2", (float *ms, cu_event start, cu_event end))
 
 typedef struct dlrt_driver {
 #define FIELD(field, symbol, parameters) cu_result(*field) parameters;
