@@ -219,7 +219,7 @@ TEST(Description, EachRuleOfAGpuProgramIsChecked) {
       {"image 0: machine code is no whole", [&](Model &m) { code(m).resize(63); }},
       {"image 0: machine code is no whole", [&](Model &m) { code(m)[4] = 1; }},
       {"image 0: machine code is no whole", [&](Model &m) { code(m)[18] = 62; }},
-      {"image 0: machine code is no whole", [&](Model &m) { code(m)[60] = 1, code(m)[58] = 64; }},
+      {"image 0: machine code is no whole", [&](Model &m) { code(m)[60] = 1, code(m)[58] = 63; }},
       {"image 0: machine code is no whole", [&](Model &m) { code(m)[56] = 1, code(m)[54] = 55; }},
       {"image 0: machine code is no whole", [&](Model &m) { code(m)[47] = 1; }},
       {"image 0: machine code is no whole",
