@@ -14,14 +14,15 @@ using namespace dlc::dl;
 
 namespace dlc::cuda {
 
-KernelAccess::KernelAccess(ModuleOp module, StringRef name, Location loc, int64_t threads) : loc(loc), threads(threads) {
+KernelAccess::KernelAccess(ModuleOp module, StringRef name, Location loc, int64_t threads) : loc(loc) {
   OpBuilder b = OpBuilder::atBlockEnd(module.getBody());
   kernel = func::FuncOp::create(b, loc, name, b.getFunctionType({}, {}));
   kernel.setPrivate();
-  kernel->setAttr(NVVM::NVVMDialect::getKernelFuncAttrName(), b.getUnitAttr());
-  kernel->setAttr(NVVM::NVVMDialect::getReqntidAttrName(), b.getDenseI32ArrayAttr({static_cast<int32_t>(threads)}));
+  kernel->setAttr("threads", b.getI32IntegerAttr(threads));
   entry = kernel.addEntryBlock();
 }
+
+void KernelAccess::setResidentBlocks(int64_t count) { kernel->setAttr("resident_blocks", Builder(kernel.getContext()).getI32IntegerAttr(count)); }
 
 OpBuilder KernelAccess::atStart() {
   OpBuilder b(entry->getParent());

@@ -19,6 +19,9 @@ public:
   /// The body of a new private function of the module, `threads` in a block.
   KernelAccess(mlir::ModuleOp module, llvm::StringRef name, mlir::Location loc, int64_t threads);
 
+  /// How many blocks should fit on a multiprocessor at once: what bounds the registers.
+  void setResidentBlocks(int64_t count);
+
   mlir::OpBuilder bodyBuilder() { return mlir::OpBuilder::atBlockEnd(entry); }
   /// A size as an index value; what is not constant is computed by whoever launches.
   mlir::Value size(mlir::AffineExpr expr);
@@ -34,7 +37,6 @@ public:
 
   /// The function is complete.
   mlir::func::FuncOp finish();
-  size_t parameterCount() const { return pointers.size() + sizeParameters.size(); }
   std::vector<CudaParameter> parameters() const;
 
 private:
@@ -45,7 +47,6 @@ private:
   mlir::func::FuncOp kernel;
   mlir::Block *entry;
   mlir::Location loc;
-  int64_t threads;
   mlir::Operation *last = nullptr; // of what was emitted at the start
   mlir::Value threadNumber, blockNumber, faultMemory, isFine;
   std::vector<CudaParameter> pointers, sizeParameters;

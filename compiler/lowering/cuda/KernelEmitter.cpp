@@ -506,7 +506,7 @@ void KernelEmitter::emitReduction(unsigned launch, OpBuilder &b, KernelAccess &a
 
   unsigned partialNumber = 0; // counts reductions, for their places between the launches
   for (int64_t pass = 0; pass < passCount; ++pass) {
-    ArrayRef<ReductionOpInterface> reductions = passes[pass];
+    MutableArrayRef<ReductionOpInterface> reductions = passes[pass];
     bool stores = pass == storePass && !fullResults.empty();
     int64_t stepLanes = isSecond ? 1 : lanes;
     SmallVector<Value> carried;
@@ -520,7 +520,8 @@ void KernelEmitter::emitReduction(unsigned launch, OpBuilder &b, KernelAccess &a
     auto step = [&](OpBuilder &o, const ElementIndex &at, Value number, Value exists, ValueRange before, function_ref<Value(OpBuilder &, ReductionOpInterface, unsigned)> get) {
       SmallVector<Value> next;
       unsigned place = 0;
-      for (auto [r, reduction] : llvm::enumerate(reductions)) {
+      for (unsigned r = 0; r < reductions.size(); ++r) {
+        ReductionOpInterface reduction = reductions[r];
         Value value = get(o, reduction, r), old = before[place++];
         if (reduction.keepsIndex()) {
           Value better = both(o, buildBeats(o, loc, reduction, old, value), exists);
