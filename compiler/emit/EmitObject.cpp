@@ -112,9 +112,13 @@ Error addModelData(Module &module, ModelDescription &model, const Target &target
   model.cpu = target.cpu;
   model.features = target.featureList();
   model.sortFunctions();
-  for (FunctionDescription &function : model.functions)
+  for (FunctionDescription &function : model.functions) {
     for (KernelDescription &kernel : function.kernels)
       dropFolder(kernel.location);
+    if (function.cuda)
+      for (CudaLaunchDescription &launch : function.cuda->launches)
+        dropFolder(launch.location);
+  }
   for (FaultDescription &fault : model.faults)
     dropFolder(fault.location);
 
@@ -149,6 +153,10 @@ Error addModelData(Module &module, ModelDescription &model, const Target &target
   PointerType *pointer = PointerType::getUnqual(context);
   SmallVector<Constant *> entries;
   for (const FunctionDescription &function : model.functions) {
+    if (function.entrySymbol.empty()) { // no code for the CPU
+      entries.push_back(ConstantPointerNull::get(pointer));
+      continue;
+    }
     Function *entry = module.getFunction(function.entrySymbol);
     if (!entry || entry->isDeclaration())
       return internalError("function '" + function.name + "' has no entry '" +

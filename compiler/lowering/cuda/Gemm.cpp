@@ -1,0 +1,682 @@
+//===- Gemm.cpp - matrix products inside GPU kernels -*- C++ -*-===//
+//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// A block computes a tile of C. Its threads copy a slice of A and one of B, tile.k steps long, to
+// shared memory, where both lie with k as their slow dimension, whatever their storage; while they
+// compute with one slice they hold the next one in registers and put it into the other half of
+// shared memory afterwards: one barrier a slice. The finished tile goes through shared memory once
+// more, so that the epilogue sees rows of C: neighbouring threads work on neighbouring columns, and
+// its code exists once.
+//
+//===----------------------------------------------------------------------===//
+
+#include "compiler/lowering/cuda/Gemm.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "mlir/IR/SymbolTable.h"
+#include "mlir/Interfaces/FunctionInterfaces.h"
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/Support/MathExtras.h"
+#include "llvm/Support/raw_ostream.h"
+
+#include <cmath>
+
+using namespace mlir;
+
+namespace dlc::cuda {
+
+/// Elements between two steps of k in shared memory, beyond the tile's: a row of an operand whose
+/// contiguous dimension is k is written down a column of shared memory, and with these the 32 lanes
+/// of a warp meet 32 banks (see Operand).
+static constexpr int64_t padding = 4;
+
+/// Threads of a block that adds chunks.
+static constexpr int64_t combineThreads = 256;
+
+static int64_t bytesOf(FloatType type) { return type.isF64() ? 8 : 4; }
+/// Elements in the widest access, 16 bytes.
+static int64_t widest(FloatType type) { return 16 / bytesOf(type); }
+
+static bool isMultiple(AffineExpr size, int64_t of) {
+  return size.getLargestKnownDivisor() % of == 0;
+}
+
+/// Elements of a vector along a dimension of this size: all vectors are whole and aligned.
+static int64_t vectorAlong(AffineExpr contiguous, FloatType type) {
+  int64_t width = widest(type);
+  while (!isMultiple(contiguous, width))
+    width /= 2;
+  return width;
+}
+
+static bool isConstant(AffineExpr size, int64_t value) {
+  auto constant = dyn_cast<AffineConstantExpr>(size);
+  return constant && constant.getValue() == value;
+}
+
+//===--- schedules ---===//
+
+ArrayRef<Gemm::Tile> Gemm::tiles(FloatType type) {
+  static const Tile ofF32[] = {
+      {128, 128, 8, 8, 8, 2}, {64, 64, 16, 8, 4, 4}, {32, 32, 32, 4, 2, 8},
+      {64, 16, 32, 4, 2, 8},  {16, 64, 32, 2, 4, 8},
+  };
+  static const Tile ofF64[] = {
+      {64, 64, 8, 8, 4, 3}, {32, 32, 16, 4, 2, 6}, {64, 16, 16, 4, 2, 6}, {16, 64, 16, 2, 4, 6},
+  };
+  if (type.isF32())
+    return ofF32;
+  return ofF64;
+}
+
+/// A size in an estimate; `sample` stands for what is known only at run time.
+static int64_t sampled(AffineExpr size, int64_t sample) {
+  if (auto constant = dyn_cast<AffineConstantExpr>(size))
+    return constant.getValue();
+  return size.getLargestKnownDivisor() * sample;
+}
+
+/// Plans are compared by estimated cycles of a GPU with 128 multiprocessors: it need not be the one
+/// that runs the code, for the plan may not depend on that. Of sizes that are known only at run time
+/// several are tried, and the plan is the best in the geometric mean.
+Gemm::Plan Gemm::choosePlan(const GemmShape &shape) {
+  constexpr double multiprocessors = 128;
+  // What a slice takes at least: the latency of global memory and of the barrier.
+  constexpr double sliceLatency = 800;
+  // What comes before the first slice and after the last one; and what a second launch costs.
+  constexpr double blockLatency = 1500, launchLatency = 3000, chunkLatency = 100;
+  constexpr double bytesPerCycle = 1500;
+  SmallVector<int64_t, 3> samples{64, 512, 4096};
+  if (llvm::all_of(ArrayRef{shape.m, shape.n, shape.k, shape.batch},
+                   [](AffineExpr size) { return isa<AffineConstantExpr>(size); }))
+    samples = {1};
+  const int64_t bytes = bytesOf(shape.type), lanes = widest(shape.type);
+
+  auto estimate = [&](const Tile &tile, int64_t chunk, int64_t sample) {
+    int64_t m = sampled(shape.m, sample), n = sampled(shape.n, sample),
+            k = sampled(shape.k, sample), batch = sampled(shape.batch, sample);
+    double chunks = chunk ? llvm::divideCeil(k, chunk) : 1;
+    double slices = llvm::divideCeil(chunk ? std::min(chunk, k) : k, tile.k);
+    double blocks =
+        double(llvm::divideCeil(m, tile.m)) * llvm::divideCeil(n, tile.n) * batch * chunks;
+    // One step of k of one block: multiply-adds and loads are issued by four schedulers; shared
+    // memory hands 128 bytes a cycle to the registers.
+    double warps = tile.threads() / 32.0;
+    double issued = warps / 4 *
+                    (tile.threadM * tile.threadN * (bytes / 4) +
+                     llvm::divideCeil(tile.threadM, lanes) + llvm::divideCeil(tile.threadN, lanes));
+    double shared = warps * (tile.threadM + tile.threadN) * bytes / 4;
+    double step = std::max(issued, shared);
+    double waves = std::ceil(blocks / (multiprocessors * tile.resident));
+    double together = std::min<double>(tile.resident, std::ceil(blocks / multiprocessors));
+    double cycles = waves * (slices * std::max(step * tile.k * together, sliceLatency) + blockLatency);
+    if (chunk)
+      cycles += launchLatency + chunkLatency * chunks +
+                (2 * chunks + 1) * m * n * batch * bytes / bytesPerCycle;
+    return std::max(cycles, 1.0);
+  };
+
+  std::optional<Plan> best;
+  auto consider = [&](const Tile &tile, int64_t chunk) {
+    double sum = 0;
+    for (int64_t sample : samples)
+      sum += std::log(estimate(tile, chunk, sample));
+    double cycles = std::exp(sum / samples.size());
+    if (!best || cycles < best->cycles)
+      best = Plan{tile, chunk != 0, chunk, cycles};
+  };
+  for (const Tile &tile : tiles(shape.type)) {
+    consider(tile, 0);
+    if (!shape.maySplit)
+      continue;
+    for (int64_t sample : samples) {
+      int64_t k = sampled(shape.k, sample);
+      for (int64_t count : {2, 4, 8, 16, 32})
+        if (int64_t chunk = llvm::alignTo(llvm::divideCeil(k, count), tile.k); chunk >= 64 && chunk < k)
+          consider(tile, chunk);
+    }
+  }
+  return *best;
+}
+
+Gemm::Gemm(const GemmShape &shape)
+    : shape(shape), vectorLanes(vectorAlong(shape.n, shape.type)), plan(choosePlan(shape)) {
+  assert((shape.type.isF32() || shape.type.isF64()) && "a product of f32 or f64");
+}
+
+AffineExpr Gemm::chunks() const {
+  return plan.splits ? shape.k.ceilDiv(plan.chunk) : getAffineConstantExpr(1, shape.k.getContext());
+}
+
+AffineExpr Gemm::blocks(unsigned launch) const {
+  if (launch == 1)
+    return (shape.batch * shape.m * shape.n.floorDiv(vectorLanes)).ceilDiv(combineThreads);
+  return shape.m.ceilDiv(plan.tile.m) * shape.n.ceilDiv(plan.tile.n) * shape.batch * chunks();
+}
+
+unsigned Gemm::threads(unsigned launch) const {
+  return launch == 1 ? combineThreads : plan.tile.threads();
+}
+
+unsigned Gemm::residentBlocks(unsigned launch) const { return launch == 1 ? 4 : plan.tile.resident; }
+
+/// Both halves of both operands.
+int64_t Gemm::sharedBytes(unsigned launch) const {
+  if (launch == 1)
+    return 0;
+  return 2 * plan.tile.k * (plan.tile.m + plan.tile.n + 2 * padding) * bytesOf(shape.type);
+}
+
+AffineExpr Gemm::workspaceElements() const {
+  if (!plan.splits)
+    return getAffineConstantExpr(0, shape.k.getContext());
+  return shape.batch * shape.m * shape.n * chunks();
+}
+
+std::string Gemm::describe() const {
+  std::string words;
+  llvm::raw_string_ostream os(words);
+  const Tile &t = plan.tile;
+  os << t.m << 'x' << t.n << 'x' << t.k << " of " << t.threadM << 'x' << t.threadN << ", lhs "
+     << vectorAlong(shape.lhsTransposed ? shape.m : shape.k, shape.type) << ", rhs "
+     << vectorAlong(shape.rhsTransposed ? shape.k : shape.n, shape.type) << ", out " << vectorLanes;
+  if (plan.splits)
+    os << ", k by " << plan.chunk;
+  return words;
+}
+
+//===--- code ---===//
+
+namespace {
+
+/// Arithmetic on integers of one type, folded where constants allow.
+struct Integers {
+  OpBuilder &b;
+  Location loc;
+
+  Value constant(Type type, int64_t n) const {
+    return arith::ConstantOp::create(b, loc, b.getIntegerAttr(type, n));
+  }
+  Value i32(int64_t n) const { return constant(b.getI32Type(), n); }
+  Value index(int64_t n) const { return constant(b.getIndexType(), n); }
+  Value add(Value x, Value y) const { return b.createOrFold<arith::AddIOp>(loc, x, y); }
+  Value sub(Value x, Value y) const { return b.createOrFold<arith::SubIOp>(loc, x, y); }
+  Value mul(Value x, Value y) const { return b.createOrFold<arith::MulIOp>(loc, x, y); }
+  Value div(Value x, Value y) const { return b.createOrFold<arith::DivUIOp>(loc, x, y); }
+  Value rem(Value x, Value y) const { return b.createOrFold<arith::RemUIOp>(loc, x, y); }
+  Value min(Value x, Value y) const { return b.createOrFold<arith::MinUIOp>(loc, x, y); }
+  Value add(Value x, int64_t n) const { return add(x, constant(x.getType(), n)); }
+  Value mul(Value x, int64_t n) const { return mul(x, constant(x.getType(), n)); }
+  Value div(Value x, int64_t n) const { return div(x, constant(x.getType(), n)); }
+  Value rem(Value x, int64_t n) const { return rem(x, constant(x.getType(), n)); }
+  Value ceilDiv(Value x, int64_t n) const { return div(add(x, n - 1), n); }
+  Value less(Value x, Value y) const {
+    return b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::ult, x, y);
+  }
+  Value toIndex(Value x) const {
+    return b.createOrFold<arith::IndexCastUIOp>(loc, b.getIndexType(), x);
+  }
+  Value toI32(Value x) const {
+    return b.createOrFold<arith::IndexCastUIOp>(loc, b.getI32Type(), x);
+  }
+};
+
+/// `count` elements as one value.
+Type piece(Type element, int64_t count) {
+  return count == 1 ? element : Type(VectorType::get(count, element));
+}
+
+Value zeroOf(OpBuilder &b, Location loc, Type type) {
+  return arith::ConstantOp::create(b, loc, cast<TypedAttr>(b.getZeroAttr(type)));
+}
+
+Value loadGlobal(OpBuilder &b, Location loc, Value memory, Value at, int64_t count) {
+  Type element = cast<MemRefType>(memory.getType()).getElementType();
+  if (count == 1)
+    return memref::LoadOp::create(b, loc, memory, at);
+  llvm::Align alignment(count * element.getIntOrFloatBitWidth() / 8);
+  return vector::LoadOp::create(b, loc, VectorType::get(count, element), memory, ValueRange{at},
+                                /*nontemporal=*/false, alignment);
+}
+
+void storeGlobal(OpBuilder &b, Location loc, Value value, Value memory, Value at) {
+  auto vector = dyn_cast<VectorType>(value.getType());
+  if (!vector) {
+    memref::StoreOp::create(b, loc, value, memory, at);
+    return;
+  }
+  llvm::Align alignment(vector.getNumElements() * vector.getElementTypeBitWidth() / 8);
+  vector::StoreOp::create(b, loc, value, memory, ValueRange{at}, /*nontemporal=*/false, alignment);
+}
+
+/// Shared memory, addressed by elements.
+struct Shared {
+  Value base; ///< !llvm.ptr<3>
+  FloatType element;
+
+  Value at(OpBuilder &b, Location loc, Value offset, int64_t more = 0) const {
+    Value p = LLVM::GEPOp::create(b, loc, base.getType(), element, base, ArrayRef<LLVM::GEPArg>{offset});
+    if (more)
+      p = LLVM::GEPOp::create(b, loc, base.getType(), element, p,
+                              ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(more)});
+    return p;
+  }
+  unsigned alignment(int64_t count) const { return count * bytesOf(element); }
+  Value load(OpBuilder &b, Location loc, Value pointer, int64_t count) const {
+    return LLVM::LoadOp::create(b, loc, piece(element, count), pointer, alignment(count));
+  }
+  void store(OpBuilder &b, Location loc, Value value, Value pointer) const {
+    auto vector = dyn_cast<VectorType>(value.getType());
+    LLVM::StoreOp::create(b, loc, value, pointer, alignment(vector ? vector.getNumElements() : 1));
+  }
+};
+
+/// The way of an operand's slices to shared memory. `mn` is its dimension that is not k.
+///
+/// Along mn: a warp's lanes take neighbours along mn, and put them down as they were. Along k: they
+/// take 32 bytes (a sector) of each of several rows, and put each element into its own step of k. The
+/// lanes of one store differ in kk = (0 .. 32 bytes) and in the row; elements lie at
+/// kk * (tile + padding) + row: with a tile that is a multiple of 16 and a padding of 4 the banks
+/// of different kk are 4 rows of f32 (or 2 of f64, where half a warp stores at once) times the
+/// width of a vector apart, just as many as there are rows.
+struct Operand {
+  Value memory;
+  Type element;
+  int64_t tile, width;
+  bool alongK;
+
+  SmallVector<Value> from; ///< index of each load but for the slice's first k
+  SmallVector<Value> k;    ///< each load's first k in the slice, an index
+  SmallVector<Value> to;   ///< place of each load in a slice of shared memory, in i32
+  Value stride;            ///< elements of memory from one k to the next, an index
+
+  int64_t pitch() const { return tile + padding; }
+
+  /// `start` is the first element of the matrix, `first` the tile's first of `size` along mn.
+  Operand(OpBuilder &b, Location loc, Value memory, FloatType type, bool alongK, int64_t tile,
+          int64_t tileK, int64_t threads, int64_t width, Value thread, Value start, Value first,
+          Value size, bool isWhole, Value sizeK)
+      : memory(memory), element(type), tile(tile), width(width), alongK(alongK) {
+    Integers i{b, loc};
+    stride = alongK ? i.index(1) : size;
+    const int64_t loads = tile * tileK / threads / width;
+    assert(loads * threads * width == tile * tileK && "threads share a slice evenly");
+    for (int64_t load = 0; load < loads; ++load) {
+      Value row, kk;
+      if (!alongK) {
+        const int64_t across = tile / width;
+        assert(threads % across == 0);
+        row = i.mul(i.rem(thread, across), width);
+        kk = i.add(i.div(thread, across), load * (threads / across));
+      } else {
+        const int64_t sector = 32 / bytesOf(type) / width, rows = threads / sector;
+        Value unit = i.div(thread, sector), low = i.mul(i.rem(thread, sector), width);
+        if (rows >= tile) {
+          row = i.rem(unit, tile);
+          kk = i.add(i.add(i.mul(i.div(unit, tile), sector * width), low),
+                     load * (rows / tile) * sector * width);
+        } else {
+          const int64_t passes = tile / rows;
+          row = i.add(unit, load % passes * rows);
+          kk = i.add(low, load / passes * sector * width);
+        }
+      }
+      Value mn = i.add(first, i.toIndex(row));
+      // Beyond the edge the last ones are read again: what they give is not looked at.
+      if (!isWhole)
+        mn = i.min(mn, i.sub(size, i.index(alongK ? 1 : width)));
+      Value kIndex = i.toIndex(kk);
+      Value at = alongK ? i.add(i.mul(mn, sizeK), kIndex) : i.add(i.mul(kIndex, size), mn);
+      from.push_back(i.add(start, at));
+      k.push_back(kIndex);
+      to.push_back(i.add(i.mul(kk, pitch()), row));
+    }
+  }
+
+  /// Loads the slice that begins at step `kStart` into registers; with `kEnd`, steps from there on
+  /// are zero.
+  void load(OpBuilder &b, Location loc, Value kStart, Value kEnd, SmallVectorImpl<Value> &values) const {
+    Integers i{b, loc};
+    Value offset = i.mul(kStart, stride);
+    for (auto [at, kk] : llvm::zip(from, k)) {
+      Value place = i.add(at, offset);
+      if (!kEnd) {
+        values.push_back(loadGlobal(b, loc, memory, place, width));
+        continue;
+      }
+      // Along k, k is a multiple of the width: vectors are whole.
+      Value exists = i.less(i.add(kStart, kk), kEnd);
+      place = arith::SelectOp::create(b, loc, exists, place, i.index(0));
+      Value loaded = loadGlobal(b, loc, memory, place, width);
+      values.push_back(
+          arith::SelectOp::create(b, loc, exists, loaded, zeroOf(b, loc, loaded.getType())));
+    }
+  }
+
+  /// Puts a slice to shared memory, from element `buffer` on.
+  void store(OpBuilder &b, Location loc, const Shared &shared, Value buffer, ValueRange values) const {
+    Integers i{b, loc};
+    for (auto [place, value] : llvm::zip(to, values)) {
+      Value at = i.add(buffer, place);
+      if (!alongK || width == 1) {
+        shared.store(b, loc, value, shared.at(b, loc, at));
+        continue;
+      }
+      for (int64_t e = 0; e < width; ++e)
+        shared.store(b, loc, vector::ExtractOp::create(b, loc, value, e),
+                     shared.at(b, loc, at, e * pitch()));
+    }
+  }
+
+  size_t loads() const { return from.size(); }
+};
+
+} // namespace
+
+struct Gemm::Emitter {
+  const Gemm &gemm;
+  OpBuilder &b;
+  Location loc;
+  const GemmOperands &operands;
+  GemmEpilogue epilogue;
+
+  const GemmShape &shape = gemm.shape;
+  const Tile &tile = gemm.plan.tile;
+  const FloatType type = shape.type;
+  Integers i{b, loc};
+
+  Value size(Value given, AffineExpr expr) const {
+    if (auto constant = dyn_cast<AffineConstantExpr>(expr))
+      return i.index(constant.getValue());
+    assert(given && "a size that is known only at run time");
+    return given;
+  }
+  Value m = size(operands.m, shape.m), n = size(operands.n, shape.n), k = size(operands.k, shape.k),
+        batch = size(operands.batch, shape.batch);
+  Value thread = NVVM::ThreadIdXOp::create(b, loc, b.getI32Type()),
+        block = NVVM::BlockIdXOp::create(b, loc, b.getI32Type());
+
+  // How threads share the tile: a warp takes 8 neighbours along n, 4 along m; a thread's rows and
+  // columns come in vectors, with those of the other threads between them, so that the lanes of a
+  // load from shared memory read neighbours or the same.
+  const int64_t threadsM = tile.m / tile.threadM, threadsN = tile.n / tile.threadN;
+  const int64_t vectorM = std::min(tile.threadM, widest(type)),
+                vectorN = std::min(tile.threadN, widest(type));
+  Value threadRow{}, threadColumn{};
+
+  void barrier() const { NVVM::BarrierOp::create(b, loc); }
+
+  Shared defineShared();
+  void product();
+  SmallVector<Value> compute(const Shared &shared, Value buffer, ValueRange sums);
+  void finish(const Shared &shared, ArrayRef<Value> sums, ValueRange tileStart, GemmEpilogue use);
+  void combine();
+};
+
+/// A global of the symbol table around the function.
+Shared Gemm::Emitter::defineShared() {
+  Operation *function = b.getInsertionBlock()->getParentOp();
+  if (!isa<FunctionOpInterface>(function))
+    function = function->getParentOfType<FunctionOpInterface>();
+  Operation *table = function->getParentWithTrait<OpTrait::SymbolTable>();
+  auto array = LLVM::LLVMArrayType::get(type, gemm.sharedBytes(0) / bytesOf(type));
+  OpBuilder outer = OpBuilder::atBlockBegin(&table->getRegion(0).front());
+  std::string name = (cast<FunctionOpInterface>(function).getName() + "_tile").str();
+  auto global = LLVM::GlobalOp::create(outer, loc, array, /*isConstant=*/false, LLVM::Linkage::Internal,
+                                       name, Attribute(), /*alignment=*/16, /*addrSpace=*/3);
+  auto pointer = LLVM::LLVMPointerType::get(b.getContext(), 3);
+  return {LLVM::AddressOfOp::create(b, loc, pointer, global.getSymName()), type};
+}
+
+void Gemm::Emitter::product() {
+  Shared shared = defineShared();
+
+  // Which tile: n fastest, then m, batch and chunk of k.
+  Value rest = block;
+  auto digit = [&](Value size, AffineExpr count) -> Value {
+    if (isConstant(count, 1))
+      return i.index(0);
+    Value d = i.rem(rest, i.toI32(size));
+    rest = i.div(rest, i.toI32(size));
+    return i.toIndex(d);
+  };
+  Value column = i.mul(digit(i.ceilDiv(n, tile.n), shape.n.ceilDiv(tile.n)), tile.n);
+  Value row = i.mul(digit(i.ceilDiv(m, tile.m), shape.m.ceilDiv(tile.m)), tile.m);
+  Value entry = gemm.plan.splits ? digit(batch, shape.batch)
+                                 : isConstant(shape.batch, 1) ? i.index(0) : i.toIndex(rest);
+  Value chunk = gemm.plan.splits ? i.toIndex(rest) : i.index(0);
+  Value kBegin = i.mul(chunk, gemm.plan.chunk);
+  Value kEnd = gemm.plan.splits ? i.min(i.add(kBegin, gemm.plan.chunk), k) : k;
+
+  Value warp = i.div(thread, 32), lane = i.rem(thread, 32);
+  const int64_t lanesN = 8, lanesM = 4, warpsN = threadsN / lanesN;
+  assert(threadsN % lanesN == 0 && threadsM % lanesM == 0 && "a warp is 4 by 8 threads");
+  threadRow = i.add(i.mul(i.div(warp, warpsN), lanesM), i.div(lane, lanesN));
+  threadColumn = i.add(i.mul(i.rem(warp, warpsN), lanesN), i.rem(lane, lanesN));
+
+  auto start = [&](Value stride) { return stride ? i.mul(entry, stride) : i.index(0); };
+  AffineExpr lhsContiguous = shape.lhsTransposed ? shape.m : shape.k;
+  AffineExpr rhsContiguous = shape.rhsTransposed ? shape.k : shape.n;
+  Operand lhs(b, loc, operands.lhs, type, !shape.lhsTransposed, tile.m, tile.k, tile.threads(),
+              vectorAlong(lhsContiguous, type), thread, start(operands.lhsBatchStride), row, m,
+              isMultiple(shape.m, tile.m), k);
+  Operand rhs(b, loc, operands.rhs, type, shape.rhsTransposed, tile.n, tile.k, tile.threads(),
+              vectorAlong(rhsContiguous, type), thread, start(operands.rhsBatchStride), column, n,
+              isMultiple(shape.n, tile.n), k);
+
+  // Elements of a half of shared memory: a slice of A, then one of B.
+  const int64_t rhsAt = tile.k * lhs.pitch(), half = tile.k * (lhs.pitch() + rhs.pitch());
+  const bool isWholeK = isMultiple(shape.k, tile.k);
+  SmallVector<Type> loadTypes(lhs.loads(), piece(type, lhs.width));
+  loadTypes.append(rhs.loads(), piece(type, rhs.width));
+  // Reads a slice, if there is one.
+  auto loadIf = [&](Value condition, Value kStart) -> SmallVector<Value> {
+    auto branch = scf::IfOp::create(b, loc, loadTypes, condition, /*withElseRegion=*/true);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(branch.thenBlock());
+    SmallVector<Value> values;
+    lhs.load(b, loc, kStart, isWholeK ? Value() : kEnd, values);
+    rhs.load(b, loc, kStart, isWholeK ? Value() : kEnd, values);
+    scf::YieldOp::create(b, loc, values);
+    b.setInsertionPointToStart(branch.elseBlock());
+    values.clear();
+    for (Type loaded : loadTypes)
+      values.push_back(zeroOf(b, loc, loaded));
+    scf::YieldOp::create(b, loc, values);
+    return SmallVector<Value>(branch.getResults());
+  };
+  auto store = [&](Value buffer, ArrayRef<Value> values) {
+    lhs.store(b, loc, shared, buffer, values.take_front(lhs.loads()));
+    rhs.store(b, loc, shared, i.add(buffer, rhsAt), values.drop_front(lhs.loads()));
+  };
+
+  // The first slice; none where k is 0.
+  store(i.i32(0), loadIf(i.less(kBegin, kEnd), kBegin));
+  barrier();
+
+  SmallVector<Value> carried{i.i32(0)};
+  carried.append(tile.threadM * tile.threadN, zeroOf(b, loc, type));
+  auto loop = scf::ForOp::create(b, loc, kBegin, kEnd, i.index(tile.k), carried);
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    Value next = i.add(loop.getInductionVar(), tile.k);
+    Value isMore = i.less(next, kEnd);
+    SmallVector<Value> values = loadIf(isMore, next);
+    Value buffer = loop.getRegionIterArg(0);
+    Value other = i.sub(i.i32(half), buffer);
+    SmallVector<Value> sums = compute(shared, buffer, loop.getRegionIterArgs().drop_front());
+    // The other half was last read before the last barrier.
+    auto branch = scf::IfOp::create(b, loc, isMore, /*withElseRegion=*/false);
+    {
+      OpBuilder::InsertionGuard inner(b);
+      b.setInsertionPointToStart(branch.thenBlock());
+      store(other, values);
+    }
+    barrier();
+    SmallVector<Value> yielded{other};
+    llvm::append_range(yielded, sums);
+    scf::YieldOp::create(b, loc, yielded);
+  }
+
+  SmallVector<Value> sums(loop.getResults().drop_front());
+  if (!gemm.plan.splits)
+    return finish(shared, sums, {entry, row, column}, epilogue);
+  finish(shared, sums, {entry, row, column},
+         [&](OpBuilder &b, Location loc, ValueRange at, Value acc) {
+           Integers i{b, loc};
+           Value place = i.add(i.mul(chunk, batch), at[0]);
+           place = i.add(i.mul(i.add(i.mul(place, m), at[1]), n), at[2]);
+           storeGlobal(b, loc, acc, operands.workspace, place);
+         });
+}
+
+/// Adds a slice's products to the sums, rows by columns.
+SmallVector<Value> Gemm::Emitter::compute(const Shared &shared, Value buffer, ValueRange sums) {
+  const int64_t lhsPitch = tile.m + padding, rhsPitch = tile.n + padding;
+  Value lhsAt = shared.at(b, loc, i.add(buffer, i.mul(threadRow, vectorM)));
+  Value rhsAt = shared.at(b, loc, i.add(buffer, i.mul(threadColumn, vectorN)), tile.k * lhsPitch);
+  auto fragment = [&](Value at, int64_t step, int64_t count, int64_t vector, int64_t stride) {
+    SmallVector<Value> elements;
+    for (int64_t first = 0; first < count; first += vector) {
+      Value p = LLVM::GEPOp::create(
+          b, loc, at.getType(), type, at,
+          ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(step + first / vector * stride)});
+      Value loaded = shared.load(b, loc, p, vector);
+      for (int64_t e = 0; e < vector; ++e)
+        elements.push_back(vector == 1 ? loaded : vector::ExtractOp::create(b, loc, loaded, e).getResult());
+    }
+    return elements;
+  };
+  SmallVector<Value> result(sums);
+  for (int64_t kk = 0; kk < tile.k; ++kk) {
+    auto rows = fragment(lhsAt, kk * lhsPitch, tile.threadM, vectorM, vectorM * threadsM);
+    auto columns = fragment(rhsAt, kk * rhsPitch, tile.threadN, vectorN, vectorN * threadsN);
+    for (int64_t r = 0; r < tile.threadM; ++r)
+      for (int64_t c = 0; c < tile.threadN; ++c) {
+        Value &sum = result[r * tile.threadN + c];
+        sum = LLVM::FMAOp::create(b, loc, rows[r], columns[c], sum);
+      }
+  }
+  return result;
+}
+
+/// Hands the tile that begins at (entry, row, column) to `use`, through the shared memory that the
+/// operands no longer need: in as many parts as it takes, each with some of every thread's rows.
+void Gemm::Emitter::finish(const Shared &shared, ArrayRef<Value> sums, ValueRange tileStart,
+                           GemmEpilogue use) {
+  const int64_t lanes = gemm.vectorLanes;
+  int64_t parts = 1;
+  while (tile.m * tile.n / parts * bytesOf(type) > gemm.sharedBytes(0))
+    parts *= 2;
+  const int64_t rows = tile.threadM / parts, pieces = tile.n / lanes;
+  assert(rows >= 1 && threadsM * rows * pieces % tile.threads() == 0);
+
+  auto part = scf::ForOp::create(b, loc, i.i32(0), i.i32(parts), i.i32(1));
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(part.getBody());
+  for (int64_t p = 0; p < parts; ++p) {
+    OpBuilder::InsertionGuard inner(b);
+    if (parts > 1) {
+      Value isThis = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, part.getInductionVar(), i.i32(p));
+      auto branch = scf::IfOp::create(b, loc, isThis, /*withElseRegion=*/false);
+      b.setInsertionPointToStart(branch.thenBlock());
+    }
+    Value to = shared.at(b, loc, i.add(i.mul(threadRow, tile.n), i.mul(threadColumn, vectorN)));
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t c = 0; c < tile.threadN; c += vectorN) {
+        Value p0 = LLVM::GEPOp::create(
+            b, loc, to.getType(), type, to,
+            ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(r * threadsM * tile.n + c / vectorN * vectorN * threadsN)});
+        ArrayRef<Value> some = sums.slice((p * rows + r) * tile.threadN + c, vectorN);
+        Value value = vectorN == 1 ? some[0]
+                                   : vector::FromElementsOp::create(
+                                         b, loc, VectorType::get(vectorN, type), some).getResult();
+        shared.store(b, loc, value, p0);
+      }
+  }
+  barrier();
+
+  auto loop = scf::ForOp::create(b, loc, thread, i.i32(threadsM * rows * pieces), i.i32(tile.threads()));
+  {
+    OpBuilder::InsertionGuard inner(b);
+    b.setInsertionPointToStart(loop.getBody());
+    // Row r of the part is row `r % threadsM` of threads, and of that one's rows `r / threadsM`.
+    Value r = i.div(loop.getInductionVar(), pieces);
+    Value c = i.mul(i.rem(loop.getInductionVar(), pieces), lanes);
+    Value ofThread = i.add(i.mul(part.getInductionVar(), rows), i.div(r, threadsM));
+    Value rowInTile = i.add(i.add(i.mul(i.div(ofThread, vectorM), vectorM * threadsM),
+                                  i.mul(i.rem(r, threadsM), vectorM)),
+                            i.rem(ofThread, vectorM));
+    Value row = i.add(tileStart[1], i.toIndex(rowInTile));
+    Value column = i.add(tileStart[2], i.toIndex(c));
+    Value exists;
+    if (!isMultiple(shape.m, tile.m))
+      exists = i.less(row, m);
+    if (!isMultiple(shape.n, tile.n)) {
+      Value inRow = i.less(column, n);
+      exists = exists ? arith::AndIOp::create(b, loc, exists, inRow).getResult() : inRow;
+    }
+    if (exists)
+      b.setInsertionPointToStart(scf::IfOp::create(b, loc, exists, /*withElseRegion=*/false).thenBlock());
+    Value acc = shared.load(b, loc, shared.at(b, loc, i.add(i.mul(r, tile.n), c)), lanes);
+    use(b, loc, ValueRange{tileStart[0], row, column}, acc);
+  }
+  // The next part overwrites this one.
+  if (parts > 1)
+    barrier();
+}
+
+/// The second launch of a product whose K is split.
+void Gemm::Emitter::combine() {
+  const int64_t lanes = gemm.vectorLanes;
+  Value pieces = i.div(n, lanes);
+  Value all = i.mul(i.mul(batch, m), pieces);
+  Value number = i.add(i.mul(i.toIndex(block), combineThreads), i.toIndex(thread));
+  auto branch = scf::IfOp::create(b, loc, i.less(number, all), /*withElseRegion=*/false);
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(branch.thenBlock());
+  Value column = i.mul(i.rem(number, pieces), lanes), rest = i.div(number, pieces);
+  Value row = i.rem(rest, m), entry = i.div(rest, m);
+  Value from = i.mul(number, lanes), step = i.mul(all, lanes);
+  auto loop = scf::ForOp::create(b, loc, i.index(0), i.ceilDiv(k, gemm.plan.chunk), i.index(1),
+                                 ValueRange{from, zeroOf(b, loc, piece(type, lanes))});
+  {
+    OpBuilder::InsertionGuard inner(b);
+    b.setInsertionPointToStart(loop.getBody());
+    Value place = loop.getRegionIterArg(0);
+    Value part = loadGlobal(b, loc, operands.workspace, place, lanes);
+    Value sum = arith::AddFOp::create(b, loc, loop.getRegionIterArg(1), part);
+    scf::YieldOp::create(b, loc, ValueRange{i.add(place, step), sum});
+  }
+  epilogue(b, loc, ValueRange{entry, row, column}, loop.getResult(1));
+}
+
+void Gemm::emit(unsigned launch, OpBuilder &b, Location loc, const GemmOperands &operands,
+                GemmEpilogue epilogue) const {
+  assert(launch < launchCount());
+  OpBuilder::InsertionGuard guard(b);
+  if (operands.fault) {
+    Value zero = arith::ConstantIndexOp::create(b, loc, 0);
+    Value site = memref::LoadOp::create(b, loc, operands.fault, zero);
+    Value none = arith::ConstantOp::create(b, loc, b.getI64IntegerAttr(0));
+    Value isFine = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, site, none);
+    b.setInsertionPointToStart(scf::IfOp::create(b, loc, isFine, /*withElseRegion=*/false).thenBlock());
+  }
+  Emitter emitter{*this, b, loc, operands, epilogue};
+  if (launch == 0)
+    emitter.product();
+  else
+    emitter.combine();
+}
+
+} // namespace dlc::cuda
