@@ -11,6 +11,7 @@
 #include "Compile.h"
 #include "Pipeline.h"
 #include "Registration.h"
+#include "emit/EmitCuda.h"
 #include "emit/EmitHeader.h"
 #include "emit/EmitObject.h"
 #include "emit/LinkModel.h"
@@ -20,6 +21,7 @@
 #include "mlir/Support/Timing.h"
 #include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
+#include "mlir/Target/LLVMIR/Dialect/NVVM/NVVMToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Export.h"
 #include "llvm/IR/LLVMContext.h"
 #include "llvm/IR/Module.h"
@@ -46,6 +48,16 @@ std::string checkTarget(const std::string &march, const std::string &triple) {
   if (!target->has("avx2") || !target->has("fma"))
     return "processor '" + target->cpu + "' has no AVX2 and FMA, which the CPU target needs; -march takes x86-64-v3 and later ones";
   return "";
+}
+
+std::string checkGpuArchs(const std::vector<std::string> &archs) {
+  Expected<CudaTargets> targets = resolveCudaTargets(archs, [](const std::string &) {});
+  return targets ? "" : toString(targets.takeError());
+}
+
+static void reportWarning(const std::string &message) {
+  outs().flush();
+  WithColor::warning(errs(), "dlc") << message << "\n";
 }
 
 std::string versionText() { return compilerVersion(); }
@@ -84,7 +96,7 @@ private:
   void add(Stage stage, StringRef text) {
     for (auto [i, output] : enumerate(outputs))
       if (output.stage == stage)
-        contents[i] = text.str();
+        contents[i] += text.str();
   }
   void add(Stage stage, const SmallVectorImpl<char> &bytes) {
     add(stage, StringRef(bytes.data(), bytes.size()));
@@ -95,6 +107,10 @@ private:
       return;
     std::string text;
     raw_string_ostream stream(text);
+    if (any_of(enumerate(outputs), [&](auto entry) {
+          return entry.value().stage == stage && !contents[entry.index()].empty();
+        }))
+      stream << "// -----\n"; // of another target, as mlir-opt --split-input-file has it
     module.print(stream);
     stream << "\n";
     add(stage, text);
@@ -107,6 +123,7 @@ private:
 
   bool compile(mlir::TimingScope &total);
   bool emit(mlir::ModuleOp module, ModelDescription &model, mlir::TimingScope &total);
+  bool emitKernels(mlir::ModuleOp kernels, ModelDescription &model, mlir::TimingScope &total);
   bool write();
 
   const CompileOptions &options;
@@ -127,6 +144,7 @@ bool Compilation::compile(mlir::TimingScope &total) {
   registerDialects(registry);
   mlir::registerBuiltinDialectTranslation(registry);
   mlir::registerLLVMDialectTranslation(registry);
+  mlir::registerNVVMDialectTranslation(registry);
   // One thread: a program compiles in less time than it takes to start more.
   mlir::MLIRContext context(registry, mlir::MLIRContext::Threading::DISABLED);
 
@@ -161,6 +179,14 @@ bool Compilation::compile(mlir::TimingScope &total) {
   PipelineOptions pipeline;
   pipeline.target = target;
   pipeline.optLevel = options.optLevel;
+  pipeline.cpu = options.cpu;
+  if (options.cuda) {
+    pipeline.cuda.emplace();
+    pipeline.cuda->gemm = options.gemm == "own"        ? cuda::GemmChoice::Own
+                          : options.gemm == "cublaslt" ? cuda::GemmChoice::Cublaslt
+                                                       : cuda::GemmChoice::Auto;
+    pipeline.cuda->tf32 = options.tf32;
+  }
   pipeline.printIrAfter = options.printIrAfter;
   mlir::TimingScope passes = total.nest("Passes");
   pipeline.timing = &passes;
@@ -169,7 +195,8 @@ bool Compilation::compile(mlir::TimingScope &total) {
     return wantsBeyond(stage);
   };
   auto model = std::make_shared<ModelDescription>();
-  if (mlir::failed(lowerToLlvm(*module, pipeline, *model)) || diagnostics.hasErrors())
+  mlir::OwningOpRef<mlir::ModuleOp> kernels;
+  if (mlir::failed(lowerToLlvm(*module, pipeline, *model, kernels)) || diagnostics.hasErrors())
     return failed();
   passes.stop();
   if (model->name.empty())
@@ -178,7 +205,50 @@ bool Compilation::compile(mlir::TimingScope &total) {
   result.model = model;
   if (wants(Stage::Header))
     add(Stage::Header, emitHeader(*model));
-  return !wantsBeyond(Stage::Lowered) || emit(*module, *model, total);
+  if (!wantsBeyond(Stage::Lowered))
+    return true;
+  if (kernels && !emitKernels(*kernels, *model, total))
+    return false;
+  return !wantsBeyond(Stage::Cubin) || emit(*module, *model, total);
+}
+
+/// The GPU's images, into the description.
+bool Compilation::emitKernels(mlir::ModuleOp kernels, ModelDescription &model,
+                              mlir::TimingScope &total) {
+  Expected<CudaTargets> targets = resolveCudaTargets(options.gpuArchs, reportWarning);
+  if (!targets)
+    return fail(targets.takeError());
+  mlir::TimingScope generation = total.nest("PTX");
+  LLVMContext context;
+  std::unique_ptr<Module> code = mlir::translateModuleToLLVMIR(kernels, context, model.name);
+  if (!code)
+    return fail(createStringError(
+        "internal compiler error: the GPU's kernels do not translate to LLVM"));
+  code->setSourceFileName(model.name);
+  if (wants(Stage::Llvm) && !options.cpu) {
+    std::string text;
+    raw_string_ostream stream(text);
+    code->print(stream, nullptr);
+    add(Stage::Llvm, text);
+  }
+  if (Error error = emitPtx(*code, *targets, options.optLevel, *model.cuda))
+    return fail(std::move(error));
+  add(Stage::Ptx, model.cuda->images.front().bytes);
+  generation.stop();
+  if (!wantsBeyond(Stage::Ptx))
+    return true;
+  mlir::TimingScope assembly = total.nest("ptxas");
+  if (Error error = assembleCubins(*targets, *model.cuda, reportWarning))
+    return fail(std::move(error));
+  if (!wants(Stage::Cubin))
+    return true;
+  for (const CudaImage &image : model.cuda->images)
+    if (image.kind == DL_CUDA_CUBIN) {
+      add(Stage::Cubin, image.bytes);
+      return true;
+    }
+  return fail(createStringError("there is no cubin to write: ptxas, of the CUDA toolkit, was not "
+                                "found or does not know the architecture"));
 }
 
 bool Compilation::emit(mlir::ModuleOp module, ModelDescription &model, mlir::TimingScope &total) {
@@ -198,7 +268,7 @@ bool Compilation::emit(mlir::ModuleOp module, ModelDescription &model, mlir::Tim
   mlir::TimingScope optimization = total.nest("LLVM optimization");
   optimizeModule(*code, **machine, options.optLevel);
   optimization.stop();
-  if (wants(Stage::Llvm)) {
+  if (wants(Stage::Llvm) && options.cpu) {
     std::string text;
     raw_string_ostream stream(text);
     code->print(stream, nullptr);

@@ -20,7 +20,7 @@ namespace dlc {
 struct ModelDescription;
 
 /// What can be written, in the order in which it comes to be.
-enum class Stage { Dl, Fused, Plan, Lowered, Llvm, Asm, Object, Archive, Library, Header };
+enum class Stage { Dl, Fused, Plan, Lowered, Ptx, Cubin, Llvm, Asm, Object, Archive, Library, Header };
 
 struct Output {
   Stage stage;
@@ -36,6 +36,10 @@ struct CompileOptions {
   unsigned optLevel = 2;
   std::string march = "native";
   std::string triple; // empty: of this build
+  bool cpu = true, cuda = false;                             // --target
+  std::vector<std::string> gpuArchs = {"sm_80", "sm_90"};    // --gpu-arch
+  std::string gemm = "auto";                                // --gemm: auto, own, cublaslt
+  bool tf32 = false;                                        // --tf32
   std::vector<std::string> printIrAfter;
   bool timePasses = false;
   std::string checkGradOf; // LanguageOptions::checkGradOf
@@ -56,6 +60,9 @@ bool writeDependencies(const std::string &path, const std::vector<std::string> &
 
 /// What is wrong with a processor and a machine to compile for; empty where nothing is.
 std::string checkTarget(const std::string &march, const std::string &triple);
+
+/// What is wrong with names of GPU architectures; empty where nothing is.
+std::string checkGpuArchs(const std::vector<std::string> &archs);
 
 /// An error that belongs to no line of a program: "dlc: error: ..." on stderr.
 void reportError(const std::string &message);

@@ -4,6 +4,7 @@
 
 #include "compiler/Pipeline.h"
 #include "compiler/lowering/cpu/CpuTarget.h"
+#include "compiler/lowering/cuda/CudaTarget.h"
 #include "compiler/transforms/Passes.h"
 #include "mlir/Pass/PassManager.h"
 #include "llvm/ADT/SetVector.h"
@@ -40,7 +41,15 @@ static void buildFusion(OpPassManager &passes) {
   model.addPass(createFuse());
 }
 
-LogicalResult lowerToLlvm(ModuleOp module, const PipelineOptions &options, ModelDescription &description) {
+/// Leaves the functions that a target compiles.
+static void keepFunctions(ModuleOp module, llvm::function_ref<bool(dl::FuncOp)> keeps) {
+  for (auto model : module.getOps<dl::ModelOp>())
+    for (auto function : llvm::make_early_inc_range(model.getBody().front().getOps<dl::FuncOp>()))
+      if (!keeps(function))
+        function.erase();
+}
+
+LogicalResult lowerToLlvm(ModuleOp module, const PipelineOptions &options, ModelDescription &description, OwningOpRef<ModuleOp> &kernels) {
   std::string error;
   std::optional<cpu::CpuInfo> cpu = cpu::CpuInfo::forFeatures(options.target.triple, options.target.baseline, options.target.featureString(), error);
   if (!cpu)
@@ -48,15 +57,20 @@ LogicalResult lowerToLlvm(ModuleOp module, const PipelineOptions &options, Model
   if (!cpu->hasFma)
     return module.emitError() << "the CPU target needs AVX2 and FMA, which '" << options.target.cpu << "' does not have; use -march=x86-64-v3 or a later processor";
 
-  // The legs, each followed by a stage at which one can stop.
+  // The legs of each target's way from kernels to LLVM, each followed by a stage at which one can stop.
   struct Leg {
     std::function<void(OpPassManager &)> build;
     std::optional<Stage> stage;
-  } legs[] = {
-      {buildFusion, Stage::Fused},
+  };
+  std::vector<Leg> cpuLegs = {
       {[&](OpPassManager &passes) { passes.nest<dl::ModelOp>().addPass(createPlanMemory(cpu::workspaceSize(*cpu))); }, Stage::Plan},
       {[&](OpPassManager &passes) { passes.addPass(cpu::createCpuEmitKernels(*cpu, description)); }, Stage::Lowered},
       {cpu::buildLlvmPipeline, std::nullopt},
+  };
+  std::vector<Leg> cudaLegs = {
+      {[&](OpPassManager &passes) { passes.nest<dl::ModelOp>().addPass(createPlanMemory()); }, Stage::Plan},
+      {[&](OpPassManager &passes) { passes.addPass(cuda::createCudaEmitKernels(*options.cuda, description)); }, Stage::Lowered},
+      {cuda::buildLlvmPipeline, std::nullopt},
   };
 
   // A name that no pass has is a slip that would print nothing.
@@ -64,12 +78,18 @@ LogicalResult lowerToLlvm(ModuleOp module, const PipelineOptions &options, Model
     llvm::SetVector<StringRef> known;
     std::string all;
     llvm::raw_string_ostream os(all);
-    for (const Leg &leg : legs) {
+    auto collect = [&](llvm::function_ref<void(OpPassManager &)> build) {
       PassManager passes(module.getContext(), ModuleOp::getOperationName());
-      leg.build(passes);
+      build(passes);
       passes.printAsTextualPipeline(os);
       os << ",";
-    }
+    };
+    collect(buildFusion);
+    for (const Leg &leg : cpuLegs)
+      collect(leg.build);
+    if (options.cuda)
+      for (const Leg &leg : cudaLegs)
+        collect(leg.build);
     // "builtin.module(dl.model(dl-simplify{option=1},dl-fuse)),": names of passes have no dot.
     for (StringRef rest = all; !rest.empty();) {
       size_t end = rest.find_first_of("(),{");
@@ -85,10 +105,30 @@ LogicalResult lowerToLlvm(ModuleOp module, const PipelineOptions &options, Model
         return emitError(UnknownLoc::get(module.getContext())) << "there is no pass '" << name << "' to print after; there are all, " << llvm::join(known, ", ");
   }
 
-  for (const Leg &leg : legs) {
-    if (failed(runPasses(module, options, leg.build)))
+  // Kernels are formed once, whatever runs them.
+  if (failed(runPasses(module, options, buildFusion)))
+    return failure();
+  if (options.atStage && !options.atStage(Stage::Fused, module))
+    return success();
+
+  auto isInit = [](dl::FuncOp function) { return function->hasAttr("init"); };
+  if (options.cuda) {
+    kernels = module.clone();
+    keepFunctions(*kernels, [&](dl::FuncOp function) { return !isInit(function); });
+  }
+  if (!options.cpu)
+    keepFunctions(module, isInit);
+  for (auto [cpuLeg, cudaLeg] : llvm::zip_equal(cpuLegs, cudaLegs)) {
+    if (failed(runPasses(module, options, cpuLeg.build)) || (kernels && failed(runPasses(*kernels, options, cudaLeg.build))))
       return failure();
-    if (leg.stage && options.atStage && !options.atStage(*leg.stage, module))
+    if (!cpuLeg.stage || !options.atStage)
+      continue;
+    bool goesOn = true;
+    if (options.cpu)
+      goesOn = options.atStage(*cpuLeg.stage, module);
+    if (kernels)
+      goesOn = options.atStage(*cpuLeg.stage, *kernels);
+    if (!goesOn)
       return success();
   }
   return success();

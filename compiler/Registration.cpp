@@ -4,6 +4,7 @@
 
 #include "compiler/Registration.h"
 #include "compiler/lowering/cpu/CpuTarget.h"
+#include "compiler/lowering/cuda/CudaTarget.h"
 #include "compiler/transforms/Passes.h"
 #include "dialects/dl/Dl.h"
 #include "mlir/Conversion/ArithToLLVM/ArithToLLVM.h"
@@ -11,6 +12,7 @@
 #include "mlir/Dialect/ControlFlow/IR/ControlFlow.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
@@ -23,7 +25,7 @@ using namespace mlir;
 namespace dlc {
 
 void registerDialects(DialectRegistry &registry) {
-  registry.insert<dl::DlDialect, arith::ArithDialect, cf::ControlFlowDialect, func::FuncDialect, LLVM::LLVMDialect, math::MathDialect, memref::MemRefDialect,
+  registry.insert<dl::DlDialect, arith::ArithDialect, cf::ControlFlowDialect, func::FuncDialect, LLVM::LLVMDialect, math::MathDialect, memref::MemRefDialect, NVVM::NVVMDialect,
                   scf::SCFDialect, vector::VectorDialect>();
 }
 
@@ -33,7 +35,9 @@ void registerDlPasses() {
   LLVMInitializeX86TargetMC();
   registerDlTransformsPasses();
   cpu::registerDlCpuPasses();
+  cuda::registerDlCudaPasses();
   PassPipelineRegistration<>("cpu-to-llvm", "Kernels of the CPU target to the LLVM dialect", cpu::buildLlvmPipeline);
+  PassPipelineRegistration<>("cuda-to-llvm", "Kernels of the CUDA target to the LLVM dialect", cuda::buildLlvmPipeline);
 }
 
 } // namespace dlc

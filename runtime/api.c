@@ -25,4 +25,6 @@ const dlrt_api dlrt_runtime_api = {
     .instance_threads = dlrt_instance_threads,
     .instance_variable_bytes = dlrt_instance_variable_bytes,
     .instance_arena_bytes = dlrt_instance_arena_bytes,
+    .instance_synchronize = dlrt_instance_synchronize,
+    .instance_device = dlrt_instance_device,
 };

@@ -89,12 +89,6 @@ static bool is_bare_dim(const dl_size *size, uint32_t *out_dim) {
   return true;
 }
 
-/* An argument that takes its default: left out at the end, or NULL where data counts. */
-static bool takes_default(const dl_value_desc *desc, const dlrt_tensor *arguments, uint32_t count,
-                          uint32_t i, bool with_data) {
-  return desc->has_default && (i >= count || !with_data || !arguments[i].data);
-}
-
 /* Binds the dimensions and checks types, shapes and the function's conditions. With `with_data`, an
  * argument with NULL data takes its default; without, data is not looked at. */
 static dlrt_status bind(const signature *s, const dlrt_tensor *arguments, uint32_t count,
@@ -109,7 +103,7 @@ static dlrt_status bind(const signature *s, const dlrt_tensor *arguments, uint32
   /* Types, and dimensions from where a shape names one alone. */
   for (uint32_t i = 0; i < s->desc->argument_count; ++i) {
     const dl_value_desc *desc = &s->arguments[i];
-    if (takes_default(desc, arguments, count, i, with_data))
+    if (dlrt_takes_default(desc, arguments, count, i, with_data))
       continue;
     if (i >= count)
       return dlrt_fail(DLRT_INVALID_ARGUMENT, "%s is missing: expected %s%s", label_of(s, i).text,
@@ -152,7 +146,7 @@ static dlrt_status bind(const signature *s, const dlrt_tensor *arguments, uint32
   /* Shapes. */
   for (uint32_t i = 0; i < count; ++i) {
     const dl_value_desc *desc = &s->arguments[i];
-    if (takes_default(desc, arguments, count, i, with_data))
+    if (dlrt_takes_default(desc, arguments, count, i, with_data))
       continue;
     uint64_t bytes;
     for (uint32_t d = 0; d < desc->rank; ++d) {
@@ -258,7 +252,7 @@ static dlrt_status check_data(const signature *s, const dlrt_tensor *arguments,
   dlrt_status status;
   uint32_t first_result = s->desc->argument_count;
   for (uint32_t i = 0; i < argument_count; ++i) {
-    if (takes_default(&s->arguments[i], arguments, argument_count, i, true))
+    if (dlrt_takes_default(&s->arguments[i], arguments, argument_count, i, true))
       continue;
     if (!arguments[i].data && bytes_of(&arguments[i]))
       return dlrt_fail(DLRT_INVALID_ARGUMENT, "%s: expected %s%s, got NULL data",
@@ -273,7 +267,7 @@ static dlrt_status check_data(const signature *s, const dlrt_tensor *arguments,
     if ((status = check_room(s, first_result + i, &results[i], false)))
       return status;
     for (uint32_t j = 0; j < argument_count; ++j)
-      if (!takes_default(&s->arguments[j], arguments, argument_count, j, true) &&
+      if (!dlrt_takes_default(&s->arguments[j], arguments, argument_count, j, true) &&
           overlap(&results[i], &arguments[j]))
         return dlrt_fail(DLRT_INVALID_ARGUMENT, "%s overlaps %s in memory",
                          label_of(s, first_result + i).text, label_of(s, j).text);
@@ -324,7 +318,6 @@ static void parallel(const dl_frame *frame, dl_kernel_fn function, int64_t tasks
 static const dl_host host = {
     .abi_version = DL_ABI_VERSION, .size = sizeof host, .parallel = parallel};
 
-/* A fault in words, {index} and {value} filled in. */
 static dlrt_status fault_status(const signature *s, const dl_fault *fault) {
   if (fault->site < 1 || fault->site > s->blob->fault_count)
     return dlrt_fail(DLRT_FAULT, "'%s': unknown fault %lld of element %lld, value %lld", s->name,
@@ -348,6 +341,38 @@ static dlrt_status fault_status(const signature *s, const dl_fault *fault) {
                    : dlrt_fail(DLRT_FAULT, "in '%s': %s", s->name, words);
 }
 
+dlrt_status dlrt_fault_status(const dlrt_model *model, uint32_t function, const dl_fault *fault) {
+  const signature s = signature_of(model, function);
+  return fault_status(&s, fault);
+}
+
+/* The number of the blob's function among those that users see. */
+static uint32_t exported_number(const dlrt_model *model, uint32_t function) {
+  for (uint32_t i = 0; i < model->exported_count; ++i)
+    if (model->exported[i] == function)
+      return i;
+  return UINT32_MAX;
+}
+
+static dlrt_status run_on_gpu(const signature *s, dlrt_instance *instance,
+                              const dlrt_binding *binding, const dlrt_tensor *arguments,
+                              uint32_t argument_count, const dlrt_tensor *results,
+                              uint32_t result_count) {
+  if (!s->desc->cuda)
+    return dlrt_fail(DLRT_DEVICE, "'%s' has no program for a GPU, and the instance runs on %s",
+                     s->name, instance->device);
+  const dlrt_gpu_call call = {.function = s->number,
+                              .exported = exported_number(instance->model, s->number),
+                              .binding = binding,
+                              .arguments = arguments,
+                              .argument_count = argument_count,
+                              .results = results,
+                              .result_count = result_count,
+                              .profile = instance->profile,
+                              .profile_user = instance->profile_user};
+  return instance->model->gpu_half->call(instance->gpu, &call);
+}
+
 /* Fills in the buffers' addresses: one for each buffer of the description. */
 static void place_buffers(const signature *s, const dlrt_instance *instance, dlrt_context *context,
                           const dlrt_plan *plan, const dlrt_tensor *arguments,
@@ -359,7 +384,7 @@ static void place_buffers(const signature *s, const dlrt_instance *instance, dlr
     void *data = NULL;
     switch (buffers[b].kind) {
     case DL_BUFFER_ARGUMENT:
-      if (takes_default(&s->arguments[index], arguments, argument_count, index, true)) {
+      if (dlrt_takes_default(&s->arguments[index], arguments, argument_count, index, true)) {
         data = &context->defaults[index];
         dlrt_store_scalar(s->arguments[index].dtype, s->arguments[index].default_value, data);
       } else
@@ -397,6 +422,9 @@ dlrt_status dlrt_run(dlrt_instance *instance, uint32_t function, const dlrt_tens
       (status = shape_results(&s, &binding, results, result_count)) ||
       (status = check_data(&s, arguments, argument_count, results, result_count)))
     return status;
+  /* Initial values are made on the processor, wherever they go. */
+  if (instance->gpu && !(s.desc->flags & DL_FUNCTION_INIT))
+    return run_on_gpu(&s, instance, &binding, arguments, argument_count, results, result_count);
   uint64_t arena_results =
       s.desc->result_count >= 64 ? UINT64_MAX : (1ull << s.desc->result_count) - 1;
   for (uint32_t i = 0; i < result_count && i < 64; ++i)
@@ -413,9 +441,7 @@ dlrt_status dlrt_run(dlrt_instance *instance, uint32_t function, const dlrt_tens
               .context = context,
               .function = UINT32_MAX};
     if (instance->profile)
-      for (uint32_t i = 0; i < instance->model->exported_count; ++i)
-        if (instance->model->exported[i] == function)
-          c.function = i;
+      c.function = exported_number(instance->model, function);
     place_buffers(&s, instance, context, plan, arguments, argument_count, results, result_count);
     uint32_t saved = dlrt_float_environment_enter();
     instance->model->entries[function](&c.frame);

@@ -142,14 +142,19 @@ static int write_pieces(int file, struct iovec *pieces, int count) {
   return 0;
 }
 
-static int write_all(int file, const dlrt_instance *instance, const char *header,
-                     size_t header_bytes) {
-  const dl_blob *blob = instance->model->blob;
+/* What is saved: the variables of an instance, in this process's memory. */
+typedef struct source {
+  const dlrt_model *model;
+  const char *variables; /* laid out as an instance's */
+} source;
+
+static int write_all(int file, const source *from, const char *header, size_t header_bytes) {
+  const dl_blob *blob = from->model->blob;
   struct iovec pieces[64] = {{(void *)header, header_bytes}};
   int count = 1;
   for (uint32_t v = 0; v < blob->variable_count; ++v) {
-    pieces[count++] =
-        (struct iovec){dlrt_variable_data(instance, v), dlrt_variables(blob)[v].bytes};
+    pieces[count++] = (struct iovec){(void *)(from->variables + from->model->variable_offsets[v]),
+                                     dlrt_variables(blob)[v].bytes};
     if (count == 64) {
       int error = write_pieces(file, pieces, count);
       if (error)
@@ -197,15 +202,15 @@ static int sync_folder(const char *target) {
   return error;
 }
 
-static dlrt_status save_beside(const dlrt_instance *instance, const char *path,
-                               const struct stat *old, const char *header, size_t header_bytes) {
+static dlrt_status save_beside(const source *from, const char *path, const struct stat *old,
+                               const char *header, size_t header_bytes) {
   char name[PATH_MAX];
   if (old && access(path, W_OK) != 0) /* renaming over it would get around its owner's wish */
     return dlrt_fail_errno(errno, "write", path);
   int file = create_beside(path, 0666, name, sizeof name);
   if (file < 0)
     return dlrt_fail_errno(errno, "create a file beside", path);
-  int error = write_all(file, instance, header, header_bytes);
+  int error = write_all(file, from, header, header_bytes);
   const char *action = "write";
   if (!error && old)
     (void)fchmod(file, old->st_mode & 07777); /* best effort, as for its owner */
@@ -229,15 +234,15 @@ static dlrt_status save_beside(const dlrt_instance *instance, const char *path,
 }
 
 /* A device, pipe or the like: there is nothing to replace. */
-static dlrt_status save_directly(const dlrt_instance *instance, const char *path,
-                                 const char *header, size_t header_bytes) {
+static dlrt_status save_directly(const source *from, const char *path, const char *header,
+                                 size_t header_bytes) {
   int file;
   do
     file = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
   while (file < 0 && errno == EINTR);
   if (file < 0)
     return dlrt_fail_errno(errno, "open", path);
-  int error = write_all(file, instance, header, header_bytes);
+  int error = write_all(file, from, header, header_bytes);
   if (close(file) != 0 && !error && errno != EINTR)
     error = errno;
   return error ? dlrt_fail_errno(error, "write", path) : NULL;
@@ -278,6 +283,21 @@ dlrt_status dlrt_instance_save(const dlrt_instance *instance, const char *path) 
   dlrt_status status = dlrt_instance_enter(instance, false);
   if (status)
     return status;
+  source from = {instance->model, instance->variables.data};
+  dlrt_block copy = {0}; /* of what lies on a GPU */
+  if (instance->gpu) {
+    uint64_t bytes = instance->model->variable_bytes;
+    if (!dlrt_block_allocate(&copy, bytes))
+      status = dlrt_fail_memory("a checkpoint's variables", bytes);
+    else
+      status = instance->model->gpu_half->read(instance->gpu, 0, copy.data, bytes);
+    if (status) {
+      dlrt_block_release(&copy);
+      dlrt_instance_leave(instance, false);
+      return status;
+    }
+    from.variables = copy.data;
+  }
   size_t header_bytes;
   char *header = make_header(instance->model, &header_bytes);
   /* A link keeps being a link: the file that it leads to is replaced. */
@@ -296,12 +316,13 @@ dlrt_status dlrt_instance_save(const dlrt_instance *instance, const char *path) 
   else if (exists && S_ISDIR(info.st_mode))
     status = dlrt_fail_errno(EISDIR, "write", path);
   else if (exists && !S_ISREG(info.st_mode))
-    status = save_directly(instance, target, header, header_bytes);
+    status = save_directly(&from, target, header, header_bytes);
   else
-    status = save_beside(instance, target, exists ? &info : NULL, header, header_bytes);
+    status = save_beside(&from, target, exists ? &info : NULL, header, header_bytes);
   restore_signals(&signals);
   free(real);
   free(header);
+  dlrt_block_release(&copy);
   dlrt_instance_leave(instance, false);
   return status;
 }
@@ -677,7 +698,11 @@ static dlrt_status load_file(dlrt_instance *instance, const char *path, int file
                                   places))) {
     if (!dlrt_block_allocate(&block, model->variable_bytes))
       status = dlrt_fail_memory("a checkpoint's variables", model->variable_bytes);
-    else if (!(status = read_variables(model, path, file, 8 + header_bytes, places, &block))) {
+    else if ((status = read_variables(model, path, file, 8 + header_bytes, places, &block)))
+      ;
+    else if (instance->gpu)
+      status = model->gpu_half->write(instance->gpu, 0, block.data, model->variable_bytes);
+    else {
       dlrt_block old = instance->variables;
       instance->variables = block;
       block = old;

@@ -232,6 +232,278 @@ static bool buffer(reader *r, const dl_function_desc *function, const dl_buffer_
   return size_program(r, buffer->bytes, "size");
 }
 
+/* ---- the program for a GPU ---- */
+
+/* Limits of the hardware and of the driver's launches. */
+enum { MAX_THREADS_PER_BLOCK = 1024, MAX_SHARED_BYTES = 1 << 20, MAX_PARAMETERS = 4095 };
+
+static uint64_t read_u64(const uint8_t *data) {
+  uint64_t value;
+  memcpy(&value, data, sizeof value);
+  return value;
+}
+static uint16_t read_u16(const uint8_t *data) {
+  uint16_t value;
+  memcpy(&value, data, sizeof value);
+  return value;
+}
+
+/* Whether machine code for a GPU is a whole ELF file: the driver takes its length from its headers.
+ */
+static bool whole_cubin(const uint8_t *data, uint64_t bytes) {
+  enum { HEADER = 64, SECTION = 64, SEGMENT = 56, MACHINE_CUDA = 190, NOBITS = 8 };
+  if (bytes < HEADER || memcmp(data, "\x7f\x45LF\2\1", 6) != 0 ||
+      read_u16(data + 18) != MACHINE_CUDA)
+    return false;
+  uint64_t sections = read_u64(data + 40), segments = read_u64(data + 32);
+  uint16_t section_count = read_u16(data + 60), segment_count = read_u16(data + 56);
+  if ((section_count && read_u16(data + 58) != SECTION) ||
+      (segment_count && read_u16(data + 54) != SEGMENT) || sections > bytes ||
+      section_count > (bytes - sections) / SECTION || segments > bytes ||
+      segment_count > (bytes - segments) / SEGMENT ||
+      (section_count && read_u16(data + 62) >= section_count))
+    return false;
+  for (uint16_t i = 0; i < section_count; ++i) {
+    const uint8_t *section = data + sections + (uint64_t)i * SECTION;
+    uint64_t offset = read_u64(section + 24), size = read_u64(section + 32);
+    uint32_t type;
+    memcpy(&type, section + 4, sizeof type);
+    if (type != 0 && type != NOBITS && (offset > bytes || size > bytes - offset))
+      return false;
+  }
+  for (uint16_t i = 0; i < segment_count; ++i) {
+    const uint8_t *segment = data + segments + (uint64_t)i * SEGMENT;
+    uint64_t offset = read_u64(segment + 8), size = read_u64(segment + 32);
+    if (offset > bytes || size > bytes - offset)
+      return false;
+  }
+  return true;
+}
+
+static bool cuda_image(reader *r, const dl_cuda_image *image) {
+  if (image->kind > DL_CUDA_CUBIN || image->arch < 10 || image->arch >= 10000)
+    return damaged(r, "unknown kind or architecture");
+  if (!image->bytes)
+    return damaged(r, "data out of bounds");
+  const uint8_t *data = array(r, image->data, image->bytes, 1, 1, "data");
+  if (!data)
+    return false;
+  if (image->kind == DL_CUDA_PTX && memchr(data, 0, image->bytes) != data + image->bytes - 1)
+    return damaged(r, "PTX does not end with the only NUL in it");
+  return image->kind != DL_CUDA_CUBIN || whole_cubin(data, image->bytes) ||
+         damaged(r, "machine code is no whole ELF file for a GPU");
+}
+
+static bool cuda_kernel(reader *r, const dl_cuda_kernel_desc *kernel) {
+  if (!name(r, kernel->symbol, true, "symbol"))
+    return false;
+  if (kernel->threads < 1 || kernel->threads > MAX_THREADS_PER_BLOCK ||
+      kernel->shared_bytes > MAX_SHARED_BYTES)
+    return damaged(r, "impossible block");
+  return table(r, kernel->resources, kernel->resource_count, sizeof(dl_cuda_resources),
+               _Alignof(dl_cuda_resources), "resources");
+}
+
+static bool cuda_program(reader *r) {
+  const dl_blob *blob = r->blob;
+  uint32_t i;
+  if (!blob->cuda)
+    return !(blob->flags & DL_BLOB_WITHOUT_CPU) ||
+           damaged(r, "neither CPU code nor a program for a GPU");
+  const dl_cuda_desc *cuda =
+      array(r, blob->cuda, 1, sizeof *cuda, _Alignof(dl_cuda_desc), "the program for a GPU");
+  if (!cuda)
+    return false;
+  const dl_cuda_image *images = table(r, cuda->images, cuda->image_count, sizeof *images,
+                                      _Alignof(dl_cuda_image), "images");
+  const dl_cuda_kernel_desc *kernels = table(r, cuda->kernels, cuda->kernel_count, sizeof *kernels,
+                                             _Alignof(dl_cuda_kernel_desc), "GPU kernels");
+  if (!images || !kernels)
+    return false;
+  if (cuda->kernel_count && !cuda->image_count)
+    return damaged(r, "GPU kernels without an image");
+  for (i = 0; i < cuda->image_count; ++i, leave(r)) {
+    enter(r, "image", i);
+    if (!cuda_image(r, &images[i]))
+      return false;
+  }
+  for (i = 0; i < cuda->kernel_count; ++i, leave(r)) {
+    enter(r, "GPU kernel", i);
+    if (!cuda_kernel(r, &kernels[i]))
+      return false;
+  }
+  return true;
+}
+
+static bool cuda_parameters(reader *r, const dl_cuda_function_desc *cuda,
+                            const dl_cuda_launch_desc *launch) {
+  const dl_cuda_parameter *parameters =
+      table(r, launch->parameters, launch->parameter_count, sizeof *parameters,
+            _Alignof(dl_cuda_parameter), "parameters");
+  if (!parameters)
+    return false;
+  if (launch->parameter_count > MAX_PARAMETERS)
+    return damaged(r, "too many parameters");
+  for (uint32_t i = 0; i < launch->parameter_count; ++i)
+    switch (parameters[i].kind) {
+    case DL_CUDA_BUFFER:
+      if (parameters[i].value >= cuda->buffer_count)
+        return damaged(r, "a parameter refers to a buffer that does not exist");
+      break;
+    case DL_CUDA_SIZE:
+      if (!size_program(r, parameters[i].value, "size"))
+        return false;
+      break;
+    case DL_CUDA_FAULT:
+      break;
+    default:
+      return damaged(r, "a parameter of unknown kind");
+    }
+  return true;
+}
+
+static bool cuda_launch(reader *r, const dl_cuda_function_desc *cuda,
+                        const dl_cuda_launch_desc *launch) {
+  const dl_cuda_desc *program = (const dl_cuda_desc *)(r->base + r->blob->cuda);
+  if (!name(r, launch->name, true, "name") || !name(r, launch->location, false, "location"))
+    return false;
+  if (launch->kind > DL_CUDA_LAUNCH_GEMM || launch->when > DL_CUDA_WITHOUT_CUBLASLT)
+    return damaged(r, "unknown kind or condition");
+  if (launch->kind == DL_CUDA_LAUNCH_GEMM) {
+    if (launch->when == DL_CUDA_WITHOUT_CUBLASLT)
+      return damaged(r, "a product of cuBLASLt for where cuBLASLt is not used");
+    return (launch->index < cuda->gemm_count && launch->parameter_count == 0) ||
+           damaged(r, "refers to what does not exist");
+  }
+  if (launch->index >= program->kernel_count)
+    return damaged(r, "refers to what does not exist");
+  for (int d = 0; d < 3; ++d)
+    if (!size_program(r, launch->grid[d], "grid"))
+      return false;
+  return cuda_parameters(r, cuda, launch);
+}
+
+static bool gemm_buffer(reader *r, const dl_cuda_function_desc *cuda, uint32_t buffer,
+                        bool required, bool written) {
+  if (buffer == DL_CUDA_NO_BUFFER)
+    return !required || damaged(r, "a product lacks a buffer");
+  if (!required || buffer >= cuda->buffer_count)
+    return damaged(r, "a product names a buffer that does not exist");
+  const dl_buffer_desc *buffers = (const dl_buffer_desc *)(r->base + cuda->buffers);
+  if (written && (buffers[buffer].kind == DL_BUFFER_ARGUMENT ||
+                  buffers[buffer].kind == DL_BUFFER_CONSTANT))
+    return damaged(r, "a product writes to what is read only");
+  return true;
+}
+
+static bool cuda_gemm(reader *r, const dl_cuda_function_desc *cuda, const dl_cuda_gemm_desc *gemm) {
+  if ((gemm->dtype != DL_F32 && gemm->dtype != DL_F64) || gemm->tf32 > (gemm->dtype == DL_F32) ||
+      gemm->transpose_a > 1 || gemm->transpose_b > 1 || gemm->epilogue >= DL_CUDA_EPILOGUE_COUNT)
+    return damaged(r, "unknown element type, flag or epilogue");
+  bool bias, aux, writes_bias, writes_aux;
+  dlrt_epilogue_buffers(gemm->epilogue, &bias, &writes_bias, &aux, &writes_aux);
+  bool has_c = gemm->c != DL_CUDA_NO_BUFFER;
+  if (has_c != (gemm->beta != DL_CUDA_NO_BUFFER))
+    return damaged(r, "a product has one of c and beta");
+  if (!gemm_buffer(r, cuda, gemm->a, true, false) || !gemm_buffer(r, cuda, gemm->b, true, false) ||
+      !gemm_buffer(r, cuda, gemm->c, has_c, false) || !gemm_buffer(r, cuda, gemm->d, true, true) ||
+      !gemm_buffer(r, cuda, gemm->alpha, gemm->alpha != DL_CUDA_NO_BUFFER, false) ||
+      !gemm_buffer(r, cuda, gemm->beta, has_c, false) ||
+      !gemm_buffer(r, cuda, gemm->bias, bias, writes_bias) ||
+      !gemm_buffer(r, cuda, gemm->aux, aux, writes_aux))
+    return false;
+  if (!size_program(r, gemm->m, "size") || !size_program(r, gemm->n, "size") ||
+      !size_program(r, gemm->k, "size") || !size_program(r, gemm->batch, "size") ||
+      !size_program(r, gemm->stride_a, "size") || !size_program(r, gemm->stride_b, "size") ||
+      !size_program(r, gemm->stride_d, "size"))
+    return false;
+  return (!has_c || size_program(r, gemm->stride_c, "size")) &&
+         (!aux || size_program(r, gemm->aux_ld, "size"));
+}
+
+/* Whether a size is the same for every call. */
+static bool is_constant(const dl_size *size) {
+  for (uint32_t i = 0; i < size->count; ++i)
+    if (size->code[i] == DL_SIZE_DIM)
+      return false;
+    else if (size->code[i] == DL_SIZE_CONST)
+      ++i;
+  return true;
+}
+
+static bool cuda_function(reader *r, const dl_function_desc *function) {
+  if (!function->cuda)
+    return !(r->blob->flags & DL_BLOB_WITHOUT_CPU) || (function->flags & DL_FUNCTION_INIT) ||
+           damaged(r, "neither CPU code nor a program for a GPU");
+  if (!r->blob->cuda)
+    return damaged(r, "a program for a GPU in a model without one");
+  const dl_cuda_function_desc *cuda = table(r, function->cuda, 1, sizeof *cuda,
+                                            _Alignof(dl_cuda_function_desc), "program for a GPU");
+  if (!cuda)
+    return false;
+  const dl_buffer_desc *buffers = table(r, cuda->buffers, cuda->buffer_count, sizeof *buffers,
+                                        _Alignof(dl_buffer_desc), "GPU buffers");
+  const dl_cuda_launch_desc *launches = table(r, cuda->launches, cuda->launch_count,
+                                              sizeof *launches, _Alignof(dl_cuda_launch_desc),
+                                              "launches");
+  const dl_cuda_gemm_desc *gemms = table(r, cuda->gemms, cuda->gemm_count, sizeof *gemms,
+                                         _Alignof(dl_cuda_gemm_desc), "products");
+  if (!buffers || !launches || !gemms)
+    return false;
+  uint32_t i;
+  for (i = 0; i < cuda->buffer_count; ++i, leave(r)) {
+    enter(r, "GPU buffer", i);
+    if (!buffer(r, function, &buffers[i]))
+      return false;
+    /* Constants are copied to the device once. */
+    if (buffers[i].kind == DL_BUFFER_CONSTANT) {
+      const dlrt_binding none = {.bound = 0};
+      const dl_size *bytes = (const dl_size *)(r->base + buffers[i].bytes);
+      int64_t value;
+      if (!is_constant(bytes) || dlrt_size_evaluate(bytes, &none, &value) != DLRT_SIZE_OK ||
+          value < 0 || value > (int64_t)(r->bytes - buffers[i].index))
+        return damaged(r, "a constant's size is not constant or beyond the end");
+    }
+  }
+  for (i = 0; i < cuda->gemm_count; ++i, leave(r)) {
+    enter(r, "product", i);
+    if (!cuda_gemm(r, cuda, &gemms[i]))
+      return false;
+  }
+  for (i = 0; i < cuda->launch_count; ++i, leave(r)) {
+    enter(r, "launch", i);
+    if (!cuda_launch(r, cuda, &launches[i]))
+      return false;
+  }
+  return true;
+}
+
+void dlrt_epilogue_buffers(uint32_t epilogue, bool *out_bias, bool *out_writes_bias, bool *out_aux,
+                           bool *out_writes_aux) {
+  enum { BIAS = 1, BIAS_OUT = 2, AUX = 4, AUX_OUT = 8 };
+  static const uint8_t uses[DL_CUDA_EPILOGUE_COUNT] = {
+      [DL_CUDA_EPILOGUE_BIAS] = BIAS,
+      [DL_CUDA_EPILOGUE_RELU_BIAS] = BIAS,
+      [DL_CUDA_EPILOGUE_RELU_AUX] = AUX | AUX_OUT,
+      [DL_CUDA_EPILOGUE_RELU_AUX_BIAS] = AUX | AUX_OUT | BIAS,
+      [DL_CUDA_EPILOGUE_GELU_BIAS] = BIAS,
+      [DL_CUDA_EPILOGUE_GELU_AUX] = AUX | AUX_OUT,
+      [DL_CUDA_EPILOGUE_GELU_AUX_BIAS] = AUX | AUX_OUT | BIAS,
+      [DL_CUDA_EPILOGUE_DRELU] = AUX,
+      [DL_CUDA_EPILOGUE_DRELU_BGRAD] = AUX | BIAS | BIAS_OUT,
+      [DL_CUDA_EPILOGUE_DGELU] = AUX,
+      [DL_CUDA_EPILOGUE_DGELU_BGRAD] = AUX | BIAS | BIAS_OUT,
+      [DL_CUDA_EPILOGUE_BGRADA] = BIAS | BIAS_OUT,
+      [DL_CUDA_EPILOGUE_BGRADB] = BIAS | BIAS_OUT};
+  uint8_t use = uses[epilogue];
+  *out_bias = use & BIAS;
+  *out_writes_bias = use & BIAS_OUT;
+  *out_aux = use & AUX;
+  *out_writes_aux = use & AUX_OUT;
+}
+
+/* ---- functions ---- */
+
 static bool init_function(reader *r, const dl_function_desc *function) {
   if (function->argument_count > 1 || function->result_count != 0)
     return damaged(r, "an init function takes a seed at most and returns nothing");
@@ -288,6 +560,8 @@ static bool function(reader *r, const dl_function_desc *function) {
   }
   if (function->scratch_bytes > PTRDIFF_MAX)
     return damaged(r, "impossible scratch memory");
+  if (!cuda_function(r, function))
+    return false;
   return !(function->flags & DL_FUNCTION_INIT) || init_function(r, function);
 }
 
@@ -313,6 +587,10 @@ static bool description(reader *r) {
   const dl_fault_desc *faults =
       array(r, blob->faults, blob->fault_count, sizeof *faults, _Alignof(dl_fault_desc), "faults");
   if (!dims || !variables || !functions || !faults)
+    return false;
+  if (blob->flags & ~(uint32_t)DL_BLOB_WITHOUT_CPU)
+    return damaged(r, "unknown flags");
+  if (!cuda_program(r))
     return false;
   uint32_t i, inits = 0;
   uint64_t total = 0;

@@ -4,6 +4,7 @@
  *===----------------------------------------------------------------------===*/
 #include "internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -119,6 +120,52 @@ static dlrt_status initialize(dlrt_instance *instance, uint64_t seed) {
   return status;
 }
 
+/* On a GPU: makes the initial values on the host and copies them over. */
+static dlrt_status initialize_gpu(dlrt_instance *instance, uint64_t seed) {
+  const dlrt_model *model = instance->model;
+  if (!dlrt_block_allocate(&instance->variables, model->variable_bytes))
+    return dlrt_fail_memory("the variables' initial values", model->variable_bytes);
+  /* What the init function leaves alone keeps its value. */
+  dlrt_status status = model->gpu_half->read(instance->gpu, 0, instance->variables.data,
+                                             model->variable_bytes);
+  if (!status && !(status = initialize(instance, seed)))
+    status = model->gpu_half->write(instance->gpu, 0, instance->variables.data,
+                                    model->variable_bytes);
+  dlrt_block_release(&instance->variables);
+  return status;
+}
+
+/* Decides what the instance runs on, and says why. */
+static dlrt_status choose_device(dlrt_instance *instance, const dlrt_options *wanted) {
+  const dlrt_model *model = instance->model;
+  const char *name = dlrt_string(model->blob, model->blob->name);
+  if (wanted->device == DLRT_DEVICE_CPU) {
+    if (!dlrt_has_cpu_code(model->blob))
+      return dlrt_fail(DLRT_DEVICE,
+                       "model '%s' was compiled for GPUs alone: it cannot run on the processor",
+                       name);
+    snprintf(instance->device, sizeof instance->device, "cpu: asked for");
+    return NULL;
+  }
+  dlrt_status status;
+  if (!model->blob->cuda)
+    status = dlrt_fail(DLRT_DEVICE, "model '%s' has no program for a GPU", name);
+  else if (!model->gpu_half)
+    status = dlrt_fail(DLRT_DEVICE, "this program has no part of the runtime for GPUs");
+  else
+    status = model->gpu_half->open(model, wanted->ordinal, instance->memory_limit, &instance->gpu);
+  if (!status) {
+    snprintf(instance->device, sizeof instance->device, "%s",
+             model->gpu_half->name(instance->gpu));
+    return NULL;
+  }
+  if (wanted->device == DLRT_DEVICE_CUDA || !dlrt_has_cpu_code(model->blob))
+    return status;
+  snprintf(instance->device, sizeof instance->device, "cpu: %s", dlrt_status_message(status));
+  dlrt_status_release(status);
+  return NULL;
+}
+
 dlrt_status dlrt_instance_create(dlrt_model *model, const dlrt_options *options,
                                  dlrt_instance **out_instance) {
   if (!out_instance)
@@ -141,6 +188,9 @@ dlrt_status dlrt_instance_create(dlrt_model *model, const dlrt_options *options,
   if (wanted.threads > MAX_THREADS)
     return dlrt_fail(DLRT_INVALID_ARGUMENT, "options.threads is %u, expected at most %d",
                      wanted.threads, MAX_THREADS);
+  if (wanted.device > DLRT_DEVICE_CUDA)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "options.device is %u, expected at most %d",
+                     wanted.device, DLRT_DEVICE_CUDA);
   if (wanted.memory_limit && model->variable_bytes > wanted.memory_limit)
     return dlrt_fail(DLRT_OUT_OF_MEMORY,
                      "out of memory: the variables of '%s' asked for %llu bytes, the limit is %zu",
@@ -157,7 +207,9 @@ dlrt_status dlrt_instance_create(dlrt_model *model, const dlrt_options *options,
   instance->memory_limit = wanted.memory_limit ? wanted.memory_limit : UINT64_MAX;
   dlrt_status status = NULL;
   dlrt_context *context;
-  if (!dlrt_block_allocate(&instance->variables, model->variable_bytes))
+  if ((status = choose_device(instance, &wanted)))
+    ;
+  else if (!instance->gpu && !dlrt_block_allocate(&instance->variables, model->variable_bytes))
     status = dlrt_fail_memory("the variables", model->variable_bytes);
   else if (!(context = create_context(model)))
     status = dlrt_fail_memory("an instance", model->scratch_bytes);
@@ -181,6 +233,8 @@ dlrt_status dlrt_instance_create(dlrt_model *model, const dlrt_options *options,
 void dlrt_instance_release(dlrt_instance *instance) {
   if (!instance)
     return;
+  if (instance->gpu)
+    instance->model->gpu_half->release(instance->gpu);
   dlrt_pool_release(instance->pool);
   for (dlrt_context *context = atomic_load_explicit(&instance->contexts, memory_order_acquire);
        context;) {
@@ -199,7 +253,7 @@ dlrt_status dlrt_instance_initialize(dlrt_instance *instance, uint64_t seed) {
   dlrt_status status = dlrt_instance_enter(instance, true);
   if (status)
     return status;
-  status = initialize(instance, seed);
+  status = instance->gpu ? initialize_gpu(instance, seed) : initialize(instance, seed);
   dlrt_instance_leave(instance, true);
   return status;
 }
@@ -212,12 +266,24 @@ size_t dlrt_instance_variable_bytes(const dlrt_instance *instance) {
   return bytes;
 }
 size_t dlrt_instance_arena_bytes(const dlrt_instance *instance) {
+  if (instance && instance->gpu)
+    return instance->model->gpu_half->arena_bytes(instance->gpu);
   return instance
              ? atomic_load_explicit(&((dlrt_instance *)instance)->arena_bytes, memory_order_relaxed)
              : 0;
 }
 uint32_t dlrt_instance_threads(const dlrt_instance *instance) {
   return instance ? instance->threads : 0;
+}
+
+const char *dlrt_instance_device(const dlrt_instance *instance) {
+  return instance ? instance->device : "";
+}
+
+dlrt_status dlrt_instance_synchronize(dlrt_instance *instance) {
+  if (!instance)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "instance is NULL");
+  return instance->gpu ? instance->model->gpu_half->synchronize(instance->gpu) : NULL;
 }
 
 void dlrt_instance_set_profile(dlrt_instance *instance, dlrt_profile_fn profile, void *user) {
@@ -251,10 +317,13 @@ dlrt_status dlrt_variable_read(const dlrt_instance *instance, uint32_t variable,
   dlrt_status status = check_variable(instance, variable, data, bytes);
   if (status || (status = dlrt_instance_enter(instance, false)))
     return status;
-  if (bytes)
+  if (instance->gpu)
+    status = instance->model->gpu_half->read(
+        instance->gpu, instance->model->variable_offsets[variable], data, bytes);
+  else if (bytes)
     memcpy(data, dlrt_variable_data(instance, variable), bytes);
   dlrt_instance_leave(instance, false);
-  return NULL;
+  return status;
 }
 
 dlrt_status dlrt_variable_write(dlrt_instance *instance, uint32_t variable, const void *data,
@@ -262,8 +331,11 @@ dlrt_status dlrt_variable_write(dlrt_instance *instance, uint32_t variable, cons
   dlrt_status status = check_variable(instance, variable, data, bytes);
   if (status || (status = dlrt_instance_enter(instance, true)))
     return status;
-  if (bytes)
+  if (instance->gpu)
+    status = instance->model->gpu_half->write(
+        instance->gpu, instance->model->variable_offsets[variable], data, bytes);
+  else if (bytes)
     memcpy(dlrt_variable_data(instance, variable), data, bytes);
   dlrt_instance_leave(instance, true);
-  return NULL;
+  return status;
 }

@@ -45,6 +45,48 @@ void dlrt_block_release(dlrt_block *block);
 /* The next multiple of `alignment` (a power of two); false on overflow. */
 bool dlrt_align_up(uint64_t value, uint64_t alignment, uint64_t *out_value);
 
+/* ---- description.c ---- */
+
+/* Which of bias and aux a product's epilogue uses, and which of them it writes. */
+void dlrt_epilogue_buffers(uint32_t epilogue, bool *out_bias, bool *out_writes_bias, bool *out_aux,
+                           bool *out_writes_aux);
+
+/* ---- the half for GPUs ---- */
+
+/* An instance's part on a GPU: its variables there, and what calls need. */
+typedef struct dlrt_gpu dlrt_gpu;
+
+/* A call whose arguments and results have been checked. */
+typedef struct dlrt_gpu_call {
+  uint32_t function; /* in the blob */
+  uint32_t exported; /* as users count them */
+  const dlrt_binding *binding;
+  const dlrt_tensor *arguments; /* one that takes its default: see dlrt_takes_default */
+  uint32_t argument_count;
+  const dlrt_tensor *results; /* NULL data: not asked for */
+  uint32_t result_count;
+  dlrt_profile_fn profile;
+  void *profile_user;
+} dlrt_gpu_call;
+
+/* What the rest of the runtime knows of that half. It is reached through pointers alone
+ * (dl_model.cuda, or dlrt_model_open's own reference), so that it is linked only where it is of
+ * use. */
+typedef struct dlrt_gpu_half {
+  uint32_t abi_version, size;
+  /* Opens a GPU for a model. Variables are zero. */
+  dlrt_status (*open)(const dlrt_model *model, uint32_t ordinal, uint64_t memory_limit,
+                      dlrt_gpu **out_gpu);
+  void (*release)(dlrt_gpu *gpu);
+  const char *(*name)(const dlrt_gpu *gpu); /* "cuda:0 (NVIDIA H100)" */
+  /* Bytes of the variables, which lie as they do on the host. */
+  dlrt_status (*read)(dlrt_gpu *gpu, uint64_t offset, void *data, uint64_t bytes);
+  dlrt_status (*write)(dlrt_gpu *gpu, uint64_t offset, const void *data, uint64_t bytes);
+  dlrt_status (*call)(dlrt_gpu *gpu, const dlrt_gpu_call *call);
+  dlrt_status (*synchronize)(dlrt_gpu *gpu);
+  uint64_t (*arena_bytes)(dlrt_gpu *gpu);
+} dlrt_gpu_half;
+
 /* ---- model.c ---- */
 
 struct dlrt_model {
@@ -73,7 +115,11 @@ struct dlrt_model {
   const char **shapes;    /* … the shapes as text */
   uint32_t *first_kernel; /* likewise for kernels: */
   const char **kernel_names; /* "name (file:line)" */
-  char *texts;               /* the memory behind both */
+  uint32_t *first_launch;    /* likewise for launches of the GPU program: */
+  const char **launch_names;
+  char *texts; /* the memory behind all three */
+
+  const dlrt_gpu_half *gpu_half; /* NULL: not linked */
 };
 
 static inline const void *dlrt_at(const dl_blob *blob, dl_ref ref) {
@@ -93,6 +139,25 @@ static inline const dl_size *dlrt_value_dim(const dl_blob *blob, const dl_value_
   return (const dl_size *)dlrt_at(blob, ((const dl_ref *)dlrt_at(blob, value->dims))[dim]);
 }
 
+/* NULL: no program for a GPU. */
+static inline const dl_cuda_function_desc *dlrt_cuda_function(const dl_blob *blob,
+                                                              uint32_t function) {
+  dl_ref ref = dlrt_functions(blob)[function].cuda;
+  return ref ? (const dl_cuda_function_desc *)dlrt_at(blob, ref) : NULL;
+}
+static inline bool dlrt_has_cpu_code(const dl_blob *blob) {
+  return !(blob->flags & DL_BLOB_WITHOUT_CPU);
+}
+
+/* Makes a model of a description, which it checks. The model takes nothing over: blob must outlive
+ * it or become its owned_blob. */
+dlrt_status dlrt_model_create(const dl_blob *blob, size_t bytes, dlrt_model **out_model);
+/* Looks at what a query symbol answered before anything in it is used. */
+dlrt_status dlrt_model_check_answer(const dl_model *answer);
+/* Whether there is code for what a checked description promises. */
+dlrt_status dlrt_model_check_code(const dl_blob *blob, const dl_entry_fn *entries);
+/* Puts a file's name before a refusal. */
+dlrt_status dlrt_with_path(const char *path, dlrt_status status);
 /* The model's variable of a name, or UINT32_MAX. */
 uint32_t dlrt_variable_number(const dlrt_model *model, const char *name);
 void dlrt_model_retain(dlrt_model *model);
@@ -174,6 +239,13 @@ typedef struct dlrt_plan {
   uint32_t *first, *last, *order, *which;
 } dlrt_plan;
 
+/* A plan with nothing in it, for free(). NULL: out of memory. */
+dlrt_plan *dlrt_plan_allocate(uint32_t buffer_count);
+/* Fills in offsets and the arena's size for the plan's binding and results; `buffers` are the
+ * function's for the CPU or for a GPU. Sizes of what is not in the arena are checked against what
+ * is really there. */
+dlrt_status dlrt_plan_make(const dlrt_model *model, uint32_t function,
+                           const dl_buffer_desc *buffers, uint32_t buffer_count, dlrt_plan *plan);
 struct dlrt_instance;
 
 /* What one call at a time needs. The instance's own context serves all calls except const ones that
@@ -201,7 +273,9 @@ struct dlrt_instance {
   dlrt_model *model;
   uint32_t threads;
   uint64_t memory_limit; /* UINT64_MAX: none */
-  dlrt_block variables;
+  dlrt_block variables;             /* empty on a GPU, except while they are initialised */
+  dlrt_gpu *gpu;                    /* NULL: runs on the processor */
+  char device[256];                 /* what it runs on, in words */
   dlrt_pool *pool;                  /* NULL: one thread */
   _Atomic int32_t users;            /* calls inside: n const ones, or -1 for one that is not */
   _Atomic uint64_t arena_bytes;     /* of all contexts */
@@ -222,6 +296,14 @@ dlrt_status dlrt_context_acquire(dlrt_instance *instance, dlrt_context **out_con
 void dlrt_context_release(dlrt_context *context);
 
 /* ---- call.c ---- */
+
+/* An argument that takes its default: left out at the end, or NULL where data counts. */
+static inline bool dlrt_takes_default(const dl_value_desc *desc, const dlrt_tensor *arguments,
+                                      uint32_t count, uint32_t i, bool with_data) {
+  return desc->has_default && (i >= count || !with_data || !arguments[i].data);
+}
+/* A fault in words, {index} and {value} filled in. */
+dlrt_status dlrt_fault_status(const dlrt_model *model, uint32_t function, const dl_fault *fault);
 
 /* Runs a function of the blob inside an instance that has been entered. */
 dlrt_status dlrt_run(dlrt_instance *instance, uint32_t function, const dlrt_tensor *arguments,

@@ -5,8 +5,6 @@
 #include "internal.h"
 
 #include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,12 +32,24 @@ static void append(char *memory, size_t *used, const char *text) {
   *used += bytes;
 }
 
+/* "name (file:line)" and its NUL. */
+static void append_name(char *memory, size_t *used, const dl_blob *blob, dl_ref name,
+                        dl_ref location) {
+  append(memory, used, dlrt_string(blob, name));
+  if (location) {
+    append(memory, used, " (");
+    append(memory, used, dlrt_string(blob, location));
+    append(memory, used, ")");
+  }
+  ++*used;
+}
+
 /* The shapes and kernels' names as text, one after another. The first pass (memory NULL) counts the
  * bytes. */
 static size_t write_texts(dlrt_model *model, char *memory) {
   const dl_blob *blob = model->blob;
   size_t used = 0;
-  uint32_t value = 0, kernel = 0;
+  uint32_t value = 0, kernel = 0, launch = 0;
   for (uint32_t f = 0; f < blob->function_count; ++f) {
     const dl_function_desc *function = &dlrt_functions(blob)[f];
     if (memory) {
@@ -62,13 +72,16 @@ static size_t write_texts(dlrt_model *model, char *memory) {
     for (uint32_t k = 0; k < function->kernel_count; ++k, ++kernel) {
       if (memory)
         model->kernel_names[kernel] = memory + used;
-      append(memory, &used, dlrt_string(blob, kernels[k].name));
-      if (kernels[k].location) {
-        append(memory, &used, " (");
-        append(memory, &used, dlrt_string(blob, kernels[k].location));
-        append(memory, &used, ")");
-      }
-      ++used;
+      append_name(memory, &used, blob, kernels[k].name, kernels[k].location);
+    }
+    const dl_cuda_function_desc *cuda = dlrt_cuda_function(blob, f);
+    const dl_cuda_launch_desc *launches = cuda ? dlrt_at(blob, cuda->launches) : NULL;
+    if (memory)
+      model->first_launch[f] = launch;
+    for (uint32_t l = 0; cuda && l < cuda->launch_count; ++l, ++launch) {
+      if (memory)
+        model->launch_names[launch] = memory + used;
+      append_name(memory, &used, blob, launches[l].name, launches[l].location);
     }
   }
   return used;
@@ -129,9 +142,7 @@ static dlrt_status find_random(const dlrt_model *model, const char *name, uint32
   return NULL;
 }
 
-/* Makes a model of a description, which it checks. The model takes nothing over: blob must outlive
- * it or become its owned_blob. */
-static dlrt_status create(const dl_blob *blob, size_t bytes, dlrt_model **out_model) {
+dlrt_status dlrt_model_create(const dl_blob *blob, size_t bytes, dlrt_model **out_model) {
   dlrt_status status = dlrt_description_check(blob, bytes);
   if (status)
     return status;
@@ -140,7 +151,7 @@ static dlrt_status create(const dl_blob *blob, size_t bytes, dlrt_model **out_mo
   if (failed)
     return dlrt_fail_memory("a model", sizeof *model);
   const dl_function_desc *functions = dlrt_functions(blob);
-  uint64_t values = 0, kernels = 0;
+  uint64_t values = 0, kernels = 0, launches = 0;
   atomic_init(&model->references, 1);
   model->blob = blob;
   model->file = -1;
@@ -165,11 +176,15 @@ static dlrt_status create(const dl_blob *blob, size_t bytes, dlrt_model **out_mo
       model->scratch_bytes = function->scratch_bytes;
     values += value_count(function);
     kernels += function->kernel_count;
+    if (function->cuda)
+      launches += dlrt_cuda_function(blob, f)->launch_count;
   }
   model->first_value = allocate(blob->function_count, sizeof *model->first_value, &failed);
   model->first_kernel = allocate(blob->function_count, sizeof *model->first_kernel, &failed);
   model->shapes = allocate(values, sizeof *model->shapes, &failed);
   model->kernel_names = allocate(kernels, sizeof *model->kernel_names, &failed);
+  model->first_launch = allocate(blob->function_count, sizeof *model->first_launch, &failed);
+  model->launch_names = allocate(launches, sizeof *model->launch_names, &failed);
   model->texts = allocate(write_texts(model, NULL), 1, &failed);
   if (failed) {
     dlrt_model_release(model);
@@ -206,6 +221,8 @@ void dlrt_model_release(dlrt_model *model) {
   free(model->first_kernel);
   free(model->shapes);
   free(model->kernel_names);
+  free(model->first_launch);
+  free(model->launch_names);
   free(model->texts);
   free(model->owned_blob);
   if (model->library)
@@ -215,10 +232,9 @@ void dlrt_model_release(dlrt_model *model) {
   free(model);
 }
 
-/* ---- opening ---- */
+/* ---- attaching ---- */
 
-/* Looks at what a query symbol answered before anything in it is used. */
-static dlrt_status check_answer(const dl_model *answer) {
+dlrt_status dlrt_model_check_answer(const dl_model *answer) {
   if (!answer)
     return dlrt_fail(DLRT_INCOMPATIBLE, "does not speak ABI version %u of this runtime",
                      DL_ABI_VERSION);
@@ -230,10 +246,11 @@ static dlrt_status check_answer(const dl_model *answer) {
   return NULL;
 }
 
-static dlrt_status check_code(const dl_blob *blob, const dl_entry_fn *entries) {
+dlrt_status dlrt_model_check_code(const dl_blob *blob, const dl_entry_fn *entries) {
   for (uint32_t f = 0; f < blob->function_count; ++f) {
     const dl_function_desc *function = &dlrt_functions(blob)[f];
-    if (!entries[f])
+    bool may_lack = !dlrt_has_cpu_code(blob) && !(function->flags & DL_FUNCTION_INIT);
+    if (!entries[f] && !may_lack)
       return dlrt_fail(DLRT_CORRUPT, "has no code for function '%s'",
                        dlrt_string(blob, function->name));
     const dl_buffer_desc *buffers = dlrt_at(blob, function->buffers);
@@ -246,8 +263,7 @@ static dlrt_status check_code(const dl_blob *blob, const dl_entry_fn *entries) {
   return NULL;
 }
 
-/* Puts a file's name before a refusal. */
-static dlrt_status with_path(const char *path, dlrt_status status) {
+dlrt_status dlrt_with_path(const char *path, dlrt_status status) {
   if (!status)
     return NULL;
   dlrt_status named =
@@ -256,127 +272,26 @@ static dlrt_status with_path(const char *path, dlrt_status status) {
   return named;
 }
 
-/* A name for an open file that dlopen has not met before. dlopen takes a name that it knows for the
- * library that it knows, even if another file is behind it by now: a recompiled model under its old
- * path, or a reused file descriptor. So the path through /proc carries a number, spelt in steps
- * that lead nowhere: "/." is 1, "//" is 0. */
-static void unique_name(int file, char *out_name, size_t bytes) {
-  static _Atomic uint32_t opened;
-  uint32_t number = atomic_fetch_add_explicit(&opened, 1, memory_order_relaxed);
-  size_t used = (size_t)snprintf(out_name, bytes, "/proc/self/fd");
-  for (; number; number >>= 1)
-    used += (size_t)snprintf(out_name + used, bytes - used, number & 1 ? "/." : "//");
-  snprintf(out_name + used, bytes - used, "/%d", file);
-}
-
-/* Loads a checked file's code into its model. */
-static dlrt_status load(dlrt_model *model, const char *path) {
-  char name[128];
-  unique_name(model->file, name, sizeof name);
-  model->library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
-  if (!model->library && access("/proc/self/fd", X_OK) != 0) {
-    if (!strchr(path, '/')) { /* dlopen would look for it elsewhere */
-      snprintf(name, sizeof name, "./%s", path);
-      path = name;
-    }
-    model->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-  }
-  if (!model->library) {
-    const char *words = dlerror();
-    size_t length = strlen(name);
-    if (words && strncmp(words, name, length) == 0 && strncmp(words + length, ": ", 2) == 0)
-      words += length + 2;
-    return dlrt_fail(DLRT_INCOMPATIBLE, "cannot be loaded: %s", words ? words : "unknown error");
-  }
-  union {
-    void *address;
-    dl_query_fn function;
-  } query;
-  const char *symbol = dlrt_string(model->blob, model->blob->query);
-  query.address = dlsym(model->library, symbol);
-  if (!query.address)
-    return dlrt_fail(DLRT_CORRUPT, "lacks its query symbol '%s'", symbol);
-  const dl_model *answer = query.function(DL_ABI_VERSION);
-  dlrt_status status = check_answer(answer);
-  if (status)
-    return status;
-  /* What was checked must be what runs. */
-  if (answer->blob->blob_bytes != model->blob->blob_bytes ||
-      memcmp(answer->blob, model->blob, model->blob->blob_bytes) != 0)
-    return dlrt_fail(DLRT_CORRUPT, "its code has another description than its note");
-  if ((status = check_code(answer->blob, answer->entries)))
-    return status;
-  model->blob = answer->blob;
-  model->entries = answer->entries;
-  free(model->owned_blob);
-  model->owned_blob = NULL;
-  return NULL;
-}
-
-static dlrt_status open_file(const char *path, bool for_loading, dlrt_model **out_model) {
-  if (!out_model)
-    return dlrt_fail(DLRT_INVALID_ARGUMENT, "out_model is NULL");
-  *out_model = NULL;
-  if (!path)
-    return dlrt_fail(DLRT_INVALID_ARGUMENT, "path is NULL");
-  int file;
-  do
-    file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-  while (file < 0 && errno == EINTR);
-  if (file < 0)
-    return dlrt_fail_errno(errno, "open", path);
-  void *data;
-  size_t bytes;
-  dlrt_model *model = NULL;
-  dlrt_status status = dlrt_note_read(file, path, for_loading, &data, &bytes);
-  if (status) {
-    close(file);
-    return status;
-  }
-  if ((status = create(data, bytes, &model))) {
-    free(data);
-    close(file);
-    return with_path(path, status);
-  }
-  model->owned_blob = data;
-  model->file = file; /* stays open as long as the library is loaded: its name leads through it */
-  if (for_loading && ((status = dlrt_cpu_check(dlrt_string(model->blob, model->blob->features))) ||
-                      (status = load(model, path)))) {
-    dlrt_model_release(model);
-    return with_path(path, status);
-  }
-  if (!for_loading) {
-    close(file);
-    model->file = -1;
-  }
-  *out_model = model;
-  return NULL;
-}
-
-dlrt_status dlrt_model_open(const char *path, dlrt_model **out_model) {
-  return open_file(path, true, out_model);
-}
-dlrt_status dlrt_model_inspect(const char *path, dlrt_model **out_model) {
-  return open_file(path, false, out_model);
-}
-
 dlrt_status dlrt_model_attach(const dl_model *linked, dlrt_model **out_model) {
   if (!out_model)
     return dlrt_fail(DLRT_INVALID_ARGUMENT, "out_model is NULL");
   *out_model = NULL;
   dlrt_model *model = NULL;
-  dlrt_status status = check_answer(linked);
+  dlrt_status status = dlrt_model_check_answer(linked);
   if (status)
-    return with_path("linked model", status);
-  if ((status = create(linked->blob, linked->blob->blob_bytes, &model)))
-    return with_path("linked model", status);
+    return dlrt_with_path("linked model", status);
+  if ((status = dlrt_model_create(linked->blob, linked->blob->blob_bytes, &model)))
+    return dlrt_with_path("linked model", status);
   if ((status = dlrt_cpu_check(dlrt_string(model->blob, model->blob->features))) ||
-      (status = check_code(model->blob, linked->entries))) {
-    status = with_path(dlrt_string(model->blob, model->blob->name), status);
+      (status = dlrt_model_check_code(model->blob, linked->entries))) {
+    status = dlrt_with_path(dlrt_string(model->blob, model->blob->name), status);
     dlrt_model_release(model);
     return status;
   }
   model->entries = linked->entries;
+  /* Another copy of the runtime, in a library say, goes with its own half for GPUs. */
+  if (!linked->runtime || linked->runtime == &dlrt_runtime_api)
+    model->gpu_half = linked->cuda;
   *out_model = model;
   return NULL;
 }
@@ -386,7 +301,7 @@ dlrt_status dlrt_description_model(const void *data, size_t bytes, dlrt_model **
   if (!copy)
     return dlrt_fail_memory("the model's description", bytes);
   memcpy(copy, data, bytes);
-  dlrt_status status = create(copy, bytes, out_model);
+  dlrt_status status = dlrt_model_create(copy, bytes, out_model);
   if (status)
     free(copy);
   else
@@ -411,6 +326,49 @@ void dlrt_model_get_info(const dlrt_model *model, dlrt_model_info *out_info) {
   out_info->dim_count = blob->dim_count;
   out_info->variable_count = blob->variable_count;
   out_info->function_count = model->exported_count;
+  out_info->targets = !blob->cuda                ? "cpu"
+                      : dlrt_has_cpu_code(blob) ? "cpu,cuda"
+                                                : "cuda";
+  if (blob->cuda) {
+    const dl_cuda_desc *cuda = dlrt_at(blob, blob->cuda);
+    out_info->image_count = cuda->image_count;
+    out_info->gpu_kernel_count = cuda->kernel_count;
+  }
+}
+
+dlrt_status dlrt_model_get_image(const dlrt_model *model, uint32_t image,
+                                 dlrt_image_info *out_info) {
+  if (!model || !out_info)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "%s is NULL", model ? "out_info" : "model");
+  const dl_blob *blob = model->blob;
+  const dl_cuda_desc *cuda = blob->cuda ? dlrt_at(blob, blob->cuda) : NULL;
+  uint32_t count = cuda ? cuda->image_count : 0;
+  if (image >= count)
+    return dlrt_fail(DLRT_NOT_FOUND, "no image %u: model '%s' has %u", image,
+                     dlrt_string(blob, blob->name), count);
+  const dl_cuda_image *desc = (const dl_cuda_image *)dlrt_at(blob, cuda->images) + image;
+  *out_info = (dlrt_image_info){desc->kind == DL_CUDA_PTX, desc->arch, desc->bytes};
+  return NULL;
+}
+
+dlrt_status dlrt_model_get_gpu_kernel(const dlrt_model *model, uint32_t kernel,
+                                      dlrt_gpu_kernel_info *out_info) {
+  _Static_assert(sizeof(dlrt_kernel_resources) == sizeof(dl_cuda_resources),
+                 "the API shows the description's own");
+  if (!model || !out_info)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "%s is NULL", model ? "out_info" : "model");
+  const dl_blob *blob = model->blob;
+  const dl_cuda_desc *cuda = blob->cuda ? dlrt_at(blob, blob->cuda) : NULL;
+  uint32_t count = cuda ? cuda->kernel_count : 0;
+  if (kernel >= count)
+    return dlrt_fail(DLRT_NOT_FOUND, "no GPU kernel %u: model '%s' has %u", kernel,
+                     dlrt_string(blob, blob->name), count);
+  const dl_cuda_kernel_desc *desc =
+      (const dl_cuda_kernel_desc *)dlrt_at(blob, cuda->kernels) + kernel;
+  *out_info = (dlrt_gpu_kernel_info){
+      dlrt_string(blob, desc->symbol), desc->threads, desc->shared_bytes, desc->resource_count,
+      desc->resource_count ? dlrt_at(blob, desc->resources) : NULL};
+  return NULL;
 }
 
 const char *dlrt_model_dim_name(const dlrt_model *model, uint32_t dim) {
@@ -500,6 +458,29 @@ dlrt_status dlrt_model_get_function(const dlrt_model *model, uint32_t function,
   out_info->kernel_count = desc->kernel_count;
   out_info->is_const = (desc->flags & DL_FUNCTION_CONST) != 0;
   out_info->is_train = (desc->flags & DL_FUNCTION_TRAIN) != 0;
+  const dl_cuda_function_desc *cuda = dlrt_cuda_function(model->blob, model->exported[function]);
+  out_info->launch_count = cuda ? cuda->launch_count : 0;
+  return NULL;
+}
+
+dlrt_status dlrt_function_get_launch(const dlrt_model *model, uint32_t function, uint32_t launch,
+                                     dlrt_launch_info *out_info) {
+  const dl_function_desc *desc = NULL;
+  dlrt_status status = exported(model, function, &desc);
+  if (status)
+    return status;
+  if (!out_info)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "out_info is NULL");
+  const dl_cuda_function_desc *cuda = dlrt_cuda_function(model->blob, model->exported[function]);
+  uint32_t count = cuda ? cuda->launch_count : 0;
+  if (launch >= count)
+    return dlrt_fail(DLRT_NOT_FOUND, "no launch %u: function '%s' has %u", launch,
+                     dlrt_string(model->blob, desc->name), count);
+  const dl_cuda_launch_desc *l =
+      (const dl_cuda_launch_desc *)dlrt_at(model->blob, cuda->launches) + launch;
+  *out_info = (dlrt_launch_info){dlrt_string(model->blob, l->name),
+                                 dlrt_string(model->blob, l->location),
+                                 l->kind == DL_CUDA_LAUNCH_KERNEL ? l->index : UINT32_MAX, l->when};
   return NULL;
 }
 
@@ -579,4 +560,17 @@ const char *dlrt_function_kernel_name(const dlrt_model *model, uint32_t function
   return kernel < dlrt_functions(model->blob)[f].kernel_count
              ? model->kernel_names[model->first_kernel[f] + kernel]
              : NULL;
+}
+
+const char *dlrt_instance_kernel_name(const dlrt_instance *instance, uint32_t function,
+                                      uint32_t kernel) {
+  if (!instance || !instance->gpu)
+    return dlrt_function_kernel_name(instance ? instance->model : NULL, function, kernel);
+  const dlrt_model *model = instance->model;
+  if (function >= model->exported_count)
+    return NULL;
+  uint32_t f = model->exported[function];
+  const dl_cuda_function_desc *cuda = dlrt_cuda_function(model->blob, f);
+  return cuda && kernel < cuda->launch_count ? model->launch_names[model->first_launch[f] + kernel]
+                                             : NULL;
 }

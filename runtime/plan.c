@@ -92,14 +92,12 @@ static const char *function_name(const dlrt_model *model, uint32_t function) {
   return dlrt_string(model->blob, dlrt_functions(model->blob)[function].name);
 }
 
-/* Fills in offsets and sizes. Sizes of what is not in the arena are checked against what is really
- * there. */
-static dlrt_status make_plan(const dlrt_model *model, uint32_t function, dlrt_plan *plan) {
+dlrt_status dlrt_plan_make(const dlrt_model *model, uint32_t function,
+                           const dl_buffer_desc *buffers, uint32_t buffer_count, dlrt_plan *plan) {
   const dl_blob *blob = model->blob;
   const dl_function_desc *desc = &dlrt_functions(blob)[function];
-  const dl_buffer_desc *buffers = dlrt_at(blob, desc->buffers);
   uint32_t count = 0;
-  for (uint32_t b = 0; b < desc->buffer_count; ++b) {
+  for (uint32_t b = 0; b < buffer_count; ++b) {
     const dl_buffer_desc *buffer = &buffers[b];
     int64_t asked = 0;
     uint64_t there = UINT64_MAX;
@@ -157,7 +155,7 @@ static dlrt_status make_plan(const dlrt_model *model, uint32_t function, dlrt_pl
   return NULL;
 }
 
-static dlrt_plan *allocate_plan(uint32_t buffer_count) {
+dlrt_plan *dlrt_plan_allocate(uint32_t buffer_count) {
   uint64_t n = buffer_count;
   dlrt_plan *plan = calloc(1, sizeof *plan + n * (2 * sizeof(uint64_t) + 4 * sizeof(uint32_t)));
   if (!plan)
@@ -221,13 +219,15 @@ dlrt_status dlrt_plan_find(struct dlrt_instance *instance, dlrt_context *context
       oldest = &slots[i];
   }
   if (!plan) {
-    if (!*oldest && !(*oldest = allocate_plan(dlrt_functions(model->blob)[function].buffer_count)))
-      return dlrt_fail_memory("a plan", dlrt_functions(model->blob)[function].buffer_count * 32ull);
+    const dl_function_desc *desc = &dlrt_functions(model->blob)[function];
+    if (!*oldest && !(*oldest = dlrt_plan_allocate(desc->buffer_count)))
+      return dlrt_fail_memory("a plan", desc->buffer_count * 32ull);
     plan = *oldest;
     plan->used = 0;
     plan->binding = *binding;
     plan->arena_results = arena_results;
-    dlrt_status status = make_plan(model, function, plan);
+    dlrt_status status = dlrt_plan_make(model, function, dlrt_at(model->blob, desc->buffers),
+                                        desc->buffer_count, plan);
     if (status)
       return status;
   }

@@ -38,6 +38,7 @@ struct StageName {
 constexpr StageName stages[] = {
     {"dl", ".mlir", Stage::Dl, true},      {"fused", "", Stage::Fused, true},
     {"plan", "", Stage::Plan, true},       {"lowered", "", Stage::Lowered, true},
+    {"ptx", ".ptx", Stage::Ptx, true},     {"cubin", ".cubin", Stage::Cubin, false},
     {"llvm", ".ll", Stage::Llvm, true},    {"asm", ".s", Stage::Asm, true},
     {"obj", ".o", Stage::Object, false},   {"archive", ".a", Stage::Archive, false},
     {"lib", ".so", Stage::Library, false}, {"header", ".h", Stage::Header, true},
@@ -96,11 +97,23 @@ std::pair<std::string, int64_t> splitNumber(const std::string &option, const std
   return {name, number};
 }
 
+/// What stands between commas.
+std::vector<std::string> splitList(const std::string &text) {
+  std::vector<std::string> parts(1);
+  for (char c : text) {
+    if (c == ',')
+      parts.emplace_back();
+    else
+      parts.back() += c;
+  }
+  return parts;
+}
+
 /// Options that compiling and checking share.
 struct CommonFlags {
   CompileOptions options;
   std::vector<std::string> defines;
-  std::string target = "cpu", triple;
+  std::string target = "cpu", triple, gpuArchs;
 
   void add(CLI::App &app) {
     app.add_option("-D", defines, "Bind a parameter of the model; ? leaves a size to the call")
@@ -119,7 +132,19 @@ struct CommonFlags {
         ->type_name("CPU")
         ->default_val("native");
     app.add_option("--triple", triple, "Machine to compile for")->type_name("TRIPLE");
-    app.add_option("--target", target, "What runs the model")->type_name("cpu")->default_val("cpu");
+    app.add_option("--target", target,
+                   "What runs the model: cpu, cuda, or cpu,cuda for one artefact that does both")
+        ->type_name("TARGET")
+        ->default_val("cpu");
+    app.add_option("--gpu-arch", gpuArchs,
+                   "GPUs to assemble for; later ones compile the PTX when it is loaded")
+        ->type_name("sm_N,...")
+        ->default_val("sm_80,sm_90");
+    app.add_option("--gemm", options.gemm,
+                   "What computes products on a GPU: auto, own or cublaslt")
+        ->type_name("ENGINE")
+        ->default_val("auto");
+    app.add_flag("--tf32", options.tf32, "Let cuBLASLt round the factors of f32 products to TF32");
     app.add_option("--print-ir-after", options.printIrAfter,
                    "Print the program after a pass, or after all, to stderr")
         ->type_name("PASS")
@@ -134,10 +159,20 @@ struct CommonFlags {
     if (options.optLevel > 3)
       throw UsageError{"-O takes 0 to 3, not " + std::to_string(options.optLevel)};
     options.triple = triple;
-    if (target != "cpu") {
-      bool known = target.find("cuda") != std::string::npos;
-      throw UsageError{"target '" + target + "' is " + (known ? "not supported yet" : "unknown") +
-                       "; dlc compiles for cpu"};
+    options.cpu = options.cuda = false;
+    for (const std::string &name : splitList(target)) {
+      if (name != "cpu" && name != "cuda")
+        throw UsageError{"--target takes cpu, cuda or cpu,cuda, not '" + target + "'"};
+      (name == "cpu" ? options.cpu : options.cuda) = true;
+    }
+    options.gpuArchs = splitList(gpuArchs);
+    if (options.gemm != "auto" && options.gemm != "own" && options.gemm != "cublaslt")
+      throw UsageError{"--gemm takes auto, own or cublaslt, not '" + options.gemm + "'"};
+    if (options.cuda) {
+      if (std::string wrong = checkGpuArchs(options.gpuArchs); !wrong.empty())
+        throw UsageError{wrong};
+      if (options.tf32 && options.gemm == "own")
+        throw UsageError{"--tf32 is an option of cuBLASLt, which --gemm=own leaves out"};
     }
     if (std::string wrong = checkTarget(options.march, options.triple); !wrong.empty())
       throw UsageError{wrong};
@@ -211,9 +246,15 @@ int runCompile(const std::vector<std::string> &arguments) {
   } else if (output == "-") {
     throw UsageError{"-o - needs --emit=STAGE to say what to write"};
   } else if (header.empty()) {
-    stage = &stages[8]; // a library beside the caller, as a C compiler leaves its output there
-    static_assert(stages[8].stage == Stage::Library);
+    stage = &stages[10]; // a library beside the caller, as a C compiler leaves its output there
+    static_assert(stages[10].stage == Stage::Library);
   }
+  if (stage && !options.cuda && (stage->stage == Stage::Ptx || stage->stage == Stage::Cubin))
+    throw UsageError{std::string("--target=") + common.target + " makes no " + stage->name +
+                     "; --target=cuda does"};
+  if (stage && !options.cpu && stage->stage == Stage::Asm)
+    throw UsageError{"--target=cuda makes PTX rather than a processor's assembly; --emit=ptx shows "
+                     "it"};
   if (stage && output.empty())
     output = stage->isText && stage->stage != Stage::Header
                  ? "-"
@@ -291,6 +332,8 @@ int runCheckGrad(const std::vector<std::string> &arguments) {
     throw UsageError{error.what()};
   }
   common.finish();
+  if (common.options.cuda)
+    throw UsageError{"gradients are checked on the CPU: leave out --target=" + common.target};
   if (!(options.tolerance > 0))
     throw UsageError{"--tolerance takes a number above 0"};
   for (const std::string &text : sizes)

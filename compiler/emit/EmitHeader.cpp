@@ -158,7 +158,7 @@ public:
     prefix = names.make(model.name);
     // Functions of every model; a function of this model that has the same name gets an underscore.
     for (StringRef name : {"create", "release", "handle", "initialize", "read", "write", "save",
-                           "load", "runtime", "status_code", "status_message", "status_release",
+                           "load", "runtime", "synchronize", "device", "status_code", "status_message", "status_release",
                            "dl_query", "variable", "variable_count", "instance"})
       globals.make((prefix + "_" + name).str());
   }
@@ -226,7 +226,7 @@ static inline void P_status_release(dlrt_status status) {
 }
 
 /* Makes an instance; its variables have the initial values of the seed in the options. NULL options: defaults (seed 0, as many threads
- * as the process may use). */
+ * as the process may use, on a GPU where the model has a program for it and one is there). */
 DLRT_MUST_USE static inline dlrt_status P_create(const dlrt_options *options, P_instance **out_instance) {
   static const char mismatch = 0; /* stands for the one status that no runtime is there to make */
   const dlrt_api *runtime = P_runtime();
@@ -249,6 +249,14 @@ DLRT_MUST_USE static inline dlrt_status P_create(const dlrt_options *options, P_
 static inline void P_release(P_instance *instance) {
   if (instance)
     P_runtime()->instance_release(P_handle(instance));
+}
+
+/* What the instance runs on, and why: "cuda:0 (NVIDIA ...)", "cpu: no driver: ...". */
+static inline const char *P_device(const P_instance *instance) { return P_runtime()->instance_device(P_handle(instance)); }
+
+/* Waits until a GPU has done all that was called, and tells whether it went well: calls that ask for no results may return before. */
+DLRT_MUST_USE static inline dlrt_status P_synchronize(P_instance *instance) {
+  return P_runtime()->instance_synchronize(P_handle(instance));
 }
 
 /* Sets every variable to its initial value for a seed. */

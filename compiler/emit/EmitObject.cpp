@@ -32,7 +32,7 @@ namespace {
 /// itself makes of loops that set and copy memory.
 bool isAllowed(StringRef symbol) {
   static constexpr StringLiteral exact[] = {"memcpy", "memmove", "memset", "_GLOBAL_OFFSET_TABLE_",
-                                            runtimeSymbol};
+                                            runtimeSymbol, cudaHalfSymbol};
   if (is_contained(exact, symbol))
     return true;
   static constexpr StringLiteral math[] = {
@@ -112,9 +112,13 @@ Error addModelData(Module &module, ModelDescription &model, const Target &target
   model.cpu = target.cpu;
   model.features = target.featureList();
   model.sortFunctions();
-  for (FunctionDescription &function : model.functions)
+  for (FunctionDescription &function : model.functions) {
     for (KernelDescription &kernel : function.kernels)
       dropFolder(kernel.location);
+    if (function.cuda)
+      for (CudaLaunchDescription &launch : function.cuda->launches)
+        dropFolder(launch.location);
+  }
   for (FaultDescription &fault : model.faults)
     dropFolder(fault.location);
 
@@ -140,7 +144,8 @@ Error addModelData(Module &module, ModelDescription &model, const Target &target
   addNote(module, *description, blob);
 
   std::string querySymbol = model.querySymbol();
-  for (StringRef taken : {StringRef(querySymbol), StringRef(runtimeSymbol)})
+  for (StringRef taken :
+       {StringRef(querySymbol), StringRef(runtimeSymbol), StringRef(cudaHalfSymbol)})
     if (module.getNamedValue(taken))
       return createStringError("'" + taken +
                                "' is a symbol of every artefact; give the function another name");
@@ -148,6 +153,10 @@ Error addModelData(Module &module, ModelDescription &model, const Target &target
   PointerType *pointer = PointerType::getUnqual(context);
   SmallVector<Constant *> entries;
   for (const FunctionDescription &function : model.functions) {
+    if (function.entrySymbol.empty()) { // no code for the CPU
+      entries.push_back(ConstantPointerNull::get(pointer));
+      continue;
+    }
     Function *entry = module.getFunction(function.entrySymbol);
     if (!entry || entry->isDeclaration())
       return internalError("function '" + function.name + "' has no entry '" +
@@ -161,8 +170,18 @@ Error addModelData(Module &module, ModelDescription &model, const Target &target
       cast<GlobalVariable>(module.getOrInsertGlobal(runtimeSymbol, Type::getInt8Ty(context)));
   runtime->setConstant(true);
   runtime->setVisibility(GlobalValue::HiddenVisibility);
-  Constant *table = ConstantStruct::getAnon(
-      {i32(context, DL_ABI_VERSION), i32(context, sizeof(dl_model)), blob, entryTable, runtime});
+  // The runtime's half for GPUs is linked only where it has something to run.
+  Constant *cudaHalf = ConstantPointerNull::get(pointer);
+  if (reinterpret_cast<const dl_blob *>(description->bytes.data())->cuda) {
+    auto *half =
+        cast<GlobalVariable>(module.getOrInsertGlobal(cudaHalfSymbol, Type::getInt8Ty(context)));
+    half->setConstant(true);
+    half->setVisibility(GlobalValue::HiddenVisibility);
+    cudaHalf = half;
+  }
+  Constant *table =
+      ConstantStruct::getAnon({i32(context, DL_ABI_VERSION), i32(context, sizeof(dl_model)), blob,
+                               entryTable, runtime, cudaHalf});
   GlobalVariable *modelTable = addConstant(module, table, "dl_model");
 
   Function *query = Function::Create(FunctionType::get(pointer, {Type::getInt32Ty(context)}, false),

@@ -50,6 +50,8 @@ llvm::Error checkUndefinedSymbols(llvm::StringRef object);
 
 /// Name of the runtime's table of functions.
 inline constexpr llvm::StringLiteral runtimeSymbol = "dlrt_runtime_api";
+/// Its half for GPUs, which artefacts with a GPU program link as well.
+inline constexpr llvm::StringLiteral cudaHalfSymbol = "dlrt_cuda_half";
 
 } // namespace dlc
 

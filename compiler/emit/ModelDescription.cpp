@@ -385,6 +385,12 @@ Error verifyTexts(const ModelDescription &model) {
         if (Error error = verifyText("the name of a kernel of function '" + function.name + "'",
                                      text, maxNameBytes))
           return error;
+    if (function.cuda)
+      for (const CudaLaunchDescription &launch : function.cuda->launches)
+        for (const std::string &text : {launch.name, launch.location, launch.symbol})
+          if (Error error = verifyText("the name of a kernel of function '" + function.name + "'",
+                                       text, maxNameBytes))
+            return error;
   }
   for (const FaultDescription &fault : model.faults) {
     if (Error error =
@@ -392,6 +398,73 @@ Error verifyTexts(const ModelDescription &model) {
       return error;
     if (Error error = verifyText("the place of a message", fault.location, maxNameBytes))
       return error;
+  }
+  return Error::success();
+}
+
+Error verifyBuffers(const ModelDescription &model, const FunctionDescription &function,
+                    ArrayRef<BufferDescription> buffers) {
+  for (auto [number, buffer] : enumerate(buffers)) {
+    if (Error error = verifySize(model, buffer.bytes))
+      return error;
+    size_t count = buffer.kind == DL_BUFFER_ARGUMENT   ? function.arguments.size()
+                   : buffer.kind == DL_BUFFER_RESULT   ? function.results.size()
+                   : buffer.kind == DL_BUFFER_VARIABLE ? model.variables.size()
+                   : buffer.kind == DL_BUFFER_CONSTANT ? model.constants.size()
+                                                       : SIZE_MAX;
+    if (buffer.index >= count)
+      return broken(model, "has buffer " + Twine(number) + " of function '" + function.name +
+                               "' for number " + Twine(buffer.index) + " of " + Twine(count));
+    if (buffer.first > buffer.last)
+      return broken(model, "has buffer " + Twine(number) + " of function '" + function.name +
+                               "' that dies at launch " + Twine(buffer.last) +
+                               " before it is made at " + Twine(buffer.first));
+  }
+  return Error::success();
+}
+
+Error verifyCuda(const ModelDescription &model, const FunctionDescription &function) {
+  const CudaFunctionDescription &cuda = *function.cuda;
+  if (Error error = verifyBuffers(model, function, cuda.buffers))
+    return error;
+  auto wrong = [&](const Twine &what) {
+    return broken(model, "has in the GPU program of function '" + function.name + "' " + what);
+  };
+  auto isBuffer = [&](uint32_t number) { return number < cuda.buffers.size(); };
+  auto mayBeBuffer = [&](uint32_t number) {
+    return number == DL_CUDA_NO_BUFFER || isBuffer(number);
+  };
+  for (const CudaGemmDescription &gemm : cuda.gemms) {
+    if (!isBuffer(gemm.a) || !isBuffer(gemm.b) || !isBuffer(gemm.d) || !mayBeBuffer(gemm.c) ||
+        !mayBeBuffer(gemm.alpha) || !mayBeBuffer(gemm.beta) || !mayBeBuffer(gemm.bias) ||
+        !mayBeBuffer(gemm.aux))
+      return wrong("a product of buffers that are not there");
+    for (const Size *size : {&gemm.m, &gemm.n, &gemm.k, &gemm.batch, &gemm.strideA, &gemm.strideB,
+                             &gemm.strideC, &gemm.strideD, &gemm.auxLd})
+      if (Error error = verifySize(model, *size))
+        return error;
+  }
+  for (const CudaLaunchDescription &launch : cuda.launches) {
+    if (launch.kind == DL_CUDA_LAUNCH_GEMM) {
+      if (launch.gemm >= cuda.gemms.size())
+        return wrong("a launch of product " + Twine(launch.gemm) + " of " +
+                     Twine(cuda.gemms.size()));
+      continue;
+    }
+    if (!model.cuda || none_of(model.cuda->kernels, [&](const CudaKernelDescription &kernel) {
+          return kernel.symbol == launch.symbol;
+        }))
+      return wrong("a launch of '" + launch.symbol + "', which is no kernel");
+    for (const Size &size : launch.grid)
+      if (Error error = verifySize(model, size))
+        return error;
+    for (const CudaParameter &parameter : launch.parameters) {
+      if (parameter.kind == DL_CUDA_BUFFER && !isBuffer(parameter.buffer))
+        return wrong("a launch of '" + launch.symbol + "' with buffer " +
+                     Twine(parameter.buffer) + " of " + Twine(cuda.buffers.size()));
+      if (Error error = verifySize(model, parameter.size))
+        return error;
+    }
   }
   return Error::success();
 }
@@ -421,22 +494,11 @@ Error verify(const ModelDescription &model) {
           if (Error error = verifySize(model, dim))
             return error;
       }
-    for (auto [number, buffer] : enumerate(function.buffers)) {
-      if (Error error = verifySize(model, buffer.bytes))
+    if (Error error = verifyBuffers(model, function, function.buffers))
+      return error;
+    if (function.cuda)
+      if (Error error = verifyCuda(model, function))
         return error;
-      size_t count = buffer.kind == DL_BUFFER_ARGUMENT   ? function.arguments.size()
-                     : buffer.kind == DL_BUFFER_RESULT   ? function.results.size()
-                     : buffer.kind == DL_BUFFER_VARIABLE ? model.variables.size()
-                     : buffer.kind == DL_BUFFER_CONSTANT ? model.constants.size()
-                                                         : SIZE_MAX;
-      if (buffer.index >= count)
-        return broken(model, "has buffer " + Twine(number) + " of function '" + function.name +
-                                 "' for number " + Twine(buffer.index) + " of " + Twine(count));
-      if (buffer.first > buffer.last)
-        return broken(model, "has buffer " + Twine(number) + " of function '" + function.name +
-                                 "' that dies at launch " + Twine(buffer.last) +
-                                 " before it is made at " + Twine(buffer.first));
-    }
     for (const CheckDescription &check : function.checks)
       if (Error error = verifySize(model, check.condition))
         return error;
@@ -460,6 +522,99 @@ dl_ref writeValues(BlobWriter &writer, ArrayRef<ValueDescription> values) {
     writer.put(array + i * sizeof(desc), desc);
   }
   return array;
+}
+
+void writeCudaLaunches(BlobWriter &writer, const ModelDescription &model,
+                       const CudaFunctionDescription &from, dl_cuda_function_desc &to) {
+  to.gemm_count = from.gemms.size();
+  to.gemms = writer.reserve<dl_cuda_gemm_desc>(from.gemms.size());
+  for (auto [i, gemm] : enumerate(from.gemms)) {
+    dl_cuda_gemm_desc desc = {};
+    desc.dtype = gemm.dtype;
+    desc.tf32 = gemm.tf32;
+    desc.transpose_a = gemm.transposeA;
+    desc.transpose_b = gemm.transposeB;
+    desc.epilogue = gemm.epilogue;
+    desc.m = writer.size(gemm.m);
+    desc.n = writer.size(gemm.n);
+    desc.k = writer.size(gemm.k);
+    desc.batch = writer.size(gemm.batch);
+    desc.a = gemm.a;
+    desc.b = gemm.b;
+    desc.c = gemm.c;
+    desc.d = gemm.d;
+    desc.stride_a = writer.size(gemm.strideA);
+    desc.stride_b = writer.size(gemm.strideB);
+    desc.stride_c = writer.size(gemm.strideC);
+    desc.stride_d = writer.size(gemm.strideD);
+    desc.alpha = gemm.alpha;
+    desc.beta = gemm.beta;
+    desc.bias = gemm.bias;
+    desc.aux = gemm.aux;
+    if (gemm.aux != DL_CUDA_NO_BUFFER)
+      desc.aux_ld = writer.size(gemm.auxLd);
+    writer.put(to.gemms + i * sizeof(desc), desc);
+  }
+  to.launch_count = from.launches.size();
+  to.launches = writer.reserve<dl_cuda_launch_desc>(from.launches.size());
+  for (auto [i, launch] : enumerate(from.launches)) {
+    dl_cuda_launch_desc desc = {};
+    desc.kind = launch.kind;
+    desc.when = launch.when;
+    desc.name = writer.string(launch.name);
+    desc.location = writer.string(launch.location);
+    if (launch.kind == DL_CUDA_LAUNCH_GEMM) {
+      desc.index = launch.gemm;
+    } else {
+      desc.index = find_if(model.cuda->kernels,
+                           [&](const CudaKernelDescription &kernel) {
+                             return kernel.symbol == launch.symbol;
+                           }) -
+                   model.cuda->kernels.begin();
+      for (auto [axis, blocks] : enumerate(launch.grid))
+        desc.grid[axis] = writer.size(blocks);
+      desc.parameter_count = launch.parameters.size();
+      desc.parameters = writer.reserve<dl_cuda_parameter>(launch.parameters.size());
+      for (auto [k, parameter] : enumerate(launch.parameters)) {
+        dl_cuda_parameter parameterDesc = {parameter.kind, parameter.buffer};
+        if (parameter.kind == DL_CUDA_SIZE)
+          parameterDesc.value = writer.size(parameter.size);
+        writer.put(desc.parameters + k * sizeof(parameterDesc), parameterDesc);
+      }
+    }
+    writer.put(to.launches + i * sizeof(desc), desc);
+  }
+}
+
+dl_ref writeCuda(BlobWriter &writer, const CudaDescription &from) {
+  dl_cuda_desc to = {};
+  to.kernel_count = from.kernels.size();
+  to.kernels = writer.reserve<dl_cuda_kernel_desc>(from.kernels.size());
+  for (auto [i, kernel] : enumerate(from.kernels)) {
+    dl_cuda_kernel_desc desc = {};
+    desc.symbol = writer.string(kernel.symbol);
+    desc.threads = kernel.threads;
+    desc.shared_bytes = kernel.sharedBytes;
+    desc.resource_count = kernel.resources.size();
+    desc.resources = writer.reserve<dl_cuda_resources>(kernel.resources.size());
+    for (auto [k, resources] : enumerate(kernel.resources))
+      writer.put(desc.resources + k * sizeof(resources), resources);
+    writer.put(to.kernels + i * sizeof(desc), desc);
+  }
+  to.image_count = from.images.size();
+  to.images = writer.reserve<dl_cuda_image>(from.images.size());
+  for (auto [i, image] : enumerate(from.images)) {
+    dl_cuda_image desc = {};
+    desc.kind = image.kind;
+    desc.arch = image.arch;
+    desc.bytes = image.bytes.size() + (image.kind == DL_CUDA_PTX);
+    desc.data = writer.reserve<char>(desc.bytes);
+    std::memcpy(writer.bytes.data() + desc.data, image.bytes.data(), image.bytes.size());
+    writer.put(to.images + i * sizeof(desc), desc);
+  }
+  dl_ref offset = writer.reserve<dl_cuda_desc>(1);
+  writer.put(offset, to);
+  return offset;
 }
 
 } // namespace
@@ -521,6 +676,24 @@ Expected<Blob> serialize(const ModelDescription &model) {
   };
   std::vector<Patch> patches;
 
+  auto writeBuffers = [&](ArrayRef<BufferDescription> buffers) {
+    dl_ref array = writer.reserve<dl_buffer_desc>(buffers.size());
+    for (auto [k, buffer] : enumerate(buffers)) {
+      dl_buffer_desc bufferDesc = {};
+      bufferDesc.kind = buffer.kind;
+      bufferDesc.index = buffer.index;
+      bufferDesc.bytes = writer.size(buffer.bytes);
+      bufferDesc.first = buffer.first;
+      bufferDesc.last = buffer.last;
+      dl_ref where = array + k * sizeof(bufferDesc);
+      if (buffer.kind == DL_BUFFER_CONSTANT)
+        patches.push_back(
+            {where + static_cast<dl_ref>(offsetof(dl_buffer_desc, index)), buffer.index});
+      writer.put(where, bufferDesc);
+    }
+    return array;
+  };
+
   blob.function_count = model.functions.size();
   blob.functions = writer.reserve<dl_function_desc>(model.functions.size());
   for (auto [i, function] : enumerate(model.functions)) {
@@ -534,20 +707,7 @@ Expected<Blob> serialize(const ModelDescription &model) {
     desc.results = writeValues(writer, function.results);
 
     desc.buffer_count = function.buffers.size();
-    desc.buffers = writer.reserve<dl_buffer_desc>(function.buffers.size());
-    for (auto [k, buffer] : enumerate(function.buffers)) {
-      dl_buffer_desc bufferDesc = {};
-      bufferDesc.kind = buffer.kind;
-      bufferDesc.index = buffer.index;
-      bufferDesc.bytes = writer.size(buffer.bytes);
-      bufferDesc.first = buffer.first;
-      bufferDesc.last = buffer.last;
-      dl_ref where = desc.buffers + k * sizeof(bufferDesc);
-      if (buffer.kind == DL_BUFFER_CONSTANT)
-        patches.push_back(
-            {where + static_cast<dl_ref>(offsetof(dl_buffer_desc, index)), buffer.index});
-      writer.put(where, bufferDesc);
-    }
+    desc.buffers = writeBuffers(function.buffers);
 
     desc.check_count = function.checks.size();
     desc.checks = writer.reserve<dl_check_desc>(function.checks.size());
@@ -564,8 +724,19 @@ Expected<Blob> serialize(const ModelDescription &model) {
     }
     desc.launch_count = function.launchCount;
     desc.scratch_bytes = function.scratchBytes;
+    if (function.cuda) {
+      dl_cuda_function_desc cuda = {};
+      cuda.buffer_count = function.cuda->buffers.size();
+      cuda.buffers = writeBuffers(function.cuda->buffers);
+      writeCudaLaunches(writer, model, *function.cuda, cuda);
+      desc.cuda = writer.reserve<dl_cuda_function_desc>(1);
+      writer.put(desc.cuda, cuda);
+    }
     writer.put(blob.functions + i * sizeof(desc), desc);
   }
+
+  if (model.cuda)
+    blob.cuda = writeCuda(writer, *model.cuda);
 
   Blob result;
   std::vector<dl_ref> places;

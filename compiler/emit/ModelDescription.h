@@ -98,11 +98,69 @@ struct KernelDescription {
   std::string location;
 };
 
+//===--- the program for an NVIDIA GPU ---===//
+
+/// What a launch hands to its kernel.
+struct CudaParameter {
+  dl_cuda_parameter_kind kind = DL_CUDA_BUFFER;
+  uint32_t buffer = 0;
+  Size size;
+  static CudaParameter ofBuffer(uint32_t number) { return {DL_CUDA_BUFFER, number, {}}; }
+  static CudaParameter ofSize(Size size) { return {DL_CUDA_SIZE, 0, std::move(size)}; }
+  static CudaParameter ofFault() { return {DL_CUDA_FAULT, 0, {}}; }
+};
+
+/// A product as cuBLASLt computes it: dl_cuda_gemm_desc, with sizes as expressions.
+struct CudaGemmDescription {
+  dl_dtype dtype = DL_F32;
+  bool tf32 = false, transposeA = false, transposeB = false;
+  dl_cuda_epilogue epilogue = DL_CUDA_EPILOGUE_NONE;
+  Size m, n, k, batch = 1;
+  uint32_t a = 0, b = 0, c = DL_CUDA_NO_BUFFER, d = 0;
+  Size strideA, strideB, strideC, strideD;
+  uint32_t alpha = DL_CUDA_NO_BUFFER, beta = DL_CUDA_NO_BUFFER;
+  uint32_t bias = DL_CUDA_NO_BUFFER, aux = DL_CUDA_NO_BUFFER;
+  Size auxLd;
+};
+
+struct CudaLaunchDescription {
+  dl_cuda_launch_kind kind = DL_CUDA_LAUNCH_KERNEL;
+  dl_cuda_when when = DL_CUDA_ALWAYS;
+  std::string symbol; // of the kernel
+  uint32_t gemm = 0;  // number in CudaFunctionDescription::gemms
+  std::string name, location;
+  Size grid[3] = {1, 1, 1};
+  std::vector<CudaParameter> parameters;
+};
+
+struct CudaFunctionDescription {
+  std::vector<BufferDescription> buffers;
+  std::vector<CudaLaunchDescription> launches;
+  std::vector<CudaGemmDescription> gemms;
+};
+
+struct CudaKernelDescription {
+  std::string symbol;
+  uint32_t threads = 0, sharedBytes = 0;
+  std::vector<dl_cuda_resources> resources; // of each cubin
+};
+
+struct CudaImage {
+  dl_cuda_image_kind kind = DL_CUDA_PTX;
+  uint32_t arch = 0;
+  std::string bytes; // PTX: without its NUL
+};
+
+struct CudaDescription {
+  std::vector<CudaKernelDescription> kernels;
+  std::vector<CudaImage> images; // filled in when code is emitted
+};
+
 struct FunctionDescription {
   std::string name;
   std::string doc;
   uint32_t flags = 0; // dl_function_flags
-  /// The LLVM function of type dl_entry_fn.
+  /// The LLVM function of type dl_entry_fn; empty where there is no code for the CPU.
   std::string entrySymbol;
   std::vector<ValueDescription> arguments, results;
   std::vector<BufferDescription> buffers;
@@ -110,6 +168,7 @@ struct FunctionDescription {
   std::vector<KernelDescription> kernels;
   uint32_t launchCount = 0;
   uint64_t scratchBytes = 0;
+  std::optional<CudaFunctionDescription> cuda;
 
   bool isInit() const { return flags & DL_FUNCTION_INIT; }
 };
@@ -128,6 +187,7 @@ struct ModelDescription {
   std::vector<FunctionDescription> functions;
   std::vector<FaultDescription> faults;
   std::vector<std::vector<char>> constants;
+  std::optional<CudaDescription> cuda;
 
   std::string querySymbol() const { return name + "_dl_query"; }
   /// Puts what users do not see behind what they see, so that functions are numbered alike for

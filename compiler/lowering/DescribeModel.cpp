@@ -38,6 +38,8 @@ std::string locationText(Location loc) {
 }
 
 LogicalResult describeVariables(ModelOp model, ModelDescription &description) {
+  if (!description.name.empty())
+    return success(); // another target has said it
   description.name = model.getSymName().str();
   description.doc = model.getDoc().value_or("").str();
   for (Attribute dim : model.getDims())
@@ -79,11 +81,12 @@ static LogicalResult describeValue(Type type, DictionaryAttr attributes, Locatio
   return success();
 }
 
-LogicalResult describeFunction(FuncOp function, const ModelDescription &description, FunctionDescription &to) {
+LogicalResult describeFunction(FuncOp function, FunctionDescription &to) {
+  if (!to.name.empty())
+    return success(); // another target has said it
   to.name = function.getSymName().str();
   if (auto doc = function->getAttrOfType<StringAttr>("doc"))
     to.doc = doc.getValue().str();
-  to.entrySymbol = description.name + "_" + to.name;
   Block &block = function.getBody().front();
   if (block.getOps<AssignOp>().empty())
     to.flags |= DL_FUNCTION_CONST;
@@ -124,7 +127,6 @@ LogicalResult describeBuffers(FuncOp function, ModelDescription &description, st
   for (auto constant : block.getOps<ConstantOp>())
     if (auto number = constant->getAttrOfType<IntegerAttr>("number")) {
       constantNumbers.resize(std::max<size_t>(constantNumbers.size(), number.getInt() + 1));
-      constantNumbers[number.getInt()] = description.constants.size();
       auto elements = cast<DenseElementsAttr>(constant.getValue());
       std::vector<char> bytes;
       if (elements.getElementType().isInteger(1)) { // packed as bits there, bytes here
@@ -136,7 +138,11 @@ LogicalResult describeBuffers(FuncOp function, ModelDescription &description, st
         for (int64_t i = 0; i < count; ++i)
           bytes.insert(bytes.end(), raw.begin(), raw.end());
       }
-      description.constants.push_back(std::move(bytes));
+      // Targets share what is equal.
+      auto known = llvm::find(description.constants, bytes);
+      constantNumbers[number.getInt()] = known - description.constants.begin();
+      if (known == description.constants.end())
+        description.constants.push_back(std::move(bytes));
     }
   for (auto attribute : function->getAttrOfType<ArrayAttr>("buffers").getAsRange<DictionaryAttr>()) {
     BufferDescription buffer;
@@ -157,8 +163,21 @@ LogicalResult describeBuffers(FuncOp function, ModelDescription &description, st
 }
 
 int64_t describeFault(CheckIndexOp check, ModelDescription &description) {
-  description.faults.push_back({check.getMessage().str(), locationText(check.getLoc())});
+  FaultDescription fault = {check.getMessage().str(), locationText(check.getLoc())};
+  // A check is the same one on every target.
+  for (auto [number, known] : llvm::enumerate(description.faults))
+    if (known.message == fault.message && known.location == fault.location)
+      return number + 1;
+  description.faults.push_back(std::move(fault));
   return description.faults.size();
+}
+
+FunctionDescription &findFunction(StringRef name, ModelDescription &description) {
+  for (FunctionDescription &function : description.functions)
+    if (function.name == name)
+      return function;
+  description.functions.emplace_back();
+  return description.functions.back();
 }
 
 } // namespace dlc

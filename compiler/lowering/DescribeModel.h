@@ -16,12 +16,15 @@ namespace dlc {
 mlir::LogicalResult describeVariables(dl::ModelOp model, ModelDescription &description);
 
 /// Name, arguments, results and conditions of a function.
-mlir::LogicalResult describeFunction(dl::FuncOp function, const ModelDescription &description, FunctionDescription &to);
+mlir::LogicalResult describeFunction(dl::FuncOp function, FunctionDescription &to);
 
 /// The buffers of a planned function. Bytes of its constants are appended to the model's.
 mlir::LogicalResult describeBuffers(dl::FuncOp function, ModelDescription &description, std::vector<BufferDescription> &to);
 
-/// Adds what a failed check says; its number, from 1.
+/// The function of that name, or a new one: each target fills in its part of it.
+FunctionDescription &findFunction(llvm::StringRef name, ModelDescription &description);
+
+/// What a failed check says, added where it is new; its number, from 1.
 int64_t describeFault(dl::CheckIndexOp check, ModelDescription &description);
 
 /// "file:line" of the program's text, or "".

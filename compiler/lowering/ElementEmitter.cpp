@@ -9,6 +9,7 @@
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "llvm/Support/MathExtras.h"
 
 using namespace mlir;
 using namespace dlc::dl;
@@ -52,22 +53,26 @@ static bool isWholeAlongLastAxis(Operation *op) {
          sizesOf(pad.getX()).back() == sizesOf(pad.getResult()).back();
 }
 
-ElementEmitter::Vectors ElementEmitter::vectors(FusedOp kernel) {
+static SmallVector<Operation *> bodyOf(FusedOp kernel) { return llvm::map_to_vector(kernel.getBody().front(), [](Operation &op) { return &op; }); }
+ElementEmitter::Vectors ElementEmitter::vectors(FusedOp kernel) { return vectors(bodyOf(kernel)); }
+bool ElementEmitter::isFlat(FusedOp kernel) { return isFlat(bodyOf(kernel)); }
+
+ElementEmitter::Vectors ElementEmitter::vectors(ArrayRef<Operation *> ops) {
   Vectors kind = Vectors::Whole;
-  for (Operation &op : kernel.getBody().front()) {
+  for (Operation *op : ops) {
     if (isa<ConcatOp, PadOp>(op)) {
-      if (!isWholeAlongLastAxis(&op))
+      if (!isWholeAlongLastAxis(op))
         return Vectors::None;
     } else if (auto indexing = dyn_cast<IndexingOpInterface>(op)) {
-      if (!indexing.keepsInnermost() && !indexing.dropsInnermost() && !(indexing.keepsOrder() && hasFlatElements(op.getOperand(0))))
+      if (!indexing.keepsInnermost() && !indexing.dropsInnermost() && !(indexing.keepsOrder() && hasFlatElements(op->getOperand(0))))
         kind = Vectors::LaneByLane;
     }
   }
   return kind;
 }
 
-bool ElementEmitter::isFlat(FusedOp kernel) {
-  return llvm::all_of(kernel.getBody().front(), [](Operation &op) { return hasFlatElements(&op); });
+bool ElementEmitter::isFlat(ArrayRef<Operation *> ops) {
+  return llvm::all_of(ops, [](Operation *op) { return hasFlatElements(op); });
 }
 
 Value ElementEmitter::linearIndex(OpBuilder &b, Location loc, RankedTensorType type, const ElementIndex &at) {
@@ -84,6 +89,15 @@ Value ElementEmitter::linearIndex(OpBuilder &b, Location loc, RankedTensorType t
   return linear ? linear : constantIndex(b, loc, 0);
 }
 
+/// Buffers begin at multiples of DL_BUFFER_ALIGNMENT; 16 bytes are the widest access there is a use for.
+llvm::MaybeAlign ElementEmitter::alignmentOf(RankedTensorType type, const ElementIndex &at, Type stored, int64_t lanes) const {
+  if (at.isFlat ? !vectorStarts.contains(at.linear) : at.dims.empty() || !vectorStarts.contains(at.dims.back()))
+    return {};
+  if (!at.isFlat && type.getRank() > 1 && sizesOf(type).back().getLargestKnownDivisor() % lanes != 0)
+    return {};
+  return llvm::Align(std::min<uint64_t>(16, llvm::PowerOf2Ceil(lanes * stored.getIntOrFloatBitWidth() / 8)));
+}
+
 Value ElementEmitter::load(OpBuilder &b, Value value, const ElementIndex &at, int64_t lanes, Value mask) {
   Location loc = kernel.getLoc();
   auto type = cast<RankedTensorType>(value.getType());
@@ -96,7 +110,7 @@ Value ElementEmitter::load(OpBuilder &b, Value value, const ElementIndex &at, in
     if (mask)
       loaded = vector::MaskedLoadOp::create(b, loc, vector, from, index, mask, buildNumber(b, loc, vector, 0.0));
     else
-      loaded = vector::LoadOp::create(b, loc, vector, from, index);
+      loaded = vector::LoadOp::create(b, loc, vector, from, ValueRange{index}, /*nontemporal=*/false, alignmentOf(type, at, stored, lanes));
   }
   if (element.isInteger(1))
     return arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ne, loaded, buildNumber(b, loc, loaded.getType(), 0.0));
@@ -117,7 +131,8 @@ void ElementEmitter::store(OpBuilder &b, Value memref, RankedTensorType type, co
   else if (mask)
     vector::MaskedStoreOp::create(b, loc, memref, index, mask, elements);
   else
-    vector::StoreOp::create(b, loc, elements, memref, index);
+    vector::StoreOp::create(b, loc, elements, memref, ValueRange{index}, /*nontemporal=*/false,
+                            alignmentOf(type, at, memoryType(type.getElementType()), cast<VectorType>(elements.getType()).getNumElements()));
 }
 
 /// An element of a value that only lies elsewhere in its operand.
@@ -268,7 +283,7 @@ Value ElementEmitter::element(OpBuilder &b, Value value, const ElementIndex &at,
 
   Value result;
   Operation *def = value.getDefiningOp();
-  if (!def) {
+  if (!def || inMemory.contains(value)) {
     result = load(b, value, at, lanes, mask);
   } else if (auto indexing = dyn_cast<IndexingOpInterface>(def)) {
     result = moved(b, indexing, at, lanes, mask);
@@ -291,6 +306,17 @@ Value ElementEmitter::element(OpBuilder &b, Value value, const ElementIndex &at,
   }
   scopes.back()[key] = result;
   return result;
+}
+
+Value buildBeats(OpBuilder &b, Location loc, ReductionOpInterface op, Value first, Value second) {
+  Value keptOne = op.buildCombine(b, loc, first, second);
+  ScalarExpr f(b, loc, first), k(b, loc, keptOne);
+  Value changed = compare(ComparePredicate::ne, k, f).value; // true too where one is NaN
+  if (!f.isFloat())
+    return changed;
+  // NaN beats numbers; a NaN that was there first stays.
+  Value firstIsNumber = arith::CmpFOp::create(b, loc, arith::CmpFPredicate::ORD, first, first);
+  return arith::AndIOp::create(b, loc, changed, firstIsNumber);
 }
 
 } // namespace dlc

@@ -9,6 +9,7 @@
 #define DLC_COMPILER_LOWERING_ELEMENTEMITTER_H
 
 #include "dialects/dl/Dl.h"
+#include "llvm/ADT/DenseSet.h"
 #include "llvm/ADT/MapVector.h"
 #include <map>
 
@@ -32,6 +33,8 @@ public:
 
   /// Says where a value of the body lies: a flat memref of memoryType.
   void setMemory(mlir::Value value, mlir::Value memref) { memory[value] = memref; }
+  /// Says that a value that the body computes is read from its memory all the same.
+  void setInMemory(mlir::Value value) { inMemory.insert(value); }
   /// Says what a value is at the index that is being computed (a reduction's result, a product's): a scalar or a vector.
   void setAvailable(mlir::Value value, mlir::Value element) { available[value] = element; }
 
@@ -44,11 +47,16 @@ public:
   void pushScope() { scopes.emplace_back(); }
   void popScope() { scopes.pop_back(); }
 
+  /// Says that an index (or a row-major number) is a multiple of the lanes that are asked for at it: vectors there are aligned, where their tensor's rows are.
+  void setVectorStart(mlir::Value index) { vectorStarts.insert(index); }
+
   /// How elements come when several neighbours are asked for at once: as vectors; some of them one by one; or that can't be done.
   enum class Vectors { Whole, LaneByLane, None };
   static Vectors vectors(dl::FusedOp kernel);
+  static Vectors vectors(llvm::ArrayRef<mlir::Operation *> ops);
   /// Is a row-major number enough to say where every element lies?
   static bool isFlat(dl::FusedOp kernel);
+  static bool isFlat(llvm::ArrayRef<mlir::Operation *> ops);
 
   mlir::Value linearIndex(mlir::OpBuilder &b, mlir::Location loc, mlir::RankedTensorType type, const ElementIndex &at);
 
@@ -58,12 +66,18 @@ private:
   mlir::Value called(mlir::OpBuilder &b, dl::GeneratorOpInterface op, mlir::Value linear, mlir::ValueRange scalars, int64_t lanes);
   mlir::Value conditional(mlir::OpBuilder &b, mlir::Operation *op, const ElementIndex &at, int64_t lanes, mlir::Value mask);
 
+  llvm::MaybeAlign alignmentOf(mlir::RankedTensorType type, const ElementIndex &at, mlir::Type stored, int64_t lanes) const;
+
   using Key = std::pair<std::vector<void *>, int64_t>;
   dl::FusedOp kernel;
   SizeBuilder size;
   llvm::DenseMap<mlir::Value, mlir::Value> memory, available;
+  llvm::DenseSet<mlir::Value> vectorStarts, inMemory;
   std::vector<std::map<Key, mlir::Value>> scopes;
 };
+
+/// True where the second of two partial results of a reduction beats the first, which comes earlier.
+mlir::Value buildBeats(mlir::OpBuilder &b, mlir::Location loc, dl::ReductionOpInterface op, mlir::Value first, mlir::Value second);
 
 } // namespace dlc
 

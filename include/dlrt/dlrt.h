@@ -10,6 +10,9 @@
  * Ownership: what a `create`, `open` or `attach` returns is the caller's and goes back with the matching `release`; release of NULL does nothing.
  * Pointers returned by `info` functions live as long as the model. No function keeps a pointer given to it.
  *
+ * Devices: an instance runs on the processor or on a GPU; on a GPU its variables stay there. There a call that asks for no result's data may return
+ * before the GPU is done: what goes wrong later is the failure of the next call, of dlrt_instance_synchronize, or of whatever else looks at the variables first.
+ *
  * Errors: every function that can fail returns a dlrt_status: NULL on success, else an object with a code and words, to be released
  * by the caller. Nothing is written to stderr. A failed call leaves variables and files as they were.
  */
@@ -32,7 +35,8 @@ typedef enum dlrt_code {
   DLRT_IO = 5,               /* the operating system refused; says which file and why */
   DLRT_CORRUPT = 6,          /* a truncated or damaged file */
   DLRT_FAULT = 7,            /* the program itself met a bad value, e.g. a label outside its classes */
-  DLRT_INTERRUPTED = 8
+  DLRT_INTERRUPTED = 8,
+  DLRT_DEVICE = 9            /* no GPU, or it cannot run this model, or it was lost; says which and why */
 } dlrt_code;
 
 typedef struct dlrt_status_object *dlrt_status; /* NULL: success */
@@ -88,6 +92,8 @@ typedef struct dlrt_model_info {
   const char *name, *doc, *compiler, *triple, *cpu, *features; /* features: "avx2,fma,…" */
   uint32_t abi_version;
   uint32_t dim_count, variable_count, function_count; /* functions: exported ones only */
+  const char *targets;                                /* what the functions were compiled for: "cpu", "cuda" or "cpu,cuda" */
+  uint32_t image_count, gpu_kernel_count;
 } dlrt_model_info;
 
 typedef struct dlrt_variable_info {
@@ -112,9 +118,38 @@ typedef struct dlrt_value_info {
 
 typedef struct dlrt_function_info {
   const char *name, *doc;
-  uint32_t argument_count, result_count, kernel_count;
+  uint32_t argument_count, result_count, kernel_count; /* kernels: of the CPU code */
   int is_const, is_train;
+  uint32_t launch_count; /* of the GPU program */
 } dlrt_function_info;
+
+/* The kernels of a GPU program, assembled or as PTX. */
+typedef struct dlrt_image_info {
+  int is_ptx;    /* text for this architecture and all later ones; else machine code */
+  uint32_t arch; /* compute capability times ten: 90 */
+  size_t bytes;
+} dlrt_image_info;
+
+typedef struct dlrt_kernel_resources {
+  uint32_t arch;         /* of the machine code */
+  uint32_t registers;    /* of a thread */
+  uint32_t shared_bytes; /* of a block, static */
+  uint32_t local_bytes;  /* of a thread: stack and spills */
+} dlrt_kernel_resources;
+
+typedef struct dlrt_gpu_kernel_info {
+  const char *symbol;
+  uint32_t threads;      /* of a block */
+  uint32_t shared_bytes; /* of a block, dynamic */
+  uint32_t resource_count;
+  const dlrt_kernel_resources *resources; /* for each architecture with machine code */
+} dlrt_gpu_kernel_info;
+
+typedef struct dlrt_launch_info {
+  const char *name, *location; /* location: "file:line" */
+  uint32_t kernel;             /* number of the GPU kernel; UINT32_MAX: a matrix product of cuBLASLt */
+  uint32_t when;               /* 0: always, 1: where cuBLASLt is used, 2: where it is not */
+} dlrt_launch_info;
 
 DLRT_EXPORT void dlrt_model_get_info(const dlrt_model *model, dlrt_model_info *out_info);
 DLRT_EXPORT const char *dlrt_model_dim_name(const dlrt_model *model, uint32_t dim); /* NULL beyond the last */
@@ -124,14 +159,26 @@ DLRT_EXPORT DLRT_MUST_USE dlrt_status dlrt_model_get_function(const dlrt_model *
 DLRT_EXPORT DLRT_MUST_USE dlrt_status dlrt_model_find_function(const dlrt_model *model, const char *name, uint32_t *out_function);
 DLRT_EXPORT DLRT_MUST_USE dlrt_status dlrt_function_get_argument(const dlrt_model *model, uint32_t function, uint32_t argument, dlrt_value_info *out_info);
 DLRT_EXPORT DLRT_MUST_USE dlrt_status dlrt_function_get_result(const dlrt_model *model, uint32_t function, uint32_t result, dlrt_value_info *out_info);
-/* "name (file:line)" of a kernel; NULL beyond the last. */
+/* "name (file:line)" of a kernel of the CPU code; NULL beyond the last. */
 DLRT_EXPORT const char *dlrt_function_kernel_name(const dlrt_model *model, uint32_t function, uint32_t kernel);
+/* The GPU program. */
+DLRT_EXPORT DLRT_MUST_USE dlrt_status dlrt_model_get_image(const dlrt_model *model, uint32_t image, dlrt_image_info *out_info);
+DLRT_EXPORT DLRT_MUST_USE dlrt_status dlrt_model_get_gpu_kernel(const dlrt_model *model, uint32_t kernel, dlrt_gpu_kernel_info *out_info);
+DLRT_EXPORT DLRT_MUST_USE dlrt_status dlrt_function_get_launch(const dlrt_model *model, uint32_t function, uint32_t launch, dlrt_launch_info *out_info);
+
+typedef enum dlrt_device {
+  DLRT_DEVICE_AUTO = 0, /* a GPU where the model has a program for it and one is there, else the processor */
+  DLRT_DEVICE_CPU = 1,
+  DLRT_DEVICE_CUDA = 2
+} dlrt_device;
 
 typedef struct dlrt_options {
   uint32_t size;        /* sizeof(dlrt_options) */
   uint32_t threads;     /* 0: as many as the process may use */
   uint64_t seed;        /* variables are initialised from it */
   size_t memory_limit;  /* bytes that variables and arena may take; 0: no limit */
+  uint32_t device;      /* dlrt_device */
+  uint32_t ordinal;     /* which GPU, from 0 */
 } dlrt_options;
 
 /* NULL options: defaults. Variables have their initial values for the seed. */
@@ -148,6 +195,12 @@ DLRT_EXPORT DLRT_MUST_USE dlrt_status dlrt_call(dlrt_instance *instance, uint32_
 DLRT_EXPORT DLRT_MUST_USE dlrt_status dlrt_result_shapes(const dlrt_model *model, uint32_t function, const dlrt_tensor *arguments, uint32_t argument_count,
                                                          dlrt_tensor *results, uint32_t result_count);
 
+/* Waits until everything that was called has been done, and tells whether it went well. */
+DLRT_EXPORT DLRT_MUST_USE dlrt_status dlrt_instance_synchronize(dlrt_instance *instance);
+
+/* What the instance runs on, and why: "cuda:0 (NVIDIA H100 80GB HBM3)", "cpu: no driver: …". Lives as long as the instance. */
+DLRT_EXPORT const char *dlrt_instance_device(const dlrt_instance *instance);
+
 /* Bytes of the variables, and of the arena as it is now. */
 DLRT_EXPORT size_t dlrt_instance_variable_bytes(const dlrt_instance *instance);
 DLRT_EXPORT size_t dlrt_instance_arena_bytes(const dlrt_instance *instance);
@@ -163,9 +216,13 @@ DLRT_EXPORT DLRT_MUST_USE dlrt_status dlrt_variable_write(dlrt_instance *instanc
 DLRT_EXPORT DLRT_MUST_USE dlrt_status dlrt_instance_save(const dlrt_instance *instance, const char *path);
 DLRT_EXPORT DLRT_MUST_USE dlrt_status dlrt_instance_load(dlrt_instance *instance, const char *path);
 
-/* Called around every launch, on the calling thread, when set: begin with ns = -1, end with the nanoseconds it took. NULL switches it off. */
+/* Called around every launch, on the calling thread, when set: begin with ns = -1, end with the nanoseconds it took. NULL switches it off. On a GPU, launches are
+ * timed on the GPU, one by one instead of as a graph, and told of when the call is done; tasks are blocks there. */
 typedef void (*dlrt_profile_fn)(void *user, uint32_t function, uint32_t kernel, int64_t tasks, int64_t ns);
 DLRT_EXPORT void dlrt_instance_set_profile(dlrt_instance *instance, dlrt_profile_fn profile, void *user);
+/* "name (file:line)" of what the profile calls `kernel`: a kernel of the CPU code, or a launch of the GPU program, as the instance runs one or the other. NULL beyond
+ * the last. Lives as long as the model. */
+DLRT_EXPORT const char *dlrt_instance_kernel_name(const dlrt_instance *instance, uint32_t function, uint32_t kernel);
 
 /* The functions above as a table: what an artefact that holds the runtime offers (dl_model.runtime). Grows at its end only. */
 typedef struct dlrt_api {
@@ -188,8 +245,13 @@ typedef struct dlrt_api {
   uint32_t (*instance_threads)(const dlrt_instance *);
   size_t (*instance_variable_bytes)(const dlrt_instance *);
   size_t (*instance_arena_bytes)(const dlrt_instance *);
+  dlrt_status (*instance_synchronize)(dlrt_instance *);
+  const char *(*instance_device)(const dlrt_instance *);
 } dlrt_api;
 extern const dlrt_api dlrt_runtime_api;
+
+/* The half of the runtime that runs GPU programs: linked into artefacts that have one (dl_model.cuda), and into programs that open artefacts. */
+extern const struct dlrt_gpu_half dlrt_cuda_half;
 
 #ifdef __cplusplus
 }

@@ -273,6 +273,10 @@ typedef struct dl_fault_desc {
   dl_ref location;
 } dl_fault_desc;
 
+typedef enum dl_blob_flags {
+  DL_BLOB_WITHOUT_CPU = 1u << 0 /* of the functions, only the init function has CPU code: the others run on a GPU alone */
+} dl_blob_flags;
+
 typedef struct dl_blob {
   char magic[8];
   uint32_t abi_version;
@@ -292,8 +296,9 @@ typedef struct dl_blob {
   dl_ref functions; /* dl_function_desc[]; dl_model.entries is in the same order. The init function always has CPU code. */
   uint32_t fault_count;
   dl_ref faults; /* dl_fault_desc[] */
-  dl_ref cuda;   /* dl_cuda_desc, or none */
-  uint32_t reserved[2];
+  dl_ref cuda;    /* dl_cuda_desc, or none */
+  uint32_t flags; /* dl_blob_flags */
+  uint32_t reserved;
 } dl_blob;
 
 /* ---- code ---- */
@@ -337,6 +342,7 @@ typedef struct dl_model {
   const dl_blob *blob;
   const dl_entry_fn *entries; /* NULL for a function without CPU code */
   const struct dlrt_api *runtime; /* the runtime linked into the artefact, or NULL */
+  const struct dlrt_gpu_half *cuda; /* &dlrt_cuda_half, the runtime's half for GPUs, where the description has a GPU program; else NULL: that half is not linked then */
 } dl_model;
 
 /* The query symbol: NULL where the artefact does not speak the version asked for. */

@@ -121,9 +121,10 @@ void ModelLowering::emitLaunch(FuncOp function, ArrayRef<Operation *> nodes, uns
 }
 
 LogicalResult ModelLowering::lower(FuncOp function) {
-  FunctionDescription to;
-  if (failed(describeFunction(function, description, to)) || failed(describeBuffers(function, description, to.buffers)))
+  FunctionDescription &to = findFunction(function.getSymName(), description);
+  if (failed(describeFunction(function, to)) || failed(describeBuffers(function, description, to.buffers)))
     return failure();
+  to.entrySymbol = description.name + "_" + to.name;
   to.launchCount = function->getAttrOfType<IntegerAttr>("launches").getInt();
   // Launches, in order.
   SmallVector<SmallVector<Operation *>> launches(to.launchCount);
@@ -204,7 +205,6 @@ LogicalResult ModelLowering::lower(FuncOp function) {
     e.setInsertionPointToStart(exit);
     func::ReturnOp::create(e, loc);
   }
-  description.functions.push_back(std::move(to));
   return success();
 }
 

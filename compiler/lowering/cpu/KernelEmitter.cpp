@@ -381,18 +381,6 @@ void KernelEmitter::emitFlat(OpBuilder &b, FrameAccess &frame, ElementEmitter &e
 
 //===--- reductions ---===//
 
-/// True where the second of two partial results beats the first, which comes earlier.
-static Value beats(OpBuilder &b, Location loc, ReductionOpInterface op, Value first, Value second) {
-  Value keptOne = op.buildCombine(b, loc, first, second);
-  ScalarExpr f(b, loc, first), k(b, loc, keptOne);
-  Value changed = compare(ComparePredicate::ne, k, f).value; // true too where one is NaN
-  if (!f.isFloat())
-    return changed;
-  // NaN beats numbers; a NaN that was there first stays.
-  Value firstIsNumber = arith::CmpFOp::create(b, loc, arith::CmpFPredicate::ORD, first, first);
-  return arith::AndIOp::create(b, loc, changed, firstIsNumber);
-}
-
 /// A vector's lanes combined in a fixed tree: halves with halves. `index` goes along where the reduction keeps it.
 static void combineLanes(OpBuilder &b, Location loc, ReductionOpInterface op, Value &value, Value &index) {
   auto half = [&](Value v, int64_t offset, int64_t count) -> Value {
@@ -403,7 +391,7 @@ static void combineLanes(OpBuilder &b, Location loc, ReductionOpInterface op, Va
     if (index) {
       Value ai = half(index, 0, lanes / 2), ci = half(index, lanes / 2, lanes / 2);
       // Of equals the one with the smaller index.
-      Value second = beats(b, loc, op, a, c), first = beats(b, loc, op, c, a);
+      Value second = buildBeats(b, loc, op, a, c), first = buildBeats(b, loc, op, c, a);
       Value earlier = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt, ci, ai);
       Value neither = arith::AndIOp::create(b, loc, (!(ScalarExpr(b, loc, second) | ScalarExpr(b, loc, first))).value, earlier);
       Value takeSecond = arith::OrIOp::create(b, loc, second, neither);
@@ -522,7 +510,7 @@ void KernelEmitter::emitWalk(OpBuilder &b, FrameAccess &frame, ElementEmitter &e
           Value value = elements.element(s, reduction->getOperand(0), at, stepLanes, stepMask);
           Value before = carried[slot], after = reduction.buildCombine(s, loc, before, value);
           if (reduction.keepsIndex()) {
-            Value better = beats(s, loc, reduction, before, value);
+            Value better = buildBeats(s, loc, reduction, before, value);
             if (stepMask)
               better = arith::AndIOp::create(s, loc, better, stepMask);
             Value i32 = arith::IndexCastOp::create(s, loc, s.getI32Type(), number);

@@ -1,0 +1,602 @@
+//===- CudaTarget.cpp - planned dl to kernels and a list of launches, for an NVIDIA GPU -*- C++ -*-===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// A launch of the plan becomes one or more launches of the GPU's list:
+//
+//   loops, rows, columns   one kernel for all of them, which share the grid by ranges of blocks; two where a long reduction is cut into chunks
+//   a product              cuBLASLt's call, and a kernel for what it has no epilogue for; and one or two kernels of the engine, epilogue inside
+//   a check                one block
+//
+// Where products can go both ways, both stand in the list, and what depends on the choice stands there twice.
+
+#include "compiler/lowering/cuda/CudaTarget.h"
+#include "compiler/lowering/DescribeModel.h"
+#include "compiler/lowering/cpu/CpuTarget.h"
+#include "compiler/lowering/cuda/Gemm.h"
+#include "compiler/lowering/cuda/KernelEmitter.h"
+#include "compiler/lowering/cuda/Products.h"
+#include "dialects/dl/DlExpr.h"
+#include "mlir/Conversion/Passes.h"
+#include "mlir/Transforms/Passes.h"
+#include "llvm/ADT/StringMap.h"
+#include "llvm/ADT/StringSet.h"
+
+using namespace mlir;
+using namespace dlc::dl;
+
+namespace dlc::cuda {
+#define GEN_PASS_DEF_CUDAEMITKERNELS
+#define GEN_PASS_DEF_CUDAMARKKERNELS
+#include "compiler/lowering/cuda/Passes.h.inc"
+
+namespace {
+
+/// Parameters that a kernel may have: 4 KB of them, with room for what is added to the estimate.
+constexpr size_t mostParameters = 480;
+
+/// A symbol's text with its own name taken out: kernels that say the same are one, the layers of predict those of loss and of step.
+class KernelTable {
+public:
+  KernelTable(ModuleOp module, ModelDescription &description) : module(module), description(description) {}
+  /// The symbol to launch for a kernel that is complete.
+  std::string add(func::FuncOp kernel, uint32_t threads);
+
+private:
+  ModuleOp module;
+  ModelDescription &description;
+  llvm::StringMap<std::string> known;
+};
+
+class FunctionLowering {
+public:
+  FunctionLowering(ModuleOp module, FuncOp function, const CudaOptions &options, KernelTable &kernels, ModelDescription &description, FunctionDescription &to)
+      : module(module), function(function), options(options), kernels(kernels), description(description), to(to), cuda(*to.cuda), b(function.getContext()) {
+    hasChecks = !function.getBody().front().getOps<CheckIndexOp>().empty();
+  }
+  LogicalResult run();
+
+private:
+  /// One fused kernel in a launch.
+  struct Part {
+    FusedOp kernel;
+    KernelEmitter emitter;
+    bool writesVariables;
+    std::optional<int64_t> partials;
+  };
+
+  void lowerCheck(CheckIndexOp check);
+  void lowerShared(ArrayRef<Operation *> nodes);
+  void lowerParts(std::vector<Part> &parts, dl_cuda_when when);
+  void lowerProduct(FusedOp kernel, const ProductPlan &plan);
+  void lowerCublas(FusedOp kernel, const ProductPlan &plan, dl_cuda_when when);
+  void lowerOwn(FusedOp kernel, const ProductPlan &plan, dl_cuda_when when);
+  std::pair<uint32_t, uint32_t> updateFactors(FusedOp kernel, const ProductPlan &plan, dl_cuda_when when);
+
+  bool isVariable(int64_t buffer) const { return cuda.buffers[buffer].kind == DL_BUFFER_VARIABLE; }
+  bool writesVariables(FusedOp kernel) const { return llvm::any_of(results(kernel), [&](int64_t buffer) { return isVariable(buffer); }); }
+  static ArrayRef<int64_t> inputs(Operation *op) { return op->getAttrOfType<DenseI64ArrayAttr>("input_buffers").asArrayRef(); }
+  static ArrayRef<int64_t> results(Operation *op) { return op->getAttrOfType<DenseI64ArrayAttr>("result_buffers").asArrayRef(); }
+  /// A place in the arena from this launch of the plan on.
+  uint32_t addBuffer(AffineExpr bytes);
+  uint32_t addBuffer(AffineExpr elements, Type type) { return addBuffer(elements * static_cast<int64_t>(memoryType(type).getIntOrFloatBitWidth() / 8)); }
+  std::string nextSymbol() { return (function.getSymName() + "_" + Twine(symbols++)).str(); }
+  static std::string nameOf(Operation *op) {
+    auto name = op->getAttrOfType<StringAttr>("name");
+    return name ? name.getValue().str() : std::string("check_index");
+  }
+  void addLaunch(KernelAccess &access, uint32_t threads, AffineExpr blocks, dl_cuda_when when, const Twine &name, Location loc);
+
+  ModuleOp module;
+  FuncOp function;
+  const CudaOptions &options;
+  KernelTable &kernels;
+  ModelDescription &description;
+  FunctionDescription &to;
+  CudaFunctionDescription &cuda;
+  OpBuilder b;
+  bool hasChecks;
+  int64_t launch = 0; // of the plan
+  unsigned symbols = 0;
+  ProductPlans plans;
+  DenseMap<Operation *, uint32_t> masks, sums; // buffers of what comes with a product, by the kernel that writes the mask and by the one that wants the sum
+  std::map<int64_t, std::pair<uint32_t, uint32_t>> factors; // of updates, by the buffer of the scale
+};
+} // namespace
+
+std::string KernelTable::add(func::FuncOp kernel, uint32_t threads) {
+  std::string name = kernel.getSymName().str(), text;
+  llvm::raw_string_ostream os(text);
+  kernel.print(os, OpPrintingFlags().useLocalScope());
+  // Memory that the kernel shares within a block is named after it.
+  auto memory = [&] {
+    SmallVector<LLVM::GlobalOp> found;
+    for (auto global : module.getOps<LLVM::GlobalOp>())
+      if (global.getSymName().contains(name))
+        found.push_back(global);
+    return found;
+  };
+  for (LLVM::GlobalOp global : memory())
+    if (!SymbolTable::symbolKnownUseEmpty(global, kernel))
+      global.print(os, OpPrintingFlags().useLocalScope());
+  std::string key;
+  StringRef rest = text;
+  for (size_t at = rest.find(name); at != StringRef::npos; at = rest.find(name)) {
+    key += rest.take_front(at).str() + "@";
+    rest = rest.drop_front(at + name.size());
+  }
+  key += rest.str() + std::to_string(threads);
+  auto [it, isNew] = known.try_emplace(key, name);
+  if (isNew) {
+    CudaKernelDescription kernelDescription;
+    kernelDescription.symbol = name;
+    kernelDescription.threads = threads;
+    description.cuda->kernels.push_back(std::move(kernelDescription));
+    return name;
+  }
+  SmallVector<LLVM::GlobalOp> unused = memory();
+  llvm::erase_if(unused, [&](LLVM::GlobalOp global) { return SymbolTable::symbolKnownUseEmpty(global, kernel); });
+  kernel.erase();
+  for (LLVM::GlobalOp global : unused)
+    global.erase();
+  return it->second;
+}
+
+uint32_t FunctionLowering::addBuffer(AffineExpr bytes) {
+  BufferDescription buffer;
+  buffer.kind = DL_BUFFER_ARENA;
+  buffer.bytes = Size(normalizeSize(bytes));
+  buffer.first = buffer.last = launch;
+  cuda.buffers.push_back(buffer);
+  return cuda.buffers.size() - 1;
+}
+
+void FunctionLowering::addLaunch(KernelAccess &access, uint32_t threads, AffineExpr blocks, dl_cuda_when when, const Twine &name, Location loc) {
+  CudaLaunchDescription to;
+  to.kind = DL_CUDA_LAUNCH_KERNEL;
+  to.when = when;
+  to.parameters = access.parameters();
+  to.symbol = kernels.add(access.finish(), threads);
+  to.name = name.str();
+  to.location = locationText(loc);
+  to.grid[0] = Size(normalizeSize(blocks));
+  cuda.launches.push_back(std::move(to));
+}
+
+void FunctionLowering::lowerCheck(CheckIndexOp check) {
+  KernelAccess access(module, nextSymbol(), check.getLoc(), blockThreads);
+  OpBuilder body = access.bodyBuilder();
+  emitIndexCheck(check, describeFault(check, description), body, access);
+  addLaunch(access, blockThreads, b.getAffineConstantExpr(1), DL_CUDA_ALWAYS, "check_index", check.getLoc());
+}
+
+/// Kernels that are independent of each other: one launch, whose blocks they share; another for the second halves of reductions in chunks.
+void FunctionLowering::lowerParts(std::vector<Part> &parts, dl_cuda_when when) {
+  for (Part &part : parts) {
+    Type element;
+    if (AffineExpr count = part.emitter.partialElements(element))
+      part.partials = addBuffer(count, element);
+  }
+  for (unsigned half = 0; half < 2; ++half) {
+    SmallVector<Part *> active;
+    auto emit = [&] {
+      if (active.empty())
+        return;
+      Location loc = active.front()->kernel.getLoc();
+      KernelAccess access(module, nextSymbol(), loc, blockThreads);
+      OpBuilder body = access.bodyBuilder();
+      AffineExpr begin = b.getAffineConstantExpr(0);
+      std::string name;
+      for (Part *part : active) {
+        AffineExpr count = part->emitter.blocks(half), end = normalizeSize(begin + count);
+        Value condition;
+        auto require = [&](Value other) { condition = condition ? arith::AndIOp::create(body, loc, condition, other).getResult() : other; };
+        Value block = access.block();
+        if (part != active.back())
+          require(arith::CmpIOp::create(body, loc, arith::CmpIPredicate::ult, block, access.size(end)));
+        if (part != active.front()) {
+          require(arith::CmpIOp::create(body, loc, arith::CmpIPredicate::uge, block, access.size(begin)));
+          block = arith::SubIOp::create(body, loc, block, access.size(begin));
+        }
+        if (hasChecks && part->writesVariables)
+          require(access.hasNoFault());
+        OpBuilder inner = condition ? scf::IfOp::create(body, loc, condition, /*withElseRegion=*/false).getThenBodyBuilder() : body;
+        part->emitter.emit(half, inner, access, block, part->partials);
+        begin = end;
+        name += (name.empty() ? "" : "+") + nameOf(part->kernel);
+      }
+      addLaunch(access, blockThreads, begin, when, half ? name + "_chunks" : name, loc);
+      active.clear();
+    };
+    size_t parameters = 0;
+    for (Part &part : parts) {
+      if (half >= part.emitter.launchCount())
+        continue;
+      size_t own = inputs(part.kernel).size() + results(part.kernel).size() + 8;
+      if (parameters + own > mostParameters) {
+        emit();
+        parameters = 0;
+      }
+      parameters += own;
+      active.push_back(&part);
+    }
+    emit();
+  }
+}
+
+void FunctionLowering::lowerShared(ArrayRef<Operation *> nodes) {
+  // With cuBLASLt some find a sum that came with a product.
+  bool differs = llvm::any_of(plans, [&](auto &entry) { return entry.second.sum && entry.second.usesOwn && llvm::is_contained(nodes, entry.second.sum.getOperation()); });
+  for (dl_cuda_when when : {DL_CUDA_WITH_CUBLASLT, DL_CUDA_WITHOUT_CUBLASLT}) {
+    if (when == DL_CUDA_WITHOUT_CUBLASLT && !differs)
+      break;
+    std::vector<Part> parts;
+    for (Operation *node : nodes) {
+      auto kernel = cast<FusedOp>(node);
+      SmallVector<Given> given;
+      for (auto &[op, plan] : plans)
+        if (plan.sum == kernel && when == DL_CUDA_WITH_CUBLASLT) {
+          given.push_back({plan.sumOperand, sums.lookup(kernel)});
+          cuda.buffers[sums.lookup(kernel)].last = launch;
+        }
+      KernelEmitter emitter(kernel, given);
+      if (!emitter.isEmpty())
+        parts.push_back({kernel, std::move(emitter), writesVariables(kernel), {}});
+    }
+    lowerParts(parts, differs ? when : DL_CUDA_ALWAYS);
+  }
+}
+
+/// Buffers with -scale, or 0 where a check found a fault, and with 1: what an update hands to cuBLASLt.
+std::pair<uint32_t, uint32_t> FunctionLowering::updateFactors(FusedOp kernel, const ProductPlan &plan, dl_cuda_when when) {
+  // Updates that share a rate share them, unless the rate is a variable that changes on the way.
+  std::optional<int64_t> source;
+  if (auto broadcast = plan.scale.getDefiningOp<BroadcastOp>())
+    if (auto argument = dyn_cast<BlockArgument>(broadcast.getX()))
+      if (int64_t buffer = inputs(kernel)[argument.getArgNumber()]; cuda.buffers[buffer].kind == DL_BUFFER_ARGUMENT)
+        source = buffer;
+  if (source)
+    if (auto it = factors.find(*source); it != factors.end()) {
+      cuda.buffers[it->second.first].last = cuda.buffers[it->second.second].last = launch;
+      return it->second;
+    }
+  constexpr int64_t threads = 32;
+  Location loc = kernel.getLoc();
+  Type type = getElementTypeOrSelf(plan.product->getResult(0).getType());
+  std::pair<uint32_t, uint32_t> buffers = {addBuffer(b.getAffineConstantExpr(1), type), addBuffer(b.getAffineConstantExpr(1), type)};
+  KernelAccess access(module, nextSymbol(), loc, threads);
+  OpBuilder body = access.bodyBuilder();
+  Value zero = arith::ConstantIndexOp::create(body, loc, 0);
+  Value isFirst = arith::CmpIOp::create(body, loc, arith::CmpIPredicate::eq, access.thread(), zero);
+  OpBuilder o = scf::IfOp::create(body, loc, isFirst, /*withElseRegion=*/false).getThenBodyBuilder();
+  ElementEmitter elements(kernel, [&](AffineExpr expr) { return access.size(normalizeSize(expr)); });
+  std::function<void(Value)> bind = [&](Value value) {
+    if (auto argument = dyn_cast<BlockArgument>(value))
+      elements.setMemory(value, access.buffer(inputs(kernel)[argument.getArgNumber()], getElementTypeOrSelf(value.getType())));
+    else
+      for (Value operand : value.getDefiningOp()->getOperands())
+        bind(operand);
+  };
+  bind(plan.scale);
+  ElementIndex at;
+  at.linear = zero;
+  at.isFlat = true;
+  Value alpha = arith::NegFOp::create(o, loc, elements.element(o, plan.scale, at, 1, {}));
+  if (hasChecks)
+    alpha = arith::SelectOp::create(o, loc, access.hasNoFault(), alpha, buildNumber(o, loc, type, 0.0));
+  memref::StoreOp::create(o, loc, alpha, access.buffer(buffers.first, type), ValueRange{zero});
+  memref::StoreOp::create(o, loc, buildNumber(o, loc, type, 1.0), access.buffer(buffers.second, type), ValueRange{zero});
+  addLaunch(access, threads, b.getAffineConstantExpr(1), when, "update_factors", loc);
+  if (source)
+    factors[*source] = buffers;
+  return buffers;
+}
+
+void FunctionLowering::lowerCublas(FusedOp kernel, const ProductPlan &plan, dl_cuda_when when) {
+  MatmulOp product = plan.product;
+  MLIRContext *context = b.getContext();
+  Type type = getElementTypeOrSelf(product.getType());
+  auto yield = cast<YieldOp>(kernel.getBody().front().getTerminator());
+  SmallVector<AffineExpr> shape = sizesOf(product.getResult()), lhs = sizesOf(product.getLhs()), rhs = sizesOf(product.getRhs());
+  int64_t rank = shape.size();
+  AffineExpr m = shape[rank - 2], n = shape[rank - 1];
+
+  CudaGemmDescription gemm;
+  gemm.dtype = type.isF64() ? DL_F64 : DL_F32;
+  gemm.tf32 = options.tf32 && type.isF32();
+  gemm.transposeA = product.getLhsTransposed();
+  gemm.transposeB = product.getRhsTransposed();
+  gemm.epilogue = plan.epilogue;
+  gemm.m = Size(normalizeSize(m));
+  gemm.n = Size(normalizeSize(n));
+  gemm.k = Size(normalizeSize(lhs[rank - (product.getLhsTransposed() ? 2 : 1)]));
+  gemm.batch = Size(normalizeSize(productOf(ArrayRef(shape).drop_back(2), context)));
+  auto matrix = [&](ArrayRef<AffineExpr> sizes) { return Size(normalizeSize(productOf(sizes.take_back(2), context))); };
+  gemm.a = bufferOfFactor(kernel, product.getLhs());
+  gemm.b = bufferOfFactor(kernel, product.getRhs());
+  gemm.strideA = matrix(lhs);
+  gemm.strideB = matrix(rhs);
+  gemm.strideC = gemm.strideD = matrix(shape);
+  if (plan.bias)
+    gemm.bias = *plan.bias;
+  if (plan.scale) {
+    auto [alpha, beta] = updateFactors(kernel, plan, when);
+    gemm.alpha = alpha;
+    gemm.beta = beta;
+    gemm.c = inputs(kernel)[plan.updated];
+  }
+
+  // Into its place, if that may be written whatever the checks said; else somewhere in between.
+  std::optional<int64_t> place;
+  for (auto [value, buffer] : llvm::zip(yield.getOperands(), results(kernel)))
+    if (value == plan.prefix && (plan.scale || !hasChecks || !isVariable(buffer)) && buffer != gemm.a && buffer != gemm.b)
+      place = buffer;
+  gemm.d = place ? *place : addBuffer(productOf(shape, context), type);
+
+  bool writesMask = plan.epilogue == DL_CUDA_EPILOGUE_RELU_AUX || plan.epilogue == DL_CUDA_EPILOGUE_RELU_AUX_BIAS;
+  if (writesMask || plan.mask) {
+    constexpr int64_t maskAlignment = 128; // bits, of a row
+    AffineExpr row = normalizeSize(n.ceilDiv(maskAlignment) * maskAlignment);
+    uint32_t &mask = masks[plan.mask ? FusedOp(plan.mask).getOperation() : kernel.getOperation()];
+    if (writesMask)
+      mask = addBuffer(m * row.floorDiv(8));
+    cuda.buffers[mask].last = launch;
+    gemm.aux = mask;
+    gemm.auxLd = Size(row);
+  }
+  if (plan.sum) {
+    AffineExpr length = plan.epilogue == DL_CUDA_EPILOGUE_BGRADA ? m : n;
+    gemm.bias = sums[plan.sum] = addBuffer(length, type);
+  }
+
+  CudaLaunchDescription launchTo;
+  launchTo.kind = DL_CUDA_LAUNCH_GEMM;
+  launchTo.when = when;
+  launchTo.gemm = cuda.gemms.size();
+  launchTo.name = nameOf(kernel);
+  launchTo.location = locationText(product.getLoc());
+  cuda.gemms.push_back(std::move(gemm));
+  cuda.launches.push_back(std::move(launchTo));
+
+  std::vector<Part> rest;
+  Given given = {plan.prefix, cuda.gemms.back().d, place.has_value()};
+  KernelEmitter emitter(kernel, given);
+  if (emitter.isEmpty())
+    return;
+  rest.push_back({kernel, std::move(emitter), writesVariables(kernel), {}});
+  lowerParts(rest, when);
+}
+
+void FunctionLowering::lowerOwn(FusedOp kernel, const ProductPlan &plan, dl_cuda_when when) {
+  MatmulOp product = plan.product;
+  Location loc = kernel.getLoc();
+  MLIRContext *context = b.getContext();
+  auto type = cast<FloatType>(getElementTypeOrSelf(product.getType()));
+  SmallVector<AffineExpr> full = sizesOf(product.getResult()), lhs = sizesOf(product.getLhs()), rhs = sizesOf(product.getRhs());
+  int64_t rank = full.size();
+  GemmShape shape;
+  shape.type = type;
+  shape.m = normalizeSize(full[rank - 2]);
+  shape.n = normalizeSize(full[rank - 1]);
+  shape.k = normalizeSize(lhs[rank - (product.getLhsTransposed() ? 2 : 1)]);
+  shape.batch = normalizeSize(productOf(ArrayRef(full).drop_back(2), context));
+  shape.lhsTransposed = product.getLhsTransposed();
+  shape.rhsTransposed = product.getRhsTransposed();
+  Gemm gemm(shape);
+  std::optional<uint32_t> workspace;
+  if (AffineExpr count = gemm.workspaceElements(); count != b.getAffineConstantExpr(0))
+    workspace = addBuffer(count, type);
+  auto yield = cast<YieldOp>(kernel.getBody().front().getTerminator());
+  bool guarded = hasChecks && writesVariables(kernel);
+
+  for (unsigned part = 0; part < gemm.launchCount(); ++part) {
+    KernelAccess access(module, nextSymbol(), loc, gemm.threads(part));
+    access.setResidentBlocks(gemm.residentBlocks(part));
+    OpBuilder body = access.bodyBuilder();
+    GemmOperands operands;
+    operands.lhs = access.buffer(bufferOfFactor(kernel, product.getLhs()), type);
+    operands.rhs = access.buffer(bufferOfFactor(kernel, product.getRhs()), type);
+    operands.m = access.size(shape.m);
+    operands.n = access.size(shape.n);
+    operands.k = access.size(shape.k);
+    operands.batch = access.size(shape.batch);
+    if (shape.batch != b.getAffineConstantExpr(1)) {
+      operands.lhsBatchStride = access.size(normalizeSize(productOf(ArrayRef(lhs).take_back(2), context)));
+      operands.rhsBatchStride = access.size(normalizeSize(productOf(ArrayRef(rhs).take_back(2), context)));
+    }
+    if (workspace)
+      operands.workspace = access.buffer(*workspace, type);
+    bool isLast = part + 1 == gemm.launchCount();
+    if (guarded && isLast)
+      operands.fault = access.fault();
+    ElementEmitter elements(kernel, [&](AffineExpr expr) { return access.size(normalizeSize(expr)); });
+    SmallVector<Value> stores;
+    if (isLast) {
+      for (auto [argument, number] : llvm::zip(kernel.getBody().getArguments(), inputs(kernel)))
+        if (llvm::any_of(argument.getUsers(), [&](Operation *user) { return user != product; }))
+          elements.setMemory(argument, access.buffer(number, getElementTypeOrSelf(argument.getType())));
+      for (auto [value, number] : llvm::zip(yield.getOperands(), results(kernel)))
+        stores.push_back(access.buffer(number, getElementTypeOrSelf(value.getType())));
+    }
+    gemm.emit(part, body, loc, operands, [&](OpBuilder &e, Location, ValueRange batchRowCol, Value acc) {
+      elements.pushScope();
+      elements.setAvailable(product.getResult(), acc);
+      ElementIndex at;
+      Value batch = batchRowCol[0];
+      for (int64_t axis = 0; axis < rank - 2; ++axis) {
+        Value index = batch;
+        if (axis < rank - 3) {
+          Value inner = access.size(normalizeSize(productOf(ArrayRef(full).slice(axis + 1, rank - 3 - axis), context)));
+          index = arith::DivUIOp::create(e, loc, batch, inner);
+          batch = arith::SubIOp::create(e, loc, batch, arith::MulIOp::create(e, loc, index, inner));
+        }
+        at.dims.push_back(index);
+      }
+      at.dims.push_back(batchRowCol[1]);
+      at.dims.push_back(batchRowCol[2]);
+      if (gemm.lanes() > 1)
+        elements.setVectorStart(batchRowCol[2]);
+      SmallVector<Value> values;
+      for (Value value : yield.getOperands())
+        values.push_back(elements.element(e, value, at, gemm.lanes(), {}));
+      for (auto [value, memory, element] : llvm::zip(yield.getOperands(), stores, values))
+        elements.store(e, memory, cast<RankedTensorType>(value.getType()), at, element, {});
+      elements.popScope();
+    });
+    addLaunch(access, gemm.threads(part), gemm.blocks(part), when, nameOf(kernel) + (isLast ? "" : "_chunks"), loc);
+  }
+}
+
+void FunctionLowering::lowerProduct(FusedOp kernel, const ProductPlan &plan) {
+  bool both = plan.usesCublas && plan.usesOwn;
+  if (plan.usesCublas)
+    lowerCublas(kernel, plan, both ? DL_CUDA_WITH_CUBLASLT : DL_CUDA_ALWAYS);
+  if (plan.usesOwn)
+    lowerOwn(kernel, plan, both ? DL_CUDA_WITHOUT_CUBLASLT : DL_CUDA_ALWAYS);
+}
+
+LogicalResult FunctionLowering::run() {
+  plans = planProducts(function, options);
+  SmallVector<SmallVector<Operation *>> launches(to.launchCount);
+  for (Operation &op : function.getBody().front())
+    if (auto number = op.getAttrOfType<IntegerAttr>("launch"))
+      launches[number.getInt()].push_back(&op);
+  for (auto [number, nodes] : llvm::enumerate(launches)) {
+    launch = number;
+    if (auto check = dyn_cast<CheckIndexOp>(nodes.front()))
+      lowerCheck(check);
+    else if (auto it = plans.find(nodes.front()); it != plans.end())
+      lowerProduct(cast<FusedOp>(nodes.front()), it->second);
+    else
+      lowerShared(nodes);
+  }
+  return success();
+}
+
+//===--- the pass ---===//
+
+/// The list as text, for tests.
+static void printLaunches(const ModelDescription &description, llvm::raw_ostream &os) {
+  static constexpr llvm::StringLiteral whens[] = {"", " with cublaslt", " without cublaslt"};
+  static constexpr llvm::StringLiteral epilogues[] = {"none", "bias", "relu", "relu_bias", "relu_aux", "relu_aux_bias", "gelu", "gelu_bias",
+                                                      "gelu_aux", "gelu_aux_bias", "drelu", "drelu_bgrad", "dgelu", "dgelu_bgrad", "bgrada", "bgradb"};
+  auto number = [&](uint32_t buffer) { return buffer == DL_CUDA_NO_BUFFER ? std::string("none") : std::to_string(buffer); };
+  for (const FunctionDescription &function : description.functions) {
+    if (!function.cuda)
+      continue;
+    os << "function " << function.name << "\n";
+    for (const CudaLaunchDescription &launch : function.cuda->launches) {
+      if (launch.kind == DL_CUDA_LAUNCH_GEMM) {
+        const CudaGemmDescription &gemm = function.cuda->gemms[launch.gemm];
+        os << "  gemm " << launch.name << whens[launch.when] << ": " << epilogues[gemm.epilogue] << ", a " << gemm.a << (gemm.transposeA ? "^T" : "") << ", b " << gemm.b
+           << (gemm.transposeB ? "^T" : "") << ", c " << number(gemm.c) << ", d " << gemm.d << ", alpha " << number(gemm.alpha) << ", bias " << number(gemm.bias) << ", aux "
+           << number(gemm.aux) << (gemm.tf32 ? ", tf32" : "") << "\n";
+        continue;
+      }
+      os << "  kernel " << launch.symbol << " " << launch.name << whens[launch.when] << ": " << launch.grid[0].toC(description.dims) << " blocks,";
+      for (const CudaParameter &parameter : launch.parameters) {
+        if (parameter.kind == DL_CUDA_BUFFER)
+          os << " " << parameter.buffer;
+        else if (parameter.kind == DL_CUDA_SIZE)
+          os << " " << parameter.size.toC(description.dims);
+        else
+          os << " fault";
+      }
+      os << "\n";
+    }
+  }
+}
+
+namespace {
+struct CudaEmitKernels : impl::CudaEmitKernelsBase<CudaEmitKernels> {
+  using CudaEmitKernelsBase::CudaEmitKernelsBase;
+  CudaEmitKernels(const CudaOptions &options, ModelDescription &description) : chosen(options), description(&description) {}
+
+  void runOnOperation() override {
+    ModuleOp module = getOperation();
+    ModelDescription unused;
+    if (!chosen) {
+      // By name, from dl-opt.
+      chosen.emplace();
+      chosen->tf32 = tf32;
+      if (gemm == "own")
+        chosen->gemm = GemmChoice::Own;
+      else if (gemm == "cublaslt")
+        chosen->gemm = GemmChoice::Cublaslt;
+      else if (gemm != "auto") {
+        module.emitError() << "products are computed by auto, own or cublaslt, not '" << gemm << "'";
+        return signalPassFailure();
+      }
+    }
+    ModelDescription &to = description ? *description : unused;
+    auto models = module.getOps<ModelOp>();
+    if (models.empty()) {
+      module.emitError("there is no model to compile");
+      return signalPassFailure();
+    }
+    ModelOp model = *models.begin();
+    if (failed(describeVariables(model, to)))
+      return signalPassFailure();
+    to.cuda.emplace();
+    KernelTable table(module, to);
+    for (auto function : model.getBody().front().getOps<FuncOp>()) {
+      FunctionDescription &functionTo = findFunction(function.getSymName(), to);
+      functionTo.cuda.emplace();
+      if (failed(describeFunction(function, functionTo)) || failed(describeBuffers(function, to, functionTo.cuda->buffers)))
+        return signalPassFailure();
+      functionTo.launchCount = function->getAttrOfType<IntegerAttr>("launches").getInt();
+      if (failed(FunctionLowering(module, function, *chosen, table, to, functionTo).run()))
+        return signalPassFailure();
+      products += functionTo.cuda->gemms.size();
+    }
+    kernels += to.cuda->kernels.size();
+    to.sortFunctions();
+    if (launches)
+      printLaunches(to, llvm::errs());
+    model.erase();
+    // Functions that kernels call are code of theirs: a call would pass everything through memory.
+    for (auto function : module.getOps<func::FuncOp>()) {
+      if (function->hasAttr("threads"))
+        continue;
+      function->setAttr("passthrough", ArrayAttr::get(&getContext(), {StringAttr::get(&getContext(), "alwaysinline"), StringAttr::get(&getContext(), "nounwind")}));
+      function->setAttr("llvm.linkage", LLVM::LinkageAttr::get(&getContext(), LLVM::Linkage::Internal));
+    }
+  }
+  std::optional<CudaOptions> chosen;
+  ModelDescription *description = nullptr;
+};
+
+struct CudaMarkKernels : impl::CudaMarkKernelsBase<CudaMarkKernels> {
+  void runOnOperation() override {
+    Builder b(&getContext());
+    for (auto function : getOperation().getOps<LLVM::LLVMFuncOp>()) {
+      auto threads = function->getAttrOfType<IntegerAttr>("threads");
+      if (!threads)
+        continue;
+      function->removeAttr("threads");
+      function->setAttr(NVVM::NVVMDialect::getKernelFuncAttrName(), b.getUnitAttr());
+      function->setAttr(NVVM::NVVMDialect::getReqntidAttrName(), b.getDenseI32ArrayAttr({static_cast<int32_t>(threads.getInt())}));
+      if (Attribute blocks = function->removeAttr("resident_blocks"))
+        function->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(), blocks);
+    }
+  }
+};
+} // namespace
+
+std::unique_ptr<Pass> createCudaEmitKernels(const CudaOptions &options, ModelDescription &description) { return std::make_unique<CudaEmitKernels>(options, description); }
+
+void buildLlvmPipeline(OpPassManager &passes) {
+  passes.addPass(cpu::createCpuExpandMath());
+  passes.addPass(createCSEPass());
+  passes.addPass(createConvertVectorToLLVMPass());
+  passes.addPass(createSCFToControlFlowPass());
+  passes.addPass(createConvertMathToLLVMPass());
+  passes.addPass(createFinalizeMemRefToLLVMConversionPass());
+  passes.addPass(createArithToLLVMConversionPass());
+  passes.addPass(createConvertFuncToLLVMPass());
+  passes.addPass(createConvertControlFlowToLLVMPass());
+  passes.addPass(createReconcileUnrealizedCastsPass());
+  passes.addPass(createCudaMarkKernels());
+}
+
+} // namespace dlc::cuda

@@ -1,0 +1,236 @@
+//===- Products.cpp - what cuBLASLt computes of a kernel with a product -*- C++ -*-===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include "compiler/lowering/cuda/Products.h"
+#include "llvm/ADT/DenseSet.h"
+
+using namespace mlir;
+using namespace dlc::dl;
+
+namespace dlc::cuda {
+
+static int64_t launchOf(Operation *op) { return op->getAttrOfType<IntegerAttr>("launch").getInt(); }
+static ArrayRef<int64_t> buffersOf(Operation *op, StringRef name) { return op->getAttrOfType<DenseI64ArrayAttr>(name).asArrayRef(); }
+
+/// The one op that reads a value, or null.
+static Operation *onlyUser(Value value) { return value.hasOneUse() ? *value.user_begin() : nullptr; }
+
+static bool isZero(Value value) {
+  auto fill = value.getDefiningOp<FillOp>();
+  auto number = fill ? dyn_cast<FloatAttr>(fill.getValue()) : FloatAttr();
+  return number && number.getValue().isZero();
+}
+
+/// What lies in memory under a shape of the product's choice: the kernel's own input.
+static BlockArgument inputOf(Value factor) {
+  while (Operation *def = factor.getDefiningOp())
+    factor = def->getOperand(0);
+  return cast<BlockArgument>(factor);
+}
+
+int64_t bufferOfFactor(FusedOp kernel, Value factor) { return buffersOf(kernel, "input_buffers")[inputOf(factor).getArgNumber()]; }
+
+/// A row that is repeated, straight from memory: the kernel's input.
+static BlockArgument rowInput(Value value) {
+  auto broadcast = value.getDefiningOp<BroadcastOp>();
+  int64_t rank = cast<RankedTensorType>(value.getType()).getRank();
+  if (!broadcast || broadcast.getAxes() != ArrayRef<int64_t>{rank - 1})
+    return {};
+  return dyn_cast<BlockArgument>(broadcast.getX());
+}
+
+/// One number for all elements.
+static bool isScalar(Value value) {
+  if (value.getDefiningOp<FillOp>())
+    return true;
+  auto broadcast = value.getDefiningOp<BroadcastOp>();
+  return broadcast && broadcast.getAxes().empty();
+}
+
+namespace {
+class Planner {
+public:
+  Planner(FuncOp function, const CudaOptions &options) : function(function), options(options) {}
+  ProductPlans run();
+
+private:
+  void matchForward(FusedOp kernel, ProductPlan &plan);
+  void matchUpdate(FusedOp kernel, ProductPlan &plan);
+  void matchGradient(FusedOp kernel, ProductPlan &plan);
+  void matchSums();
+  bool writesVariables(FusedOp kernel, Value but) const;
+  FusedOp sumOverRows(Value gradient, int64_t after, Value &operand) const;
+
+  FuncOp function;
+  const CudaOptions &options;
+  ProductPlans plans;
+  DenseSet<Operation *> servedSums;
+};
+} // namespace
+
+/// + bias, relu.
+void Planner::matchForward(FusedOp kernel, ProductPlan &plan) {
+  if (auto add = dyn_cast_or_null<AddOp>(onlyUser(plan.prefix))) {
+    Value other = add->getOperand(0) == plan.prefix ? add->getOperand(1) : add->getOperand(0);
+    if (BlockArgument row = rowInput(other)) {
+      plan.bias = buffersOf(kernel, "input_buffers")[row.getArgNumber()];
+      plan.epilogue = DL_CUDA_EPILOGUE_BIAS;
+      plan.prefix = add->getResult(0);
+    }
+  }
+  if (auto relu = dyn_cast_or_null<ReluOp>(onlyUser(plan.prefix))) {
+    plan.epilogue = plan.bias ? DL_CUDA_EPILOGUE_RELU_BIAS : DL_CUDA_EPILOGUE_RELU;
+    plan.prefix = relu->getResult(0);
+  }
+}
+
+/// W - scale * product, where W is a variable that becomes the result.
+void Planner::matchUpdate(FusedOp kernel, ProductPlan &plan) {
+  auto mul = dyn_cast_or_null<MulOp>(onlyUser(plan.prefix));
+  if (!mul)
+    return;
+  Value scale = mul->getOperand(0) == plan.prefix ? mul->getOperand(1) : mul->getOperand(0);
+  auto sub = dyn_cast_or_null<SubOp>(onlyUser(mul->getResult(0)));
+  if (!isScalar(scale) || !sub || sub->getOperand(1) != mul->getResult(0))
+    return;
+  auto old = dyn_cast<BlockArgument>(sub->getOperand(0));
+  auto yield = cast<YieldOp>(kernel.getBody().front().getTerminator());
+  if (!old || yield.getNumOperands() != 1 || yield.getOperand(0) != sub->getResult(0) ||
+      buffersOf(kernel, "input_buffers")[old.getArgNumber()] != buffersOf(kernel, "result_buffers")[0])
+    return;
+  // The factors must not be what is overwritten.
+  for (Value factor : {plan.product.getLhs(), plan.product.getRhs()})
+    if (bufferOfFactor(kernel, factor) == buffersOf(kernel, "result_buffers")[0])
+      return;
+  plan.scale = scale;
+  plan.updated = old.getArgNumber();
+  plan.prefix = sub->getResult(0);
+}
+
+/// 0 where a relu that cuBLASLt computed was 0, else the product.
+void Planner::matchGradient(FusedOp kernel, ProductPlan &plan) {
+  auto select = dyn_cast_or_null<SelectOp>(onlyUser(plan.prefix));
+  if (!select || select.getWhenFalse() != plan.prefix || !isZero(select.getWhenTrue()))
+    return;
+  auto compare = select.getCondition().getDefiningOp<CompareOp>();
+  if (!compare || compare.getPredicate() != ComparePredicate::le || !isZero(compare.getRhs()))
+    return;
+  auto argument = dyn_cast<BlockArgument>(compare.getLhs());
+  if (!argument)
+    return;
+  Value relu = kernel.getInputs()[argument.getArgNumber()];
+  auto forward = relu.getDefiningOp<FusedOp>();
+  auto it = forward ? plans.find(forward) : plans.end();
+  if (it == plans.end() || !it->second.usesCublas || it->second.usesOwn != plan.usesOwn)
+    return;
+  ProductPlan &from = it->second;
+  auto yield = cast<YieldOp>(forward.getBody().front().getTerminator());
+  if (yield.getOperand(cast<OpResult>(relu).getResultNumber()) != from.prefix)
+    return;
+  if (from.epilogue == DL_CUDA_EPILOGUE_RELU)
+    from.epilogue = DL_CUDA_EPILOGUE_RELU_AUX;
+  else if (from.epilogue == DL_CUDA_EPILOGUE_RELU_BIAS)
+    from.epilogue = DL_CUDA_EPILOGUE_RELU_AUX_BIAS;
+  else if (from.epilogue != DL_CUDA_EPILOGUE_RELU_AUX && from.epilogue != DL_CUDA_EPILOGUE_RELU_AUX_BIAS)
+    return;
+  plan.epilogue = DL_CUDA_EPILOGUE_DRELU;
+  plan.mask = forward;
+  plan.prefix = select.getResult();
+}
+
+bool Planner::writesVariables(FusedOp kernel, Value but) const {
+  auto table = function->getAttrOfType<ArrayAttr>("buffers");
+  auto yield = cast<YieldOp>(kernel.getBody().front().getTerminator());
+  for (auto [value, buffer] : llvm::zip(yield.getOperands(), buffersOf(kernel, "result_buffers")))
+    if (value != but && cast<DictionaryAttr>(table[buffer]).getAs<StringAttr>("kind").getValue() == "variable")
+      return true;
+  return false;
+}
+
+/// A kernel that sums a matrix over its rows, and reduces nothing else.
+FusedOp Planner::sumOverRows(Value gradient, int64_t after, Value &operand) const {
+  for (OpOperand &use : gradient.getUses()) {
+    auto kernel = dyn_cast<FusedOp>(use.getOwner());
+    if (!kernel || servedSums.contains(kernel) || launchOf(kernel) <= after)
+      continue;
+    SmallVector<Operation *> reductions;
+    for (Operation &op : kernel.getBody().front())
+      if (isa<ReductionOpInterface>(op) || isa<ContractionOpInterface>(op))
+        reductions.push_back(&op);
+    auto sum = reductions.size() == 1 ? dyn_cast<SumOp>(reductions.front()) : SumOp();
+    if (!sum || sum.getAxes() != ArrayRef<int64_t>{0} || cast<RankedTensorType>(sum.getX().getType()).getRank() != 2 ||
+        sum.getX() != kernel.getBody().getArgument(use.getOperandNumber()))
+      continue;
+    operand = sum.getResult();
+    return kernel;
+  }
+  return {};
+}
+
+/// Sums over the rows of a gradient come with the product that makes it, or with one that reads it.
+void Planner::matchSums() {
+  for (auto &[op, plan] : plans) {
+    auto kernel = cast<FusedOp>(op);
+    if (!plan.usesCublas || plan.epilogue != DL_CUDA_EPILOGUE_DRELU)
+      continue;
+    auto yield = cast<YieldOp>(kernel.getBody().front().getTerminator());
+    for (auto [value, result] : llvm::zip(yield.getOperands(), kernel.getResults()))
+      if (value == plan.prefix && !plan.sum)
+        plan.sum = sumOverRows(result, launchOf(kernel), plan.sumOperand);
+    if (plan.sum) {
+      plan.epilogue = DL_CUDA_EPILOGUE_DRELU_BGRAD;
+      servedSums.insert(plan.sum);
+    }
+  }
+  for (auto &[op, plan] : plans) {
+    auto kernel = cast<FusedOp>(op);
+    if (!plan.usesCublas || plan.epilogue != DL_CUDA_EPILOGUE_NONE || plan.scale)
+      continue;
+    if (plan.product.getLhsTransposed() && !plan.product.getRhsTransposed()) {
+      // result = lhs^T rhs: k runs over the rows of both.
+      if (auto rhs = dyn_cast<BlockArgument>(plan.product.getRhs()))
+        if ((plan.sum = sumOverRows(kernel.getInputs()[rhs.getArgNumber()], launchOf(kernel), plan.sumOperand)))
+          plan.epilogue = DL_CUDA_EPILOGUE_BGRADB;
+      if (auto lhs = dyn_cast<BlockArgument>(plan.product.getLhs()); lhs && !plan.sum)
+        if ((plan.sum = sumOverRows(kernel.getInputs()[lhs.getArgNumber()], launchOf(kernel), plan.sumOperand)))
+          plan.epilogue = DL_CUDA_EPILOGUE_BGRADA;
+    }
+    if (plan.sum)
+      servedSums.insert(plan.sum);
+  }
+}
+
+ProductPlans Planner::run() {
+  SmallVector<FusedOp> kernels;
+  for (auto kernel : function.getBody().front().getOps<FusedOp>())
+    if (kernel.getSchedule() == "gemm")
+      kernels.push_back(kernel);
+  for (FusedOp kernel : kernels) {
+    ProductPlan plan;
+    for (Operation &op : kernel.getBody().front())
+      if (isa<ContractionOpInterface>(op))
+        plan.product = cast<MatmulOp>(op);
+    plan.prefix = plan.product.getResult();
+    plan.usesCublas = options.gemm != GemmChoice::Own;
+    plan.usesOwn = options.gemm != GemmChoice::Cublaslt;
+    auto type = cast<RankedTensorType>(plan.product.getType());
+    if (plan.usesCublas && type.getRank() == 2 && type.getElementType().isF32()) {
+      matchUpdate(kernel, plan);
+      if (!plan.scale)
+        matchForward(kernel, plan);
+      if (plan.epilogue == DL_CUDA_EPILOGUE_NONE && !plan.scale)
+        matchGradient(kernel, plan);
+    }
+    // An update like Adam's reads and writes several tensors of the product's shape: better while the product is in registers. In TF32 the product gains more.
+    if (options.gemm == GemmChoice::Auto && !options.tf32 && !plan.mask && writesVariables(kernel, plan.prefix))
+      plan.usesCublas = false;
+    plans[kernel] = plan;
+  }
+  matchSums();
+  return std::move(plans);
+}
+
+ProductPlans planProducts(FuncOp function, const CudaOptions &options) { return Planner(function, options).run(); }
+
+} // namespace dlc::cuda
