@@ -95,7 +95,7 @@ KernelEmitter::KernelEmitter(FusedOp kernel, ArrayRef<Given> given) : kernel(ker
       kept.push_back(axis);
 
   MLIRContext *context = kernel.getContext();
-  bool vectors = ElementEmitter::isVectorizable(needed);
+  bool vectors = ElementEmitter::vectors(needed) == ElementEmitter::Vectors::Whole;
   if (reductions.empty()) {
     flat = ElementEmitter::isFlat(needed) && llvm::all_of(results, [&](unsigned i) { return sizesOf(kernel.getResult(i)) == full; });
     std::optional<int64_t> size = full.empty() ? std::optional<int64_t>(1) : constantOf(flat ? normalizeSize(productOf(full, context)) : full.back());
