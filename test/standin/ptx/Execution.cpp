@@ -21,6 +21,7 @@
 #include <mutex>
 #include <sys/mman.h>
 #include <time.h>
+#include <xmmintrin.h>
 
 using namespace llvm;
 
@@ -1060,11 +1061,14 @@ std::optional<Report> launch(const Kernel &kernel, const LaunchConfig &config, A
   engine.block.firstTag = engine.memory.nextTag;
   engine.memory.nextTag += uint32_t(blocks);
   engine.epoch = Engine::lastEpoch;
-  Engine *outer = Engine::active;
   Engine::active = &engine;
+  // To nearest, with subnormal numbers, whatever the caller has set.
+  unsigned control = _mm_getcsr();
+  _mm_setcsr(0x1f80);
   for (uint64_t i = 0; i < blocks && !engine.stopped; ++i)
     engine.runBlock(i);
-  Engine::active = outer;
+  _mm_setcsr(control);
+  Engine::active = nullptr;
   Engine::lastEpoch = engine.epoch;
   engine.clean();
   engine.collect(counters);

@@ -212,8 +212,8 @@ bool FunctionTranslator::special(StringRef name, unsigned bits, Value *&result) 
 }
 
 bool FunctionTranslator::readPredicate(const Operand &operand, Value *&result) {
-  if (operand.kind == Operand::Integer && operand.value <= 1) {
-    result = builder.getInt1(operand.value);
+  if (operand.kind == Operand::Integer && !operand.negated) {
+    result = builder.getInt1(operand.value != 0);
     return false;
   }
   if (operand.kind != Operand::Register || function.registers[operand.index].type != Type::Pred)
