@@ -102,7 +102,6 @@ static std::vector<int> answersOfDescriptors(Lt &lt) {
   }
   note(lt.cublasLtMatmulPreferenceDestroy(preference));
 
-  note(lt.cublasLtMatmulAlgoGetHeuristic(nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 1, nullptr, nullptr));
   note(lt.cublasLtDestroy(nullptr));
   for (int status = 0; status < 18; ++status)
     for (const char *text : {lt.cublasLtGetStatusName(cublasStatus_t(status)), lt.cublasLtGetStatusString(cublasStatus_t(status))})
