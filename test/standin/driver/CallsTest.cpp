@@ -711,7 +711,8 @@ TEST(Program, OpensTheLibraryAndWritesFiles) {
   for (const char *text : {"\"graph_launches\": 3,", "\"graph_kernel_launches\": 3,", "\"kernel_launches\": 0,",
                            "\"graph_instantiations\": 1,", "\"host_to_device_bytes\": 768,", "\"device_to_host_bytes\": 256,",
                            "\"reports\": 0,", "\"name\": \"twice\", \"launches\": 0, \"graph_launches\": 3, "
-                                              "\"bytes_read\": 768, \"bytes_written\": 768, \"threads\": 192"})
+                                              "\"bytes_read\": 768, \"bytes_written\": 768, \"threads\": 192",
+                           "\"bytes\": 256, \"freed\": true, \"bytes_read\": 768, \"bytes_written\": 768"})
     EXPECT_NE(written.find(text), std::string::npos) << text << "\n" << written;
 
   EXPECT_EQ(runProgram("leak", environment), 0);
