@@ -10,6 +10,7 @@
 
 #include "Common.h"
 #include "llvm/AsmParser/Parser.h"
+#include "llvm/Bitcode/BitcodeReader.h"
 #include "llvm/IR/LLVMContext.h"
 #include "llvm/IR/LegacyPassManager.h"
 #include "llvm/IR/Module.h"
@@ -30,18 +31,7 @@ namespace {
 // LLVM
 //===----------------------------------------------------------------------===//
 
-std::string ptxFromIr(StringRef ir, StringRef cpu = "sm_80") {
-  LLVMInitializeNVPTXTargetInfo();
-  LLVMInitializeNVPTXTarget();
-  LLVMInitializeNVPTXTargetMC();
-  LLVMInitializeNVPTXAsmPrinter();
-  LLVMContext context;
-  SMDiagnostic diagnostic;
-  std::unique_ptr<llvm::Module> module = parseAssemblyString(ir, diagnostic, context);
-  if (!module) {
-    ADD_FAILURE() << diagnostic.getMessage().str() << " in line " << diagnostic.getLineNo();
-    return "";
-  }
+std::string emitPtx(llvm::Module &module, StringRef cpu) {
   std::string error;
   Triple triple("nvptx64-nvidia-cuda");
   const llvm::Target *target = TargetRegistry::lookupTarget(triple, error);
@@ -50,8 +40,8 @@ std::string ptxFromIr(StringRef ir, StringRef cpu = "sm_80") {
     return "";
   }
   std::unique_ptr<TargetMachine> machine(target->createTargetMachine(triple, cpu, "+ptx80", TargetOptions(), std::nullopt));
-  module->setTargetTriple(triple);
-  module->setDataLayout(machine->createDataLayout());
+  module.setTargetTriple(triple);
+  module.setDataLayout(machine->createDataLayout());
   SmallString<0> text;
   raw_svector_ostream stream(text);
   legacy::PassManager passes;
@@ -59,8 +49,27 @@ std::string ptxFromIr(StringRef ir, StringRef cpu = "sm_80") {
     ADD_FAILURE() << "no assembly";
     return "";
   }
-  passes.run(*module);
+  passes.run(module);
   return std::string(text);
+}
+
+void initialiseTarget() {
+  LLVMInitializeNVPTXTargetInfo();
+  LLVMInitializeNVPTXTarget();
+  LLVMInitializeNVPTXTargetMC();
+  LLVMInitializeNVPTXAsmPrinter();
+}
+
+std::string ptxFromIr(StringRef ir, StringRef cpu = "sm_80") {
+  initialiseTarget();
+  LLVMContext context;
+  SMDiagnostic diagnostic;
+  std::unique_ptr<llvm::Module> module = parseAssemblyString(ir, diagnostic, context);
+  if (!module) {
+    ADD_FAILURE() << diagnostic.getMessage().str() << " in line " << diagnostic.getLineNo();
+    return "";
+  }
+  return emitPtx(*module, cpu);
 }
 
 TEST(FromLlvm, SaxpyWithVectors) {
@@ -263,6 +272,21 @@ define ptx_kernel void @k(ptr addrspace(1) %x) !dbg !4 {
   EXPECT_EQ(report->sourceLine, 23u);
   EXPECT_EQ(report->sourceFile, "mlp.dl");
   EXPECT_EQ(report->address, x + 400);
+}
+
+/// Every function of libdevice, as LLVM writes it, is understood.
+TEST(FromLlvm, WholeLibdevice) {
+  ErrorOr<std::unique_ptr<MemoryBuffer>> file = MemoryBuffer::getFile("/usr/local/cuda/nvvm/libdevice/libdevice.10.bc");
+  if (!file)
+    GTEST_SKIP() << "no libdevice on this machine";
+  initialiseTarget();
+  for (StringRef cpu : {"sm_80", "sm_90"}) {
+    LLVMContext context;
+    Expected<std::unique_ptr<llvm::Module>> module = parseBitcodeFile(**file, context);
+    ASSERT_TRUE(bool(module)) << toString(module.takeError());
+    Device device;
+    device.load(emitPtx(**module, cpu));
+  }
 }
 
 //===----------------------------------------------------------------------===//
