@@ -285,6 +285,7 @@ struct State {
 
   standin_counts counts = {};
   std::map<std::string, KernelEntry> kernels;
+  std::vector<AllocationEntry> gone; ///< allocations of contexts that are destroyed
   std::vector<std::string> reports;
 };
 

@@ -17,10 +17,10 @@
 #include "llvm/Support/raw_ostream.h"
 #include <cstdio>
 #include <cstring>
-#include <deque>
 #include <mutex>
 #include <sys/mman.h>
 #include <time.h>
+#include <xmmintrin.h>
 
 using namespace llvm;
 
@@ -72,7 +72,7 @@ struct Thread {
   uint32_t mask = 0, a = 0, b = 0;
   uint64_t value = 0, result = 0;
   std::vector<PendingCopy> copies; ///< cp.async since the last commit
-  std::deque<std::vector<PendingCopy>> groups;
+  std::vector<std::vector<PendingCopy>> groups;
 };
 
 struct Barrier {
@@ -200,10 +200,8 @@ struct Engine {
     Context &context = contexts[self];
     for (uint32_t lane = 0; lane < lanesOf(context.warp); ++lane) {
       uint32_t other = context.warp * warpSize + lane;
-      if (threads[other].wait == Wait::WarpSync && (threads[other].mask & context.laneBit) && meetIfAll(other)) {
-        makeReady(other);
+      if (threads[other].wait == Wait::WarpSync && (threads[other].mask & context.laneBit) && meetIfAll(other))
         break;
-      }
     }
     leave();
   }
@@ -317,13 +315,15 @@ struct Engine {
                "barrier " + Twine(number) + ": other threads of the warp wait at another instruction, in " + lineOf(known));
       }
       uint32_t result = kind == BarrierPopc ? barrier.count : kind == BarrierAnd ? barrier.all : barrier.any;
+      // In the order of arrival, this thread too: what follows is then found by the first of them.
       for (uint32_t each : barrier.waiting) {
         threads[each].result = result;
-        if (each != self)
-          makeReady(each);
+        makeReady(each);
       }
       barrier = Barrier();
       nextEpoch();
+      if (kind != BarrierArrive)
+        leave();
       return result;
     }
     if (kind == BarrierArrive)
@@ -333,7 +333,7 @@ struct Engine {
     return uint32_t(thread.result);
   }
 
-  /// If all lanes of the mask have come: does it, and makes the others ready.
+  /// If all lanes of the mask have come: does it, and makes them ready, in order.
   bool meetIfAll(uint32_t self) {
     Thread &thread = threads[self];
     unsigned warp = contexts[self].warp, first = warp * warpSize;
@@ -348,11 +348,8 @@ struct Engine {
         return false;
     }
     meet(self, members);
-    for (uint32_t rest = members; rest; rest &= rest - 1) {
-      uint32_t other = first + unsigned(countr_zero(rest));
-      if (other != self)
-        makeReady(other);
-    }
+    for (uint32_t rest = members; rest; rest &= rest - 1)
+      makeReady(first + unsigned(countr_zero(rest)));
     return true;
   }
 
@@ -467,10 +464,8 @@ struct Engine {
       for (unsigned lane = 0; lane < lanesOf(context.warp); ++lane)
         if ((mask >> lane & 1) && threads[context.warp * warpSize + lane].wait == Wait::Ended)
           failWarp(self);
-    if (meetIfAll(self))
-      thread.wait = Wait::None;
-    else
-      leave();
+    meetIfAll(self);
+    leave();
     return thread.result;
   }
 
@@ -601,8 +596,6 @@ struct Engine {
     const char *what = isRead ? "read" : (access & AccessKind) == Write ? "write" : "atomic access";
     std::string text = (what + Twine(" of ") + Twine(bytes) + " bytes at ").str();
     if ((access & InShared) || address - memory.sharedWindow() < Memory::sharedWindowBytes) {
-      if (!(access & InShared) && !(address % bytes) && (*memory.shadowOf(address) & Memory::Addressable) && !isGeneric(access, address))
-        fail(Fault::OutOfBounds, self, site, text + describeShared(address) + " through an instruction for .global", address, bytes);
       failShared(self, address, bytes, isRead || (access & AccessKind) == Atomic, site);
     }
     const Context &context = contexts[self];
@@ -625,7 +618,33 @@ struct Engine {
     }
     fail(memory.explain(address, bytes, what, isRead || (access & AccessKind) == Atomic), self, site);
   }
-  bool isGeneric(uint32_t, uint64_t) const { return true; }
+
+  //===--- Global memory ----------------------------------------------------===//
+
+  /// Two words for each word of memory: who wrote it last and who read it first.
+  uint32_t *tagsOf(uint64_t address) const {
+    return reinterpret_cast<uint32_t *>(memory.tagBase() + 2 * (alignDown(address, 4) - memory.rangeBegin()));
+  }
+
+  /// Fails if another block has touched the words, one of the two wrote, and this block has executed
+  /// neither a fence nor an atomic that could have told it that the other was done.
+  void checkTags(uint64_t address, uint32_t bytes, uint32_t access, uint32_t site) {
+    bool nonCoherent = access & NonCoherent, isRead = (access & AccessKind) == Read;
+    if (block.fenced && !nonCoherent)
+      return;
+    const uint32_t *tags = tagsOf(address);
+    for (uint32_t i = 0; i < 2 * std::max(1u, bytes / 4); ++i) {
+      bool wrote = i % 2 == 0;
+      if (tags[i] < block.firstTag || (isRead && !wrote) || (tags[i] == block.tag && !nonCoherent))
+        continue;
+      const Allocation *allocation = memory.find(address);
+      std::string where = allocation ? "byte " + std::to_string(address - allocation->address) + " of '" + allocation->what + "'" : hex(address);
+      std::string text = std::string(isRead ? "read of " : "write of ") + std::to_string(bytes) + " bytes at " + where;
+      if (nonCoherent)
+        fail(Fault::GlobalRace, current, site, text + " with .nc, which this launch has written (" + nameOfBlock(tags[i]) + ")", address, bytes);
+      fail(Fault::GlobalRace, current, site, text + ", which " + nameOfBlock(tags[i]) + " has " + (wrote ? "written" : "read"), address, bytes);
+    }
+  }
 
   //===--- cp.async ---------------------------------------------------------===//
 
@@ -650,6 +669,10 @@ struct Engine {
       if (!readable)
         failAccess(self, from, bytes, Read, site);
       memory.counters()[(from - memory.rangeBegin()) / Memory::pageBytes].read += sourceBytes;
+      checkTags(from, sourceBytes, Read, site);
+      for (uint32_t i = 0; i < sourceBytes / 4; ++i)
+        if (uint32_t &reader = tagsOf(from)[2 * i + 1]; reader < block.firstTag)
+          reader = block.tag;
       std::memcpy(reinterpret_cast<void *>(to), reinterpret_cast<const void *>(from), sourceBytes);
     }
     std::memset(reinterpret_cast<char *>(to) + sourceBytes, 0, bytes - sourceBytes);
@@ -668,7 +691,7 @@ struct Engine {
     };
     while (thread.groups.size() > (everything ? 0 : leaves)) {
       finish(thread.groups.front());
-      thread.groups.pop_front();
+      thread.groups.erase(thread.groups.begin());
     }
     if (everything && !thread.copies.empty()) {
       finish(thread.copies);
@@ -800,9 +823,7 @@ struct Engine {
 
   void prepare(ArrayRef<uint8_t> parameters) {
     uint32_t threadCount = uint32_t(config.block.count());
-    fibers = kernel.usesRendezvous && threadCount > 1;
-    if (kernel.usesRendezvous)
-      fibers = true;
+    fibers = kernel.usesRendezvous;
     contexts.resize(threadCount);
     threads.resize(threadCount);
     warps.resize(divideCeil(threadCount, warpSize));
@@ -838,7 +859,7 @@ struct Engine {
     stacks.reserve(fibers ? threadCount : 1);
   }
 
-  void clean(const LaunchConfig &) {
+  void clean() {
     for (Context &context : contexts)
       std::memset(memory.shadowOf(context.localBegin), 0, kernel.localBytes);
     std::memset(memory.shadowOf(memory.parameterWindow()), 0, kernel.parameterBytes);
@@ -929,28 +950,7 @@ void window(Context *context, uint64_t address, uint32_t bytes, uint32_t access,
 }
 
 void global_race(Context *context, uint64_t address, uint32_t bytes, uint32_t access, uint32_t site) {
-  Engine &engine = *context->engine;
-  const BlockState &block = engine.block;
-  if (block.fenced && !(access & NonCoherent))
-    return;
-  bool isRead = (access & AccessKind) == Read;
-  uint64_t begin = alignDown(address, 4) - engine.memory.rangeBegin();
-  const uint32_t *tags = reinterpret_cast<const uint32_t *>(engine.memory.tagBase() + 2 * begin);
-  const Allocation *allocation = engine.memory.find(address);
-  std::string where = allocation ? "byte " + std::to_string(address - allocation->address) + " of '" + allocation->what + "'" : hex(address);
-  std::string text = std::string(isRead ? "read of " : "write of ") + std::to_string(bytes) + " bytes at " + where;
-  for (uint32_t i = 0; i < 2 * std::max(1u, bytes / 4); ++i) {
-    bool wrote = i % 2 == 0;
-    if (isRead && !wrote)
-      continue;
-    if (tags[i] < block.firstTag || (tags[i] == block.tag && !(access & NonCoherent)))
-      continue;
-    if (access & NonCoherent)
-      engine.fail(Fault::GlobalRace, context->thread, site, text + " with .nc, which this launch has written (" + engine.nameOfBlock(tags[i]) + ")", address,
-                  bytes);
-    engine.fail(Fault::GlobalRace, context->thread, site, text + ", which " + engine.nameOfBlock(tags[i]) + " has " + (wrote ? "written" : "read"), address,
-                bytes);
-  }
+  context->engine->checkTags(address, bytes, access, site);
 }
 
 void budget(Context *context, uint32_t site) {
@@ -1070,13 +1070,16 @@ std::optional<Report> launch(const Kernel &kernel, const LaunchConfig &config, A
   engine.block.firstTag = engine.memory.nextTag;
   engine.memory.nextTag += uint32_t(blocks);
   engine.epoch = Engine::lastEpoch;
-  Engine *outer = Engine::active;
   Engine::active = &engine;
+  // To nearest, with subnormal numbers, whatever the caller has set.
+  unsigned control = _mm_getcsr();
+  _mm_setcsr(0x1f80);
   for (uint64_t i = 0; i < blocks && !engine.stopped; ++i)
     engine.runBlock(i);
-  Engine::active = outer;
+  _mm_setcsr(control);
+  Engine::active = nullptr;
   Engine::lastEpoch = engine.epoch;
-  engine.clean(config);
+  engine.clean();
   engine.collect(counters);
   counters.threads = blocks * block.count();
   counters.blocks = blocks;
