@@ -213,7 +213,7 @@ bool FunctionTranslator::special(StringRef name, unsigned bits, Value *&result) 
 
 bool FunctionTranslator::readPredicate(const Operand &operand, Value *&result) {
   // LLVM writes true as -1.
-  if (operand.kind == Operand::Integer && operand.value + 1 <= 2) {
+  if (operand.kind == Operand::Integer && (operand.value <= 1 || operand.value == ~uint64_t(0))) {
     result = builder.getInt1(operand.value != 0);
     return false;
   }
