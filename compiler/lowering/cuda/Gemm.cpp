@@ -1,7 +1,7 @@
 //===- Gemm.cpp - matrix products inside GPU kernels -*- C++ -*-===//
 //
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license
-// information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 //

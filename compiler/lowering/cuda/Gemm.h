@@ -1,7 +1,7 @@
 //===- Gemm.h - matrix products inside GPU kernels -*- C++ -*-===//
 //
-// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license
-// information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 //
@@ -20,36 +20,33 @@
 // barrier a slice. Registers instead of cp.async, because slices change on their way: an operand
 // whose rows run along k is transposed, and steps beyond k become zeros. A slice is 8 to 32 steps
 // long, so that the arithmetic of the resident blocks takes about as long as global memory's
-// latency or longer. What the tiles ask of the machine, for operands read in vectors
-// (`gpu_gemm_tests
-// --gtest_filter=*Figures` prints the last five columns; PTX for sm_80 and sm_90, ptxas 13.0):
+// latency or longer. What the tiles ask of the machine, for operands read in vectors:
 //
-//         tile     a thread's  FMA per byte  FMA per element   loop: instructions,   shared
-//         registers  blocks
-//                              from global   from shared       loads, share of FMA   bytes
-//    f32  128x128x8     8x8    16            4                  583   32   88 %      16896 125-128
-//    2
-//         128x64x8      8x8    10.7          4                  593   32   86 %      12800 130-143
-//         3 64x64x16      8x4    8             2.7                615   48   83 %      17408
-//         105-113    4 32x32x32      4x2    4             1.3                376   64   68 % 18432
-//         71         7 64x16x32      4x2    3.2           1.3                386   64   66 % 22528
-//         79         6 16x64x32      2x4    3.2           1.3                380   64   67 % 22528
-//         79-80      6
-//    f64  64x64x8       8x4    4             2.7                348   48   74 %      17408 156-162
-//    3
-//         32x32x16      4x2    2             1.3                220   48   58 %      18432   94-96
-//         5 64x16x16      4x2    1.6           1.3                224   48   57 %      22528 94-96
-//         5 16x64x16      2x4    1.6           1.3                224   48   57 %      22528   96 5
+//         tile       sums of   FMA for each    loop: PTX instructions,  shared  registers  blocks
+//                    a thread  byte | element  loads, share of FMA      bytes              resident
+//    f32  128x128x8  8x8       16     4        583  32  88 %            16896   125-128    2
+//         128x64x8   8x8       10.7   4        593  32  86 %            12800   130-143    3
+//         64x64x16   8x4        8     2.7      615  48  83 %            17408   105-113    4
+//         32x32x32   4x2        4     1.3      376  64  68 %            18432   71         7
+//         64x16x32   4x2        3.2   1.3      386  64  66 %            22528   79         6
+//         16x64x32   2x4        3.2   1.3      380  64  67 %            22528   79-80      6
+//    f64  64x64x8    8x4        4     2.7      348  48  74 %            17408   156-162    3
+//         32x32x16   4x2        2     1.3      220  48  58 %            18432   94-96      5
+//         64x16x16   4x2        1.6   1.3      224  48  57 %            22528   94-96      5
+//         16x64x16   2x4        1.6   1.3      224  48  57 %            22528   96         5
 //
-// A multiprocessor issues four instructions of a warp in a cycle, and shared memory hands it 128
-// bytes: a step of 8x8 keeps the first busy for 16 cycles a warp (64 multiply-adds) and the second,
-// by the elements that 32 threads receive, for 16 as well; 8x4 for 8 and 12, 4x2 for 2 and 6. So
-// the large tiles are bound by arithmetic, the small ones by shared memory: these are for products
-// that would not fill the machine otherwise, where latency decides. Eight warps or more are
-// resident, with 64 independent chains each for the large tile. Accesses to shared memory meet no
-// bank twice, but for the staging of C in the 32x32 tile and the stores of an operand 16 wide that
-// is not transposed on its way, which take two turns. That is counted, not measured: no figure here
-// is a time.
+// Bytes are those of global memory, elements those that threads load from shared memory; registers
+// are what ptxas 13.0 says for sm_80 and sm_90, none spilled. `gpu_gemm_tests
+// --gtest_filter=*Figures` prints all from the loop on.
+//
+// A multiprocessor issues instructions of four warps in a cycle, and shared memory hands it 128
+// bytes. A step of 8x8 keeps the first busy for 16 cycles a warp (64 multiply-adds) and the second,
+// by the elements that 32 threads receive, for 16 as well; one of 8x4 for 8 and 12, of 4x2 for 2
+// and 6. So the tiles of 8x8 can keep the arithmetic busy; the others, bound by shared memory, are
+// for products that would not fill the machine otherwise, where latency decides. Accesses to shared
+// memory meet no bank twice, but for the staging of C in the 32x32 tile of f32 and the stores of an
+// operand of f32 that is 16 wide and not transposed on its way, which take two turns. All this is
+// counted, not measured: no figure here is a time.
 //
 //===----------------------------------------------------------------------===//
 
