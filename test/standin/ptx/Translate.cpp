@@ -212,8 +212,9 @@ bool FunctionTranslator::special(StringRef name, unsigned bits, Value *&result) 
 }
 
 bool FunctionTranslator::readPredicate(const Operand &operand, Value *&result) {
-  if (operand.kind == Operand::Integer && operand.value <= 1) {
-    result = builder.getInt1(operand.value);
+  // LLVM writes true as -1.
+  if (operand.kind == Operand::Integer && (operand.value <= 1 || operand.value == ~uint64_t(0))) {
+    result = builder.getInt1(operand.value != 0);
     return false;
   }
   if (operand.kind != Operand::Register || function.registers[operand.index].type != Type::Pred)
