@@ -13,7 +13,7 @@
  * for results, and one fault. The fault stays set until it has been reported: calls that were sent
  * off behind the one that failed change no variable either.
  */
-#include "cuda.h"
+#include "cuda_gpu.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -580,7 +580,7 @@ static dlrt_status make_events(dlrt_gpu *gpu, uint32_t count) {
   gpu->profile_events = events;
   for (; gpu->profile_event_count < count; ++gpu->profile_event_count) {
     cu_result result =
-        gpu->cu->event_create(&events[gpu->profile_event_count], CU_EVENT_DEFAULT);
+        gpu->cu->event_create(&events[gpu->profile_event_count], CU_TIMED_EVENT);
     if (result != CU_SUCCESS)
       return dlrt_cuda_failed(gpu, result, "make an event", false);
   }
