@@ -13,7 +13,7 @@
  * for results, and one fault. The fault stays set until it has been reported: calls that were sent
  * off behind the one that failed change no variable either.
  */
-#include "cuda.h"
+#include "cuda_gpu.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -501,7 +501,7 @@ static dlrt_status grow(dlrt_gpu *gpu, const dlrt_cuda_plan *plan) {
     }
   }
   for (uint64_t i = 0; i < plans; ++i)
-    if (gpu->plans[i] && gpu->plans[i]->arena_bytes <= gpu->arena_bytes)
+    if (gpu->plans[i] && gpu->plans[i] != plan && gpu->plans[i]->arena_bytes <= gpu->arena_bytes)
       dlrt_status_release(capture(gpu, gpu->plans[i])); /* who needs it will try again */
   return NULL;
 }
@@ -580,7 +580,7 @@ static dlrt_status make_events(dlrt_gpu *gpu, uint32_t count) {
   gpu->profile_events = events;
   for (; gpu->profile_event_count < count; ++gpu->profile_event_count) {
     cu_result result =
-        gpu->cu->event_create(&events[gpu->profile_event_count], CU_EVENT_DEFAULT);
+        gpu->cu->event_create(&events[gpu->profile_event_count], CU_TIMED_EVENT);
     if (result != CU_SUCCESS)
       return dlrt_cuda_failed(gpu, result, "make an event", false);
   }

@@ -7,7 +7,7 @@
  * variables and constants. The context is made current for each call and put back, so that other
  * users of the GPU in this process see nothing of it.
  */
-#include "cuda.h"
+#include "cuda_gpu.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -144,7 +144,7 @@ static dlrt_status no_image(const dlrt_gpu *gpu) {
 
 static dlrt_status load_image(dlrt_gpu *gpu, const dl_cuda_image *image) {
   char log[1024] = "";
-  int options[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_BYTES};
+  int options[] = {CU_JIT_LOG, CU_JIT_LOG_BYTES};
   void *values[] = {log, (void *)(uintptr_t)sizeof log};
   bool is_ptx = image->kind == DL_CUDA_PTX;
   cu_result result = gpu->cu->module_load(&gpu->module, dlrt_at(gpu->model->blob, image->data),
@@ -357,14 +357,14 @@ static dlrt_status fill_gpu(dlrt_gpu *gpu) {
     return dlrt_fail_memory("a GPU's plans", DLRT_CUDA_PARAMETERS * 16);
   for (uint32_t i = 0; i < DLRT_CUDA_PARAMETERS; ++i)
     gpu->parameters[i] = &gpu->values[i];
-  if ((result = cu->stream_create(&gpu->compute, CU_STREAM_NON_BLOCKING)) != CU_SUCCESS ||
-      (result = cu->stream_create(&gpu->copy, CU_STREAM_NON_BLOCKING)) != CU_SUCCESS ||
-      (result = cu->stream_create(&gpu->capture, CU_STREAM_NON_BLOCKING)) != CU_SUCCESS)
+  if ((result = cu->stream_create(&gpu->compute, CU_OWN_STREAM)) != CU_SUCCESS ||
+      (result = cu->stream_create(&gpu->copy, CU_OWN_STREAM)) != CU_SUCCESS ||
+      (result = cu->stream_create(&gpu->capture, CU_OWN_STREAM)) != CU_SUCCESS)
     return dlrt_cuda_failed(gpu, result, "make a stream", false);
   for (uint32_t i = 0; i < 2; ++i)
-    if ((result = cu->event_create(&gpu->slots[i].copied, CU_EVENT_DISABLE_TIMING)) !=
+    if ((result = cu->event_create(&gpu->slots[i].copied, CU_UNTIMED_EVENT)) !=
             CU_SUCCESS ||
-        (result = cu->event_create(&gpu->slots[i].done, CU_EVENT_DISABLE_TIMING)) != CU_SUCCESS)
+        (result = cu->event_create(&gpu->slots[i].done, CU_UNTIMED_EVENT)) != CU_SUCCESS)
       return dlrt_cuda_failed(gpu, result, "make an event", false);
   if ((status = load_kernels(gpu)) || (status = open_blas(gpu)))
     return status;

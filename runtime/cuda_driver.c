@@ -32,6 +32,8 @@ static const symbol blas_symbols[] = {
 static const char *find_symbols(void *library, const symbol *symbols, size_t count, void *table) {
   for (size_t i = 0; i < count; ++i) {
     void *address = dlsym(library, symbols[i].name);
+    if (!address && strcmp(symbols[i].name, "cuEventElapsedTime_v2") == 0)
+      address = dlsym(library, "cuEventElapsedTime"); /* the same, before CUDA 12.8 */
     if (!address)
       return symbols[i].name;
     memcpy((char *)table + symbols[i].offset, &address, sizeof address);

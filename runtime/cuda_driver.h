@@ -39,9 +39,9 @@ enum {
 };
 enum { CU_DEVICE_COMPUTE_MAJOR = 75, CU_DEVICE_COMPUTE_MINOR = 76 }; /* CUdevice_attribute */
 enum { CU_FUNCTION_MAX_DYNAMIC_SHARED_BYTES = 8 };                  /* CUfunction_attribute */
-enum { CU_JIT_ERROR_LOG_BUFFER = 5, CU_JIT_ERROR_LOG_BUFFER_BYTES = 6 }; /* CUjit_option */
-enum { CU_STREAM_NON_BLOCKING = 1 };
-enum { CU_EVENT_DEFAULT = 0, CU_EVENT_DISABLE_TIMING = 2 };
+enum { CU_JIT_LOG = 5, CU_JIT_LOG_BYTES = 6 }; /* CUjit_option */
+enum { CU_OWN_STREAM = 1 }; /* CUstream_flags: does not wait for the default stream */
+enum { CU_TIMED_EVENT = 0, CU_UNTIMED_EVENT = 2 }; /* CUevent_flags */
 enum { CU_CAPTURE_RELAXED = 2 }; /* CUstreamCaptureMode */
 
 typedef int cu_device;
@@ -105,7 +105,7 @@ typedef struct CUgraphExec_st *cu_graph_exec;
   F(event_record, "cuEventRecord", (cu_event event, cu_stream stream))                             \
   F(event_query, "cuEventQuery", (cu_event event))                                                 \
   F(event_synchronize, "cuEventSynchronize", (cu_event event))                                     \
-  F(event_elapsed, "cuEventElapsedTime", (float *ms, cu_event start, cu_event end))
+  F(event_elapsed, "cuEventElapsedTime_v2", (float *ms, cu_event start, cu_event end))
 
 typedef struct dlrt_driver {
 #define FIELD(field, symbol, parameters) cu_result(*field) parameters;
@@ -145,6 +145,27 @@ enum { /* cublasLtMatmulDescAttributes_t */
 };
 enum { BLAS_LAYOUT_BATCH_COUNT = 5, BLAS_LAYOUT_BATCH_STRIDE = 6 };
 enum { BLAS_PREFERENCE_WORKSPACE = 1, BLAS_PREFERENCE_ALIGNMENT_A = 5 /* B, C, D follow */ };
+
+/* cublasLtEpilogue_t of each dl_cuda_epilogue. The library sees everything transposed, so A and B
+ * change places. */
+enum {
+  DLRT_BLAS_EPILOGUE_NONE = 1,
+  DLRT_BLAS_EPILOGUE_BIAS = 4,
+  DLRT_BLAS_EPILOGUE_RELU = 2,
+  DLRT_BLAS_EPILOGUE_RELU_BIAS = 2 | 4,
+  DLRT_BLAS_EPILOGUE_RELU_AUX = 2 | 128,
+  DLRT_BLAS_EPILOGUE_RELU_AUX_BIAS = 2 | 128 | 4,
+  DLRT_BLAS_EPILOGUE_GELU = 32,
+  DLRT_BLAS_EPILOGUE_GELU_BIAS = 32 | 4,
+  DLRT_BLAS_EPILOGUE_GELU_AUX = 32 | 128,
+  DLRT_BLAS_EPILOGUE_GELU_AUX_BIAS = 32 | 128 | 4,
+  DLRT_BLAS_EPILOGUE_DRELU = 8 | 128,
+  DLRT_BLAS_EPILOGUE_DRELU_BGRAD = 8 | 128 | 16,
+  DLRT_BLAS_EPILOGUE_DGELU = 64 | 128,
+  DLRT_BLAS_EPILOGUE_DGELU_BGRAD = 64 | 128 | 16,
+  DLRT_BLAS_EPILOGUE_BGRADA = 512,
+  DLRT_BLAS_EPILOGUE_BGRADB = 256
+};
 
 typedef struct cublasLtContext *blas_handle;
 typedef struct blas_desc *blas_desc; /* pointers to what only the library knows */

@@ -8,7 +8,7 @@
  * are our columns. What its epilogues do to a column (a bias that is added, a gradient that is
  * summed) they then do to a row of ours, which is what is meant.
  */
-#include "cuda.h"
+#include "cuda_gpu.h"
 
 #include <string.h>
 
@@ -17,24 +17,23 @@ static const uint64_t most_workspace = 32u << 20;
 /* What every matrix begins at a multiple of. */
 static const uint32_t alignment = DL_BUFFER_ALIGNMENT;
 
-/* cublasLtEpilogue_t. A and B change places. */
 static const uint32_t epilogues[DL_CUDA_EPILOGUE_COUNT] = {
-    [DL_CUDA_EPILOGUE_NONE] = 1,
-    [DL_CUDA_EPILOGUE_BIAS] = 4,
-    [DL_CUDA_EPILOGUE_RELU] = 2,
-    [DL_CUDA_EPILOGUE_RELU_BIAS] = 2 | 4,
-    [DL_CUDA_EPILOGUE_RELU_AUX] = 2 | 128,
-    [DL_CUDA_EPILOGUE_RELU_AUX_BIAS] = 2 | 128 | 4,
-    [DL_CUDA_EPILOGUE_GELU] = 32,
-    [DL_CUDA_EPILOGUE_GELU_BIAS] = 32 | 4,
-    [DL_CUDA_EPILOGUE_GELU_AUX] = 32 | 128,
-    [DL_CUDA_EPILOGUE_GELU_AUX_BIAS] = 32 | 128 | 4,
-    [DL_CUDA_EPILOGUE_DRELU] = 8 | 128,
-    [DL_CUDA_EPILOGUE_DRELU_BGRAD] = 8 | 128 | 16,
-    [DL_CUDA_EPILOGUE_DGELU] = 64 | 128,
-    [DL_CUDA_EPILOGUE_DGELU_BGRAD] = 64 | 128 | 16,
-    [DL_CUDA_EPILOGUE_BGRADA] = 512,
-    [DL_CUDA_EPILOGUE_BGRADB] = 256};
+    [DL_CUDA_EPILOGUE_NONE] = DLRT_BLAS_EPILOGUE_NONE,
+    [DL_CUDA_EPILOGUE_BIAS] = DLRT_BLAS_EPILOGUE_BIAS,
+    [DL_CUDA_EPILOGUE_RELU] = DLRT_BLAS_EPILOGUE_RELU,
+    [DL_CUDA_EPILOGUE_RELU_BIAS] = DLRT_BLAS_EPILOGUE_RELU_BIAS,
+    [DL_CUDA_EPILOGUE_RELU_AUX] = DLRT_BLAS_EPILOGUE_RELU_AUX,
+    [DL_CUDA_EPILOGUE_RELU_AUX_BIAS] = DLRT_BLAS_EPILOGUE_RELU_AUX_BIAS,
+    [DL_CUDA_EPILOGUE_GELU] = DLRT_BLAS_EPILOGUE_GELU,
+    [DL_CUDA_EPILOGUE_GELU_BIAS] = DLRT_BLAS_EPILOGUE_GELU_BIAS,
+    [DL_CUDA_EPILOGUE_GELU_AUX] = DLRT_BLAS_EPILOGUE_GELU_AUX,
+    [DL_CUDA_EPILOGUE_GELU_AUX_BIAS] = DLRT_BLAS_EPILOGUE_GELU_AUX_BIAS,
+    [DL_CUDA_EPILOGUE_DRELU] = DLRT_BLAS_EPILOGUE_DRELU,
+    [DL_CUDA_EPILOGUE_DRELU_BGRAD] = DLRT_BLAS_EPILOGUE_DRELU_BGRAD,
+    [DL_CUDA_EPILOGUE_DGELU] = DLRT_BLAS_EPILOGUE_DGELU,
+    [DL_CUDA_EPILOGUE_DGELU_BGRAD] = DLRT_BLAS_EPILOGUE_DGELU_BGRAD,
+    [DL_CUDA_EPILOGUE_BGRADA] = DLRT_BLAS_EPILOGUE_BGRADA,
+    [DL_CUDA_EPILOGUE_BGRADB] = DLRT_BLAS_EPILOGUE_BGRADB};
 
 static const dl_cuda_gemm_desc *gemm_of(const dlrt_gpu *gpu, const dlrt_cuda_plan *plan,
                                         uint32_t launch) {
@@ -158,6 +157,7 @@ static bool describe(const dlrt_gpu *gpu, const dl_cuda_gemm_desc *gemm, const e
   int scale = gemm->dtype == DL_F64 ? BLAS_R_64F : BLAS_R_32F;
   int32_t a = gemm->transpose_b ? BLAS_OP_T : BLAS_OP_N;
   int32_t b = gemm->transpose_a ? BLAS_OP_T : BLAS_OP_N;
+  uint32_t epilogue = epilogues[gemm->epilogue];
   int32_t pointers = has_device_scalars(gemm) ? BLAS_POINTERS_DEVICE : BLAS_POINTERS_HOST;
   if (gpu->blas->desc_create(&product->desc, compute, scale) != BLAS_SUCCESS) {
     product->desc = NULL;
@@ -166,8 +166,7 @@ static bool describe(const dlrt_gpu *gpu, const dl_cuda_gemm_desc *gemm, const e
   if (!set_desc(gpu, product, BLAS_DESC_TRANSPOSE_A, &a, sizeof a) ||
       !set_desc(gpu, product, BLAS_DESC_TRANSPOSE_B, &b, sizeof b) ||
       !set_desc(gpu, product, BLAS_DESC_POINTER_MODE, &pointers, sizeof pointers) ||
-      !set_desc(gpu, product, BLAS_DESC_EPILOGUE, &epilogues[gemm->epilogue],
-                sizeof epilogues[gemm->epilogue]))
+      !set_desc(gpu, product, BLAS_DESC_EPILOGUE, &epilogue, sizeof epilogue))
     return false;
   int64_t stride = e->aux_ld * e->m;
   if (gemm->aux != DL_CUDA_NO_BUFFER &&

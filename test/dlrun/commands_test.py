@@ -314,7 +314,7 @@ class Bench(Commands):
         got = json.loads(
             self.dlrun("bench", options.model, "step", "--threads", 2, "--dim", "N=16", "--range", "label=3", "--json", "--runs", 50).stdout
         )
-        self.assertEqual(list(got), ["function", "threads", "median_us", "min_us", "runs", "arena_bytes"])
+        self.assertEqual(list(got), ["function", "device", "threads", "median_us", "min_us", "runs", "arena_bytes"])
         self.assertEqual((got["function"], got["threads"], got["runs"]), ("step", 2, 50))
         self.assertGreater(got["min_us"], 0)
         self.assertGreaterEqual(got["median_us"], got["min_us"])
@@ -332,6 +332,30 @@ class Bench(Commands):
         self.assertEqual([kernel["name"] for kernel in kernels], ["step (model.dl:3)", "outside the kernels"])
         self.assertGreater(kernels[0]["us"], 1000)  # it sleeps a millisecond
         self.assertAlmostEqual(sum(kernel["share"] for kernel in kernels), 1, delta=0.05)
+
+    def test_trace(self):
+        path = self.path("trace.json")
+        done = self.dlrun("bench", options.model, "step", "--dim", "N=16", "--range", "label=3", "--runs", 50, "--profile", path)
+        self.assertNotIn("us per call", done.stdout)
+        trace = json.loads(content(path))
+        rows = {event["tid"]: event["args"]["name"] for event in trace["traceEvents"] if event["name"] == "thread_name"}
+        self.assertEqual(rows, {0: "calls of step", 1: "step (model.dl:3)"})
+        calls, kernels = ([event for event in trace["traceEvents"] if event.get("cat") == kind] for kind in ("call", "kernel"))
+        self.assertEqual((len(calls), len(kernels)), (20, 20))
+        for call, kernel in zip(calls, kernels):
+            self.assertEqual(kernel["args"], {"tasks": 1})
+            self.assertGreaterEqual(kernel["ts"], call["ts"])
+            self.assertLessEqual(kernel["ts"] + kernel["dur"], call["ts"] + call["dur"] + 1)
+        self.assertIn("nowhere", self.fails("bench", options.model, "step", "--dim", "N=16", "--range", "label=3", "--profile", self.path("nowhere/trace")))
+
+    def test_device(self):
+        words = ["bench", options.model, "step", "--dim", "N=16", "--range", "label=3", "--runs", 5]
+        self.dlrun(*words, "--device", "cpu")
+        self.assertEqual(json.loads(self.dlrun(*words, "--json", "--device", "cpu").stdout)["device"], "cpu: asked for")
+        self.assertRegex(json.loads(self.dlrun(*words, "--json").stdout)["device"], "^cpu: model 'softmax' has no program for a GPU$")
+        self.assertIn("has no program for a GPU", self.fails(*words, "--device", "cuda:1"))
+        for wrong in ("gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0"):
+            self.assertIn("--device takes cpu, cuda, cuda:K or auto", self.fails(*words, "--device", wrong, code=2))
 
     def test_wrong_options(self):
         for words, part in (

@@ -65,6 +65,19 @@ void walk(dlrt_model *model) {
     if (dlrt_model_find_variable(model, variable.name, &found) || found != v)
       std::abort();
   }
+  take(info.targets);
+  for (uint32_t i = 0; i < info.image_count; ++i) {
+    dlrt_image_info image = {};
+    drop(dlrt_model_get_image(model, i, &image));
+    read += image.bytes;
+  }
+  for (uint32_t k = 0; k < info.gpu_kernel_count; ++k) {
+    dlrt_gpu_kernel_info kernel = {};
+    drop(dlrt_model_get_gpu_kernel(model, k, &kernel));
+    take(kernel.symbol);
+    for (uint32_t i = 0; i < kernel.resource_count; ++i)
+      read += kernel.resources[i].registers;
+  }
   for (uint32_t f = 0; f < info.function_count; ++f) {
     dlrt_function_info function = {};
     drop(dlrt_model_get_function(model, f, &function));
@@ -72,6 +85,12 @@ void walk(dlrt_model *model) {
     take(function.doc);
     for (uint32_t k = 0; k < function.kernel_count; ++k)
       take(dlrt_function_kernel_name(model, f, k));
+    for (uint32_t l = 0; l < function.launch_count; ++l) {
+      dlrt_launch_info launch = {};
+      drop(dlrt_function_get_launch(model, f, l, &launch));
+      take(launch.name);
+      take(launch.location);
+    }
     for (uint32_t r = 0; r < function.result_count; ++r) {
       dlrt_value_info value = {};
       drop(dlrt_function_get_result(model, f, r, &value));
@@ -95,7 +114,7 @@ void nothing(const dl_frame *frame) { read += frame->dims[0] != 0; }
 void call(const std::vector<uint64_t> &blob, uint32_t functions) {
   std::vector<dl_entry_fn> entries(functions + 1, nothing);
   dl_model linked = {DL_ABI_VERSION, sizeof linked, reinterpret_cast<const dl_blob *>(blob.data()),
-                     entries.data(), nullptr};
+                     entries.data(), nullptr, nullptr};
   dlrt_model *model = nullptr;
   drop(dlrt_model_attach(&linked, &model));
   if (!model)

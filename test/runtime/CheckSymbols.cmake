@@ -2,12 +2,13 @@
 # in libc.so.6 itself (pthread_atfork and atexit, for two, are not: artefacts link without libc_nonshared.a).
 set(allowed
   __errno_location __sched_cpualloc __sched_cpucount __sched_cpufree sched_getaffinity syscall sysconf getpid
-  aligned_alloc calloc malloc free mmap munmap madvise
+  aligned_alloc calloc malloc realloc free mmap munmap madvise
   bcmp memchr memcmp memcpy memmove memset qsort snprintf vsnprintf
   strchr strcmp strcspn strlen strncmp strrchr strerrordesc_np
   access close fchmod fstat fsync open pread realpath rename stat unlink writev
   clock_gettime dlclose dlerror dlopen dlsym
   pthread_attr_destroy pthread_attr_init pthread_attr_setstacksize pthread_create pthread_join pthread_sigmask
+  pthread_mutex_destroy pthread_mutex_init pthread_mutex_lock pthread_mutex_unlock
   sigaddset sigemptyset sigfillset sigismember sigpending sigtimedwait
   _GLOBAL_OFFSET_TABLE_)
 execute_process(COMMAND ${NM} -g ${LIBRARY} OUTPUT_VARIABLE text RESULT_VARIABLE result)

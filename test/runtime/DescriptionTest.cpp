@@ -4,6 +4,7 @@
 //===----------------------------------------------------------------------===//
 #include "description.h"
 #include "Common.h"
+#include "CudaFixture.h"
 
 #include <cmath>
 #include <functional>
@@ -37,6 +38,23 @@ void walk(const dlrt_model *model) {
     }
     for (uint32_t k = 0; k < function.kernel_count; ++k)
       bytes += strlen(dlrt_function_kernel_name(model, f, k));
+    for (uint32_t l = 0; l < function.launch_count; ++l) {
+      dlrt_launch_info launch;
+      EXPECT_OK(dlrt_function_get_launch(model, f, l, &launch));
+      bytes += strlen(launch.name) + strlen(launch.location);
+    }
+  }
+  for (uint32_t i = 0; i < info.image_count; ++i) {
+    dlrt_image_info image;
+    EXPECT_OK(dlrt_model_get_image(model, i, &image));
+    bytes += image.bytes;
+  }
+  for (uint32_t k = 0; k < info.gpu_kernel_count; ++k) {
+    dlrt_gpu_kernel_info kernel;
+    EXPECT_OK(dlrt_model_get_gpu_kernel(model, k, &kernel));
+    bytes += strlen(kernel.symbol);
+    for (uint32_t i = 0; i < kernel.resource_count; ++i)
+      bytes += kernel.resources[i].registers;
   }
   EXPECT_GT(bytes, 0u);
 }
@@ -174,6 +192,183 @@ TEST(Description, EachRuleIsChecked) {
   }
 }
 
+TEST(Description, CudaFixtureIsValid) { EXPECT_OK(check(cudaFixtureModel().build())); }
+
+TEST(Description, EachRuleOfAGpuProgramIsChecked) {
+  auto step = [](Model &m) -> CudaFunction & { return m.functions[Step + InBlob].cuda[0]; };
+  auto predict = [](Model &m) -> CudaFunction & { return m.functions[Predict + InBlob].cuda[0]; };
+  auto code = [](Model &m) -> std::string & { return m.images[0].data; };
+  const std::vector<int64_t> unknown = {99};
+  const uint32_t none = DL_CUDA_NO_BUFFER;
+  const Damage cases[] = {
+      {"damaged description: unknown flags", [](Model &m) { m.flags = 2; }},
+      {"neither CPU code nor a program for a GPU", [](Model &m) { m.flags = 1; }},
+      {"function 3: a program for a GPU in a model without one",
+       [](Model &m) {
+         m.hasCuda = false;
+         m.functions[Predict + InBlob].cuda.clear();
+         m.functions[Step + InBlob].cuda.clear();
+       }},
+      {"GPU kernels without an image", [](Model &m) { m.images.clear(); }},
+      {"image 2: unknown kind", [](Model &m) { m.images[2].kind = 2; }},
+      {"image 2: unknown kind or architecture", [](Model &m) { m.images[2].arch = 9; }},
+      {"image 2: unknown kind or architecture", [](Model &m) { m.images[2].arch = 10000; }},
+      {"image 2: data out of bounds", [](Model &m) { m.images[2].data = ""; }},
+      {"image 2: PTX does not end", [](Model &m) { m.images[2].data.pop_back(); }},
+      {"image 2: PTX does not end", [](Model &m) { m.images[2].data[3] = 0; }},
+      {"image 0: machine code is no whole", [&](Model &m) { code(m).resize(63); }},
+      {"image 0: machine code is no whole", [&](Model &m) { code(m)[4] = 1; }},
+      {"image 0: machine code is no whole", [&](Model &m) { code(m)[18] = 62; }},
+      {"image 0: machine code is no whole", [&](Model &m) { code(m)[60] = 1, code(m)[58] = 63; }},
+      {"image 0: machine code is no whole", [&](Model &m) { code(m)[56] = 1, code(m)[54] = 55; }},
+      {"image 0: machine code is no whole", [&](Model &m) { code(m)[47] = 1; }},
+      {"image 0: machine code is no whole",
+       [&](Model &m) { // a section beyond the end
+         std::string &data = code(m);
+         data.resize(128);
+         data[40] = 64, data[60] = 1, data[58] = 64;
+         data[64 + 4] = 1, data[64 + 24] = 100, data[64 + 32] = 29;
+       }},
+      {"image 0: machine code is no whole",
+       [&](Model &m) { // a segment beyond the end
+         std::string &data = code(m);
+         data.resize(120);
+         data[32] = 64, data[56] = 1, data[54] = 56;
+         data[64 + 8] = 100, data[64 + 32] = 21;
+       }},
+      {"GPU kernel 1: symbol is no text", [](Model &m) { m.cudaKernels[1].symbol = ""; }},
+      {"GPU kernel 1: impossible block", [](Model &m) { m.cudaKernels[1].threads = 0; }},
+      {"GPU kernel 1: impossible block", [](Model &m) { m.cudaKernels[1].threads = 1025; }},
+      {"GPU kernel 1: impossible block", [](Model &m) { m.cudaKernels[1].sharedBytes = 1 << 21; }},
+      {"function 2, GPU buffer 0: refers to what does not exist",
+       [&](Model &m) { step(m).buffers[0].index = 3; }},
+      {"function 2, GPU buffer 4: refers to what does not exist",
+       [&](Model &m) { step(m).buffers[4].index = 8; }},
+      {"function 2, GPU buffer 8: impossible lifetime",
+       [&](Model &m) { step(m).buffers[8].last = 3; }},
+      {"function 2, GPU buffer 8: a size has an unknown operation",
+       [&](Model &m) { step(m).buffers[8].bytes = unknown; }},
+      {"function 1, GPU buffer 4: a constant's size is not constant",
+       [&](Model &m) { predict(m).buffers[4].bytes = Size::dim(0); }},
+      {"function 1, GPU buffer 4: a constant's size is not constant or beyond the end",
+       [&](Model &m) { predict(m).buffers[4].bytes = 1 << 20; }},
+      {"function 1, GPU buffer 4: a constant's size is not constant",
+       [&](Model &m) { predict(m).buffers[4].bytes = -1; }},
+      {"function 2, launch 0: name is no text", [&](Model &m) { step(m).launches[0].name = ""; }},
+      {"function 2, launch 0: location is no printable text",
+       [&](Model &m) { step(m).launches[0].location = "\n"; }},
+      {"function 2, launch 0: unknown kind", [&](Model &m) { step(m).launches[0].kind = 2; }},
+      {"function 2, launch 0: unknown kind or condition",
+       [&](Model &m) { step(m).launches[0].when = 3; }},
+      {"function 2, launch 0: refers to what does not exist",
+       [&](Model &m) { step(m).launches[0].index = 8; }},
+      {"function 2, launch 0: a size has an unknown operation",
+       [&](Model &m) { step(m).launches[0].grid[2] = unknown; }},
+      {"function 2, launch 0: a size names a dimension",
+       [&](Model &m) { step(m).launches[0].sizes[0] = Size::dim(1); }},
+      {"function 2, launch 0: a parameter refers to a buffer",
+       [&](Model &m) { step(m).launches[0].parameters[2].value = 12; }},
+      {"function 2, launch 0: a parameter of unknown kind",
+       [&](Model &m) { step(m).launches[0].parameters[2].kind = 3; }},
+      {"function 2, launch 0: too many parameters",
+       [&](Model &m) { step(m).launches[0].parameters.resize(4096, faultParameter()); }},
+      {"function 2, launch 1: refers to what does not exist",
+       [&](Model &m) { step(m).launches[1].index = 1; }},
+      {"function 2, launch 1: refers to what does not exist",
+       [&](Model &m) { step(m).launches[1].parameters = {faultParameter()}; }},
+      {"function 2, launch 1: a product of cuBLASLt for where",
+       [&](Model &m) { step(m).launches[1].when = DL_CUDA_WITHOUT_CUBLASLT; }},
+      {"function 2, product 0: unknown element type",
+       [&](Model &m) { step(m).gemms[0].dtype = DL_F16; }},
+      {"function 2, product 0: unknown element type, flag",
+       [&](Model &m) { step(m).gemms[0].tf32 = 2; }},
+      {"function 2, product 0: unknown element type, flag",
+       [&](Model &m) { step(m).gemms[0].transposeB = 2; }},
+      {"function 2, product 0: unknown element type, flag or epilogue",
+       [&](Model &m) { step(m).gemms[0].epilogue = DL_CUDA_EPILOGUE_COUNT; }},
+      {"function 2, product 0: a product names a buffer",
+       [&](Model &m) { step(m).gemms[0].a = 12; }},
+      {"function 2, product 0: a product lacks a buffer",
+       [&](Model &m) { step(m).gemms[0].b = none; }},
+      {"function 2, product 0: a product writes to what is read only",
+       [&](Model &m) { step(m).gemms[0].d = 0; }},
+      {"function 2, product 0: a product has one of c and beta",
+       [&](Model &m) { step(m).gemms[0].c = 10; }},
+      {"function 2, product 0: a product names a buffer",
+       [&](Model &m) { step(m).gemms[0].alpha = 12; }},
+      {"function 2, product 0: a product names a buffer", // that it has no use for
+       [&](Model &m) { step(m).gemms[0].bias = 8; }},
+      {"function 2, product 0: a product lacks a buffer",
+       [&](Model &m) { step(m).gemms[0].epilogue = DL_CUDA_EPILOGUE_BIAS; }},
+      {"function 2, product 0: a product lacks a buffer",
+       [&](Model &m) { step(m).gemms[0].epilogue = DL_CUDA_EPILOGUE_DRELU; }},
+      {"function 2, product 0: a product writes to what is read only",
+       [&](Model &m) {
+         step(m).gemms[0].epilogue = DL_CUDA_EPILOGUE_BGRADA;
+         step(m).gemms[0].bias = 1;
+       }},
+      {"function 2, product 0: a product writes to what is read only",
+       [&](Model &m) {
+         step(m).gemms[0].epilogue = DL_CUDA_EPILOGUE_RELU_AUX;
+         step(m).gemms[0].aux = 1;
+       }},
+      {"function 2, product 0: a size has an unknown operation",
+       [&](Model &m) {
+         step(m).gemms[0].epilogue = DL_CUDA_EPILOGUE_RELU_AUX;
+         step(m).gemms[0].aux = 8;
+         step(m).gemms[0].auxLd = unknown;
+       }},
+      {"function 2, product 0: a size has an unknown operation",
+       [&](Model &m) { step(m).gemms[0].k = unknown; }},
+      {"function 2, product 0: a size has an unknown operation",
+       [&](Model &m) { step(m).gemms[0].strideD = unknown; }},
+  };
+  for (const Damage &damage : cases) {
+    Model m = cudaFixtureModel();
+    damage.apply(m);
+    std::vector<uint8_t> blob = m.build();
+    EXPECT_FAILS_WITH(check(blob), DLRT_CORRUPT, damage.words);
+  }
+}
+
+// References of the tables themselves, which the builder always gets right.
+TEST(Description, TablesOfAGpuProgramLieWithinBounds) {
+  const std::vector<uint8_t> blob = cudaFixtureModel().build();
+  auto expectDamage = [&](uint32_t offset, uint32_t value, const char *words) {
+    std::vector<uint8_t> damaged = blob;
+    memcpy(damaged.data() + offset, &value, sizeof value);
+    EXPECT_FAILS_WITH(check(damaged), DLRT_CORRUPT, words);
+  };
+  dl_blob head;
+  memcpy(&head, blob.data(), sizeof head);
+  dl_function_desc function;
+  const uint32_t at = head.functions + (Step + InBlob) * sizeof function;
+  memcpy(&function, blob.data() + at, sizeof function);
+  dl_cuda_function_desc program;
+  memcpy(&program, blob.data() + function.cuda, sizeof program);
+  const uint32_t end = blob.size(), large = 1 << 30;
+  expectDamage(offsetof(dl_blob, cuda), end, "the program for a GPU out of bounds");
+  expectDamage(offsetof(dl_blob, cuda), head.cuda + 1, "the program for a GPU out of bounds");
+  expectDamage(head.cuda + offsetof(dl_cuda_desc, images), end, "images out of bounds");
+  expectDamage(head.cuda + offsetof(dl_cuda_desc, image_count), large, "images out of bounds");
+  expectDamage(head.cuda + offsetof(dl_cuda_desc, kernel_count), large, "GPU kernels out of bounds");
+  expectDamage(at + offsetof(dl_function_desc, cuda), end, "program for a GPU out of bounds");
+  expectDamage(function.cuda + offsetof(dl_cuda_function_desc, buffer_count), large,
+               "GPU buffers out of bounds");
+  expectDamage(function.cuda + offsetof(dl_cuda_function_desc, launches), 8,
+               "launches out of bounds");
+  expectDamage(function.cuda + offsetof(dl_cuda_function_desc, gemm_count), large,
+               "products out of bounds");
+  dl_cuda_desc cuda;
+  memcpy(&cuda, blob.data() + head.cuda, sizeof cuda);
+  expectDamage(cuda.images + offsetof(dl_cuda_image, data), end, "image 0: data out of bounds");
+  expectDamage(cuda.images + offsetof(dl_cuda_image, bytes), large, "image 0: data out of bounds");
+  expectDamage(cuda.kernels + offsetof(dl_cuda_kernel_desc, resource_count), large,
+               "GPU kernel 0: resources out of bounds");
+  expectDamage(program.launches + offsetof(dl_cuda_launch_desc, parameter_count), large,
+               "launch 0: parameters out of bounds");
+}
+
 TEST(Description, TablesMayNotOverlap) {
   // Many functions that share one large table would make a small file into a large model.
   Model m = fixtureModel();
@@ -201,7 +396,7 @@ TEST(Description, TablesMayNotOverlap) {
 // A damaged byte is found, or what comes out can be read: nothing crashes (under the address
 // sanitizer this is the real question).
 TEST(Description, EachByteMayBeDamaged) {
-  const std::vector<uint8_t> blob = fixtureModel().build();
+  const std::vector<uint8_t> blob = cudaFixtureModel().build();
   size_t refused = 0;
   for (size_t i = 8; i < blob.size(); ++i)
     for (uint8_t flip : {0x01, 0x80, 0xff}) {

@@ -67,6 +67,45 @@ struct Kernel {
   std::string name, location;
 };
 
+/// A launch of a GPU program.
+struct Launch {
+  std::string name, location;
+  uint8_t kind = DL_CUDA_LAUNCH_KERNEL, when = DL_CUDA_ALWAYS;
+  uint32_t index = 0;
+  std::vector<Size> grid = {1, 1, 1};
+  /// A size parameter is the number of its place in `sizes`.
+  std::vector<dl_cuda_parameter> parameters = {};
+  std::vector<Size> sizes = {};
+};
+
+struct Gemm {
+  uint8_t dtype = DL_F32, tf32 = 0, transposeA = 0, transposeB = 0;
+  uint32_t epilogue = DL_CUDA_EPILOGUE_NONE;
+  Size m, n, k, batch = 1;
+  uint32_t a, b, c = DL_CUDA_NO_BUFFER, d;
+  Size strideA = 0, strideB = 0, strideC = 0, strideD = 0;
+  uint32_t alpha = DL_CUDA_NO_BUFFER, beta = DL_CUDA_NO_BUFFER, bias = DL_CUDA_NO_BUFFER,
+           aux = DL_CUDA_NO_BUFFER;
+  Size auxLd = 0;
+};
+
+struct CudaFunction {
+  std::vector<Buffer> buffers;
+  std::vector<Launch> launches;
+  std::vector<Gemm> gemms;
+};
+
+struct CudaImage {
+  uint32_t kind, arch;
+  std::string data;
+};
+
+struct CudaKernel {
+  std::string symbol;
+  uint32_t threads = 32, sharedBytes = 0;
+  std::vector<dl_cuda_resources> resources = {};
+};
+
 struct Function {
   std::string name;
   uint32_t flags = 0;
@@ -77,6 +116,7 @@ struct Function {
   uint32_t launches = 0;
   uint64_t scratchBytes = 0;
   std::string doc = {};
+  std::vector<CudaFunction> cuda = {}; // one or none
 };
 
 struct Fault {
@@ -94,6 +134,10 @@ struct Model {
   /// A constant's bytes lie at its first place; Buffer::index of a constant is its number here, and
   /// becomes its offset.
   std::vector<std::vector<uint8_t>> constants;
+  uint32_t flags = 0;
+  bool hasCuda = false;
+  std::vector<CudaImage> images;
+  std::vector<CudaKernel> cudaKernels;
 
   std::vector<uint8_t> build() const;
 };
@@ -146,6 +190,72 @@ public:
 
 inline std::vector<uint8_t> Model::build() const {
   detail::Writer w;
+  std::vector<dl_ref> offsets;
+  auto writeBuffers = [&](const std::vector<Buffer> &list) {
+    std::vector<dl_buffer_desc> descs;
+    for (const Buffer &b : list)
+      descs.push_back({b.kind,
+                       {},
+                       b.kind == DL_BUFFER_CONSTANT ? offsets.at(b.index) : b.index,
+                       w.size(b.bytes),
+                       b.first,
+                       b.last,
+                       0});
+    return w.array(descs);
+  };
+  auto writeCuda = [&](const CudaFunction &cuda) {
+    dl_cuda_function_desc desc = {};
+    desc.buffer_count = cuda.buffers.size();
+    desc.buffers = writeBuffers(cuda.buffers);
+    std::vector<dl_cuda_gemm_desc> gemms;
+    for (const Gemm &g : cuda.gemms)
+      gemms.push_back({g.dtype,
+                       g.tf32,
+                       g.transposeA,
+                       g.transposeB,
+                       g.epilogue,
+                       w.size(g.m),
+                       w.size(g.n),
+                       w.size(g.k),
+                       w.size(g.batch),
+                       g.a,
+                       g.b,
+                       g.c,
+                       g.d,
+                       w.size(g.strideA),
+                       w.size(g.strideB),
+                       w.size(g.strideC),
+                       w.size(g.strideD),
+                       g.alpha,
+                       g.beta,
+                       g.bias,
+                       g.aux,
+                       g.aux == DL_CUDA_NO_BUFFER ? 0 : w.size(g.auxLd),
+                       0});
+    desc.gemm_count = gemms.size();
+    desc.gemms = w.array(gemms);
+    std::vector<dl_cuda_launch_desc> launches;
+    for (const Launch &l : cuda.launches) {
+      std::vector<dl_cuda_parameter> parameters = l.parameters;
+      for (dl_cuda_parameter &parameter : parameters)
+        if (parameter.kind == DL_CUDA_SIZE)
+          parameter.value = w.size(l.sizes.at(parameter.value));
+      dl_cuda_launch_desc launch = {};
+      launch.kind = l.kind;
+      launch.when = l.when;
+      launch.index = l.index;
+      launch.name = w.text(l.name);
+      launch.location = w.text(l.location);
+      for (int d = 0; l.kind == DL_CUDA_LAUNCH_KERNEL && d < 3; ++d)
+        launch.grid[d] = w.size(l.grid[d]);
+      launch.parameter_count = parameters.size();
+      launch.parameters = w.array(parameters);
+      launches.push_back(launch);
+    }
+    desc.launch_count = launches.size();
+    desc.launches = w.array(launches);
+    return w.array(std::vector<dl_cuda_function_desc>{desc});
+  };
   dl_blob blob = {};
   std::memcpy(blob.magic, DL_BLOB_MAGIC, sizeof blob.magic);
   blob.abi_version = abiVersion;
@@ -156,7 +266,6 @@ inline std::vector<uint8_t> Model::build() const {
   blob.cpu = w.text(cpu);
   blob.features = w.text(features);
   blob.query = w.text(query);
-  std::vector<dl_ref> offsets;
   for (const std::vector<uint8_t> &constant : constants) {
     w.align(DL_BUFFER_ALIGNMENT);
     offsets.push_back(w.bytes.size());
@@ -189,17 +298,8 @@ inline std::vector<uint8_t> Model::build() const {
     desc.arguments = w.values(f.arguments);
     desc.result_count = f.results.size();
     desc.results = w.values(f.results);
-    std::vector<dl_buffer_desc> buffers;
-    for (const Buffer &b : f.buffers)
-      buffers.push_back({b.kind,
-                         {},
-                         b.kind == DL_BUFFER_CONSTANT ? offsets.at(b.index) : b.index,
-                         w.size(b.bytes),
-                         b.first,
-                         b.last,
-                         0});
-    desc.buffer_count = buffers.size();
-    desc.buffers = w.array(buffers);
+    desc.buffer_count = f.buffers.size();
+    desc.buffers = writeBuffers(f.buffers);
     std::vector<dl_check_desc> checks;
     for (const Check &c : f.checks)
       checks.push_back({w.size(c.condition), w.text(c.message)});
@@ -212,6 +312,8 @@ inline std::vector<uint8_t> Model::build() const {
     desc.kernels = w.array(kernels);
     desc.launch_count = f.launches;
     desc.scratch_bytes = f.scratchBytes;
+    if (!f.cuda.empty())
+      desc.cuda = writeCuda(f.cuda[0]);
     functionDescs.push_back(desc);
   }
   blob.function_count = functionDescs.size();
@@ -221,6 +323,25 @@ inline std::vector<uint8_t> Model::build() const {
     faultDescs.push_back({w.text(f.message), w.text(f.location)});
   blob.fault_count = faultDescs.size();
   blob.faults = w.array(faultDescs);
+  blob.flags = flags;
+  if (hasCuda) {
+    std::vector<dl_cuda_image> imageDescs;
+    for (const CudaImage &image : images) {
+      w.align(8);
+      dl_ref data = w.bytes.size();
+      w.bytes.insert(w.bytes.end(), image.data.begin(), image.data.end());
+      imageDescs.push_back(
+          {image.kind, image.arch, data, static_cast<uint32_t>(image.data.size())});
+    }
+    std::vector<dl_cuda_kernel_desc> kernelDescs;
+    for (const CudaKernel &kernel : cudaKernels)
+      kernelDescs.push_back({w.text(kernel.symbol), kernel.threads, kernel.sharedBytes,
+                             static_cast<uint32_t>(kernel.resources.size()),
+                             w.array(kernel.resources), 0});
+    dl_cuda_desc cuda = {static_cast<uint32_t>(imageDescs.size()), w.array(imageDescs),
+                         static_cast<uint32_t>(kernelDescs.size()), w.array(kernelDescs)};
+    blob.cuda = w.array(std::vector<dl_cuda_desc>{cuda});
+  }
   w.align(8);
   blob.blob_bytes = w.bytes.size();
   std::memcpy(w.bytes.data(), &blob, sizeof blob);

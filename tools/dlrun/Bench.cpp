@@ -4,6 +4,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Commands.h"
+#include "File.h"
 #include "Inputs.h"
 #include "Json.h"
 #include "ShapeText.h"
@@ -123,13 +124,42 @@ struct Profile {
   struct Kernel {
     uint64_t launches = 0, tasks = 0, ns = 0;
   };
+  /// A bar of the trace, in microseconds from the first call's start.
+  struct Bar {
+    uint32_t row; // 0: calls; else a kernel's number and one
+    double start, duration;
+    int64_t tasks;
+  };
   uint32_t function = 0;
+  std::vector<std::string> names; // of the kernels
   std::vector<Kernel> kernels;
+  bool isTraced = false;
+  std::vector<Bar> bars;
+  Clock::time_point begin = Clock::now();
+  double callStart = 0, launchStart = 0, gpuTime = 0;
+  bool onGpu = false;
+
+  double now() const { return secondsSince(begin) * 1e6; }
+
+  void beginCall() { callStart = gpuTime = now(); }
+  void endCall() {
+    if (isTraced)
+      bars.push_back({0, callStart, now() - callStart, 0});
+  }
 
   static void record(void *user, uint32_t function, uint32_t kernel, int64_t tasks, int64_t ns) {
     Profile &profile = *static_cast<Profile *>(user);
-    if (ns < 0 || function != profile.function || kernel >= profile.kernels.size())
+    if (function != profile.function || kernel >= profile.kernels.size())
       return;
+    if (ns < 0) {
+      // A GPU's times come when the call is over: there, one launch follows the other.
+      profile.launchStart = profile.onGpu ? profile.gpuTime : profile.now();
+      return;
+    }
+    double microseconds = static_cast<double>(ns) / 1000;
+    profile.gpuTime += microseconds;
+    if (profile.isTraced)
+      profile.bars.push_back({kernel + 1, profile.launchStart, microseconds, tasks});
     Kernel &entry = profile.kernels[kernel];
     ++entry.launches;
     entry.tasks += static_cast<uint64_t>(tasks);
@@ -159,6 +189,41 @@ parseSizes(const std::vector<std::string> &texts, std::string_view option, int64
     sizes.emplace_back(assignment.name, *size);
   }
   return sizes;
+}
+
+/// The format that Perfetto and chrome://tracing read: a row for the calls, and one for each
+/// kernel.
+static Status writeTrace(const std::string &path, const Profile &profile,
+                         const std::string &function, const std::string &device) {
+  Json events = Json::array();
+  auto name = [&](const char *what, uint32_t row, const std::string &text) {
+    events.push_back(Json{{"name", what},
+                          {"ph", "M"},
+                          {"pid", 1},
+                          {"tid", row},
+                          {"args", Json{{"name", text}}}});
+  };
+  name("process_name", 0, device);
+  name("thread_name", 0, concat("calls of ", function));
+  for (uint32_t i = 0; i < profile.names.size(); ++i)
+    if (profile.kernels[i].launches > 0)
+      name("thread_name", i + 1, profile.names[i]);
+  for (const Profile::Bar &bar : profile.bars) {
+    Json event = {{"name", bar.row ? profile.names[bar.row - 1] : function},
+                  {"cat", bar.row ? "kernel" : "call"},
+                  {"ph", "X"},
+                  {"ts", bar.start},
+                  {"dur", bar.duration},
+                  {"pid", 1},
+                  {"tid", bar.row}};
+    if (bar.row)
+      event["args"] = Json{{"tasks", bar.tasks}};
+    events.push_back(std::move(event));
+  }
+  std::string text =
+      dumpJson(Json{{"traceEvents", std::move(events)}, {"displayTimeUnit", "ns"}}) + '\n';
+  std::string_view parts[] = {text};
+  return writeFileAtomically(path, parts, Durability::Fast);
 }
 
 static void printProfile(const std::vector<Row> &rows) {
@@ -231,7 +296,7 @@ Expected<int> runBench(const BenchOptions &options) {
   if (Status prepared = frame.prepareResults(); !prepared)
     return prepared.error();
 
-  Expected<Instance> instance = Instance::create(*model, options.seed, options.threads);
+  Expected<Instance> instance = Instance::create(*model, options.seed, options.threads, options.device);
   if (!instance)
     return instance.error();
   if (!options.load.empty())
@@ -240,9 +305,14 @@ Expected<int> runBench(const BenchOptions &options) {
 
   // Warm up: the first call plans memory; then caches, branch predictors and the clock of the
   // processor settle.
+  // A call is over when all of it is done, on a GPU too.
+  auto call = [&] {
+    Status called = frame.call(*instance);
+    return called ? instance->synchronize() : called;
+  };
   Clock::time_point start = Clock::now();
   for (int calls = 0; calls < 3 || secondsSince(start) < 0.1; ++calls)
-    if (Status called = frame.call(*instance); !called)
+    if (Status called = call(); !called)
       return called.error();
 
   std::vector<double> times;
@@ -253,7 +323,7 @@ Expected<int> runBench(const BenchOptions &options) {
              ? times.size() < *options.runs
              : times.size() < fewest || (secondsSince(start) < 0.5 && times.size() < most)) {
     Clock::time_point begin = Clock::now();
-    Status called = frame.call(*instance);
+    Status called = call();
     times.push_back(std::chrono::duration<double, std::micro>(Clock::now() - begin).count());
     if (!called)
       return called.error();
@@ -267,13 +337,21 @@ Expected<int> runBench(const BenchOptions &options) {
   if (options.profile) {
     Profile profile;
     profile.function = function.index;
-    profile.kernels.resize(function.kernels.size());
+    while (const char *name = dlrt_instance_kernel_name(instance->get(), function.index,
+                                                        static_cast<uint32_t>(profile.names.size())))
+      profile.names.push_back(name);
+    profile.kernels.resize(profile.names.size());
+    profile.onGpu = instance->device().starts_with("cuda:");
+    constexpr uint64_t tracedCalls = 20; // more would not be looked at
     dlrt_instance_set_profile(instance->get(), Profile::record, &profile);
     uint64_t calls = 0;
     start = Clock::now();
     do {
-      if (Status called = frame.call(*instance); !called)
+      profile.isTraced = !options.trace.empty() && calls < tracedCalls;
+      profile.beginCall();
+      if (Status called = call(); !called)
         return called.error();
+      profile.endCall();
       ++calls;
     } while (secondsSince(start) < 0.25 && calls < times.size());
     double total = secondsSince(start) * 1e6 / static_cast<double>(calls), inside = 0;
@@ -283,9 +361,11 @@ Expected<int> runBench(const BenchOptions &options) {
     };
     for (size_t i = 0; i < profile.kernels.size(); ++i) {
       const Profile::Kernel &kernel = profile.kernels[i];
+      if (profile.onGpu && kernel.launches == 0) // the other way to do a product
+        continue;
       double microseconds = perCall(kernel.ns) / 1000;
       inside += microseconds;
-      rows.push_back({function.kernels[i], perCall(kernel.launches), perCall(kernel.tasks),
+      rows.push_back({profile.names[i], perCall(kernel.launches), perCall(kernel.tasks),
                       microseconds, microseconds / total});
     }
     std::sort(rows.begin(), rows.end(), [](const Row &a, const Row &b) {
@@ -293,6 +373,11 @@ Expected<int> runBench(const BenchOptions &options) {
     });
     double outside = std::max(0.0, total - inside);
     rows.push_back({"outside the kernels", 1, 0, outside, outside / total});
+    if (!options.trace.empty())
+      if (Status written =
+              writeTrace(options.trace, profile, function.name, instance->device());
+          !written)
+        return written.error();
   }
 
   uint32_t threads = dlrt_instance_threads(instance->get());
@@ -300,8 +385,8 @@ Expected<int> runBench(const BenchOptions &options) {
   // Nanoseconds are the clock's unit: more digits would be noise.
   auto rounded = [](double microseconds) { return std::round(microseconds * 1000) / 1000; };
   if (options.json) {
-    Json root = {{"function", function.name},    {"threads", threads},
-                 {"median_us", rounded(median)}, {"min_us", rounded(times.front())},
+    Json root = {{"function", function.name},    {"device", instance->device()},
+                 {"threads", threads},           {"median_us", rounded(median)}, {"min_us", rounded(times.front())},
                  {"runs", times.size()},         {"arena_bytes", arena}};
     if (options.profile) {
       root["kernels"] = Json::array();
@@ -315,10 +400,14 @@ Expected<int> runBench(const BenchOptions &options) {
     std::printf("%s\n", dumpJson(root).c_str());
     return ExitSuccess;
   }
-  std::printf("%s, %u %s: median %.3f us, min %.3f us, %zu runs, arena %s\n",
-              printable(function.name).c_str(), threads, threads == 1 ? "thread" : "threads",
-              median, times.front(), times.size(), formatBytes(arena).c_str());
-  if (options.profile)
+  std::string where = concat(threads, threads == 1 ? " thread" : " threads");
+  if (model->hasGpuProgram())
+    where = instance->device().starts_with("cuda:") ? instance->device()
+                                                    : concat(instance->device(), ", ", where);
+  std::printf("%s, %s: median %.3f us, min %.3f us, %zu runs, arena %s\n",
+              printable(function.name).c_str(), printable(where).c_str(), median, times.front(),
+              times.size(), formatBytes(arena).c_str());
+  if (options.profile && options.trace.empty())
     printProfile(rows);
   return ExitSuccess;
 }

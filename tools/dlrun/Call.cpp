@@ -69,7 +69,7 @@ Expected<int> runCall(const CallOptions &options) {
     }
   }
 
-  Expected<Instance> instance = Instance::create(*model, options.seed, options.threads);
+  Expected<Instance> instance = Instance::create(*model, options.seed, options.threads, options.device);
   if (!instance)
     return instance.error();
   if (!options.load.empty())
@@ -78,6 +78,10 @@ Expected<int> runCall(const CallOptions &options) {
   for (uint64_t i = 0; i < options.repeat; ++i)
     if (Status called = frame.call(*instance); !called)
       return called.error();
+  if (Status done = instance->synchronize(); !done)
+    return done.error();
+  if (model->hasGpuProgram())
+    std::printf("device %s\n", printable(instance->device()).c_str());
 
   if (options.repeat > 0) {
     if (!options.outputFolder.empty())

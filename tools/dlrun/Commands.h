@@ -21,6 +21,7 @@ struct CallOptions {
   std::string outputFolder, load, save;
   uint64_t seed = 0, repeat = 1;
   uint32_t threads = 0;
+  std::string device;
 };
 
 struct TrainOptions {
@@ -33,6 +34,7 @@ struct TrainOptions {
   std::optional<uint64_t> epochs; // 8, or what a resumed training asked for
   uint64_t saveEvery = 0;
   uint32_t threads = 0;
+  std::string device;
   bool resume = false, overwrite = false;
   std::vector<std::string> commandLine; // to tell how to go on
 };
@@ -44,7 +46,9 @@ struct BenchOptions {
   uint64_t seed = 0;
   std::optional<uint64_t> runs;
   uint32_t threads = 0;
+  std::string device;
   bool json = false, profile = false;
+  std::string trace; // where --profile writes; empty: prints a table
 };
 
 // Each prints its results to stdout and returns the exit code.

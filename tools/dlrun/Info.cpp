@@ -42,6 +42,80 @@ struct Totals {
 };
 } // namespace
 
+static std::string imageText(const dlrt_image_info &image) {
+  return concat(image.is_ptx ? "PTX for sm_" : "sm_", image.arch, " (", formatBytes(image.bytes),
+                ')');
+}
+
+/// "add (model.dl:3): add_kernel" and when it runs.
+static std::string launchText(const Model &model, const Launch &launch) {
+  std::string text = launch.name;
+  if (!launch.location.empty())
+    text += concat(" (", launch.location, ')');
+  text += concat(": ", launch.kernel ? model.gpuKernels()[*launch.kernel].symbol : "cuBLASLt");
+  if (launch.when == 2)
+    text += ", without cuBLASLt";
+  else if (launch.when == 1 && launch.kernel)
+    text += ", with cuBLASLt";
+  return text;
+}
+
+static Json launchesJson(const Model &model, const Function &function) {
+  static const char *const when[] = {"always", "with cublasLt", "without cublasLt"};
+  Json list = Json::array();
+  for (const Launch &launch : function.launches)
+    list.push_back(Json{{"name", launch.name},
+                        {"location", launch.location},
+                        {"kernel", launch.kernel ? Json(model.gpuKernels()[*launch.kernel].symbol)
+                                                 : Json(nullptr)},
+                        {"when", when[launch.when]}});
+  return list;
+}
+
+static void addGpuJson(const Model &model, Json &root) {
+  root["images"] = Json::array();
+  for (const dlrt_image_info &image : model.images())
+    root["images"].push_back(Json{{"kind", image.is_ptx ? "ptx" : "cubin"},
+                                  {"arch", concat("sm_", image.arch)},
+                                  {"bytes", image.bytes}});
+  root["gpu_kernels"] = Json::array();
+  for (const GpuKernel &kernel : model.gpuKernels()) {
+    Json resources = Json::array();
+    for (const dlrt_kernel_resources &one : kernel.resources)
+      resources.push_back(Json{{"arch", concat("sm_", one.arch)},
+                               {"registers", one.registers},
+                               {"shared_bytes", one.shared_bytes},
+                               {"local_bytes", one.local_bytes}});
+    root["gpu_kernels"].push_back(Json{{"symbol", kernel.symbol},
+                                       {"threads", kernel.threads},
+                                       {"dynamic_shared_bytes", kernel.sharedBytes},
+                                       {"resources", std::move(resources)}});
+  }
+}
+
+/// A line for each kernel and architecture.
+static void printGpuKernels(const Model &model) {
+  if (model.gpuKernels().empty())
+    return;
+  size_t width = 6;
+  for (const GpuKernel &kernel : model.gpuKernels())
+    width = std::max(width, printable(kernel.symbol).size());
+  int columns = static_cast<int>(std::min<size_t>(width, 60));
+  std::printf("\ngpu kernels\n  %-*s  %-8s  %7s  %9s  %12s  %12s\n", columns, "symbol", "arch",
+              "threads", "registers", "shared bytes", "local bytes");
+  for (const GpuKernel &kernel : model.gpuKernels()) {
+    std::string symbol = printable(kernel.symbol);
+    if (kernel.resources.empty())
+      std::printf("  %-*s  %-8s  %7u  %9s  %12u  %12s\n", columns, symbol.c_str(), "PTX",
+                  kernel.threads, "?", kernel.sharedBytes, "?");
+    for (const dlrt_kernel_resources &one : kernel.resources)
+      std::printf("  %-*s  %-8s  %7u  %9u  %12llu  %12u\n", columns, symbol.c_str(),
+                  concat("sm_", one.arch).c_str(), kernel.threads, one.registers,
+                  static_cast<unsigned long long>(one.shared_bytes) + kernel.sharedBytes,
+                  one.local_bytes);
+  }
+}
+
 static Json valuesJson(const std::vector<Value> &values) {
   Json list = Json::array();
   for (const Value &value : values) {
@@ -68,6 +142,7 @@ static void printJson(const Model &model, const ElfNeeds &needs, const Totals &t
   root["triple"] = orEmpty(info.triple);
   root["cpu"] = orEmpty(info.cpu);
   root["features"] = splitCommas(orEmpty(info.features));
+  root["targets"] = splitCommas(orEmpty(info.targets));
   root["libraries"] = needs.libraries;
   root["glibc"] = needs.newestGlibc.empty() ? Json(nullptr) : Json(needs.newestGlibc);
   root["dims"] = model.dims();
@@ -81,6 +156,7 @@ static void printJson(const Model &model, const ElfNeeds &needs, const Totals &t
     entry["arguments"] = valuesJson(function.arguments);
     entry["results"] = valuesJson(function.results);
     entry["kernels"] = function.kernels;
+    entry["launches"] = launchesJson(model, function);
     root["functions"].push_back(std::move(entry));
   }
   root["variables"] = Json::array();
@@ -91,6 +167,7 @@ static void printJson(const Model &model, const ElfNeeds &needs, const Totals &t
                                      {"dims", variable.dims},
                                      {"kind", kindName(variable.kind)},
                                      {"bytes", variable.bytes}});
+  addGpuJson(model, root);
   root["variable_bytes"] = totals.variables;
   root["trained_bytes"] = totals.trained;
   root["file_bytes"] = totals.file;
@@ -120,6 +197,11 @@ static void printText(const Model &model, const ElfNeeds &needs, const Totals &t
   std::string cpu = orEmpty(info.cpu);
   line("target", concat(orEmpty(info.triple), cpu.empty() ? "" : ", ", cpu));
   line("features", joinWords(splitCommas(orEmpty(info.features))));
+  line("targets", joinWords(splitCommas(orEmpty(info.targets))));
+  std::vector<std::string> images;
+  for (const dlrt_image_info &image : model.images())
+    images.push_back(imageText(image));
+  line("images", joinWords(images));
   line("libraries", joinWords(needs.libraries));
   line("glibc", needs.newestGlibc.empty() ? "" : concat(needs.newestGlibc, " or newer"));
   line("dims", joinWords(model.dims()));
@@ -141,7 +223,12 @@ static void printText(const Model &model, const ElfNeeds &needs, const Totals &t
     printDoc(function.doc, "      ");
     for (const std::string &kernel : function.kernels)
       std::printf("      %s\n", printable(kernel).c_str());
+    if (!function.launches.empty())
+      std::printf("      on a GPU\n");
+    for (const Launch &launch : function.launches)
+      std::printf("        %s\n", printable(launchText(model, launch)).c_str());
   }
+  printGpuKernels(model);
 
   std::printf("\nvariables\n");
   size_t width = 0;

@@ -74,7 +74,8 @@ std::string Function::signature() const {
 Model::Model(Model &&other) noexcept
     : handle(std::exchange(other.handle, nullptr)), about(other.about),
       dimNames(std::move(other.dimNames)), functionList(std::move(other.functionList)),
-      variableList(std::move(other.variableList)) {}
+      variableList(std::move(other.variableList)), imageList(std::move(other.imageList)),
+      gpuKernelList(std::move(other.gpuKernelList)) {}
 
 static Value toValue(const dlrt_value_info &info) {
   Value value;
@@ -145,7 +146,33 @@ Status Model::readDescription() {
     }
     for (uint32_t k = 0; k < info.kernel_count; ++k)
       function.kernels.push_back(textOf(dlrt_function_kernel_name(handle, i, k)));
+    for (uint32_t k = 0; k < info.launch_count; ++k) {
+      dlrt_launch_info launch;
+      if (Status status = toStatus(dlrt_function_get_launch(handle, i, k, &launch)); !status)
+        return status;
+      function.launches.push_back(
+          {textOf(launch.name), textOf(launch.location),
+           launch.kernel == UINT32_MAX ? std::nullopt : std::optional<uint32_t>(launch.kernel),
+           launch.when});
+    }
     functionList.push_back(std::move(function));
+  }
+  return readGpuProgram();
+}
+
+Status Model::readGpuProgram() {
+  for (uint32_t i = 0; i < about.image_count; ++i) {
+    dlrt_image_info image;
+    if (Status status = toStatus(dlrt_model_get_image(handle, i, &image)); !status)
+      return status;
+    imageList.push_back(image);
+  }
+  for (uint32_t i = 0; i < about.gpu_kernel_count; ++i) {
+    dlrt_gpu_kernel_info info;
+    if (Status status = toStatus(dlrt_model_get_gpu_kernel(handle, i, &info)); !status)
+      return status;
+    gpuKernelList.push_back({textOf(info.symbol), info.threads, info.shared_bytes,
+                             {info.resources, info.resources + info.resource_count}});
   }
   return {};
 }
@@ -165,9 +192,31 @@ Expected<const Function *> Model::function(const std::string &name) const {
 // Instance and calls
 //===----------------------------------------------------------------------===//
 
-Expected<Instance> Instance::create(const Model &model, uint64_t seed, uint32_t threads) {
+/// What --device says.
+static Status parseDevice(const std::string &text, dlrt_options &options) {
+  options.device = DLRT_DEVICE_AUTO;
+  if (text.empty() || text == "auto")
+    return {};
+  options.device = text == "cpu" ? DLRT_DEVICE_CPU : DLRT_DEVICE_CUDA;
+  if (text == "cpu" || text == "cuda")
+    return {};
+  std::string_view number = text;
+  if (number.starts_with("cuda:")) {
+    number.remove_prefix(5);
+    if (std::optional<uint32_t> ordinal = parseInteger<uint32_t>(number)) {
+      options.ordinal = *ordinal;
+      return {};
+    }
+  }
+  return makeUsageError("--device takes cpu, cuda, cuda:K or auto, got ", quote(text));
+}
+
+Expected<Instance> Instance::create(const Model &model, uint64_t seed, uint32_t threads,
+                                    const std::string &device) {
   dlrt_options options{};
   options.size = sizeof(options);
+  if (Status parsed = parseDevice(device, options); !parsed)
+    return parsed.error();
   options.threads = threads;
   options.seed = seed;
   dlrt_instance *handle = nullptr;

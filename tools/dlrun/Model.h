@@ -26,12 +26,26 @@ struct Value {
   std::string type() const { return concat(nameOf(dtype), shape); }
 };
 
+/// A launch of the program for a GPU.
+struct Launch {
+  std::string name, location;
+  std::optional<uint32_t> kernel; // number of the GPU kernel; none: a product of cuBLASLt
+  uint32_t when = 0;              // 0 always, 1 where cuBLASLt is used, 2 where it is not
+};
+
+struct GpuKernel {
+  std::string symbol;
+  uint32_t threads = 0, sharedBytes = 0;
+  std::vector<dlrt_kernel_resources> resources;
+};
+
 struct Function {
   uint32_t index = 0;
   std::string name, doc;
   bool isConst = false, isTrain = false;
   std::vector<Value> arguments, results;
-  std::vector<std::string> kernels; // "name (file:line)"
+  std::vector<std::string> kernels; // of the CPU code: "name (file:line)"
+  std::vector<Launch> launches;
 
   const Value *findArgument(std::string_view argumentName) const;
   /// "x, label and lr"
@@ -65,29 +79,41 @@ public:
   const std::vector<std::string> &dims() const { return dimNames; }
   const std::vector<Function> &functions() const { return functionList; }
   const std::vector<Variable> &variables() const { return variableList; }
+  const std::vector<dlrt_image_info> &images() const { return imageList; }
+  const std::vector<GpuKernel> &gpuKernels() const { return gpuKernelList; }
+  bool hasGpuProgram() const { return !imageList.empty() || !gpuKernelList.empty(); }
   /// The function of this name; the error lists those that there are.
   Expected<const Function *> function(const std::string &name) const;
 
 private:
   Model() = default;
   Status readDescription();
+  Status readGpuProgram();
 
   dlrt_model *handle = nullptr;
   dlrt_model_info about{};
   std::vector<std::string> dimNames;
   std::vector<Function> functionList;
   std::vector<Variable> variableList;
+  std::vector<dlrt_image_info> imageList;
+  std::vector<GpuKernel> gpuKernelList;
 };
 
 class Instance {
 public:
-  static Expected<Instance> create(const Model &model, uint64_t seed, uint32_t threads);
+  /// `device` is "cpu", "cuda", "cuda:K", "auto" or empty, which is auto.
+  static Expected<Instance> create(const Model &model, uint64_t seed, uint32_t threads,
+                                   const std::string &device);
   Instance(Instance &&other) noexcept : handle(std::exchange(other.handle, nullptr)) {}
   Instance(const Instance &) = delete;
   Instance &operator=(const Instance &) = delete;
   ~Instance() { dlrt_instance_release(handle); }
 
   dlrt_instance *get() const { return handle; }
+  /// What it runs on, and why.
+  std::string device() const { return dlrt_instance_device(handle); }
+  /// Waits for calls that returned before they were done.
+  Status synchronize() { return toStatus(dlrt_instance_synchronize(handle)); }
   Status load(const std::string &path) {
     return toStatus(dlrt_instance_load(handle, path.c_str()));
   }

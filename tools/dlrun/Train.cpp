@@ -747,10 +747,12 @@ Expected<int> Trainer::run() {
       return made.error();
   }
 
-  Expected<Instance> created = Instance::create(*model, state.seed, options.threads);
+  Expected<Instance> created = Instance::create(*model, state.seed, options.threads, options.device);
   if (!created)
     return created.error();
   instance.emplace(std::move(*created));
+  if (model->hasGpuProgram())
+    std::printf("device %s\n", printable(instance->device()).c_str());
   if (options.resume) {
     if (Status loaded = folder->loadVariables(*instance); !loaded)
       return loaded.error();

@@ -46,6 +46,14 @@ void addThreads(CLI::App &command, uint32_t &threads) {
       ->type_name("K");
 }
 
+void addDevice(CLI::App &command, std::string &device) {
+  command
+      .add_option("--device", device,
+                  "cpu, cuda, cuda:K (a GPU by number) or auto, the default: a GPU where the model "
+                  "has a program for it and one is there")
+      ->type_name("DEVICE");
+}
+
 CLI::Option *addAssignments(CLI::App &command, const char *option, std::vector<std::string> &to,
                             const char *type, const char *help) {
   return command.add_option(option, to, help)->type_name(type);
@@ -81,6 +89,7 @@ void addCall(CLI::App &app, CommandLine &line) {
       ->type_name("K");
   command.add_option("--save", options.save, "Then save the variables here")->type_name("FILE");
   addThreads(command, options.threads);
+  addDevice(command, options.device);
   command.callback([&line] { line.run = [&line] { return runCall(line.call); }; });
 }
 
@@ -132,6 +141,7 @@ void addTrain(CLI::App &app, CommandLine &line) {
           "Measures the metric on --validation (default: accuracy, else the first that fits)")
       ->type_name("FUNCTION");
   addThreads(command, options.threads);
+  addDevice(command, options.device);
   command.callback([&line] { line.run = [&line] { return runTrain(line.train); }; });
 }
 
@@ -153,9 +163,19 @@ void addBench(CLI::App &app, CommandLine &line) {
       ->type_name("R")
       ->check(positive());
   command.add_flag("--json", options.json, "Print JSON");
-  command.add_flag("--profile", options.profile, "Print the time of each kernel as well");
+  CLI::Option *profile =
+      command
+          .add_option("--profile", options.trace,
+                      "Print the time of each kernel as well; with FILE, write a trace there "
+                      "instead (for Perfetto and chrome://tracing)")
+          ->expected(0, 1)
+          ->type_name("[FILE]");
   addThreads(command, options.threads);
-  command.callback([&line] { line.run = [&line] { return runBench(line.bench); }; });
+  addDevice(command, options.device);
+  command.callback([&line, profile] {
+    line.bench.profile = profile->count() > 0;
+    line.run = [&line] { return runBench(line.bench); };
+  });
 }
 
 int fail(const Error &error) {

@@ -1,4 +1,4 @@
-/*===- cuda.h - an instance's part on a GPU -*- C -*-===
+/*===- cuda_gpu.h - an instance's part on a GPU -*- C -*-===
  * Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
  * SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
  *===----------------------------------------------------------------------===
@@ -6,8 +6,8 @@
  * What the files of the half for GPUs share. Everything here happens under the GPU's mutex and with
  * its context current.
  */
-#ifndef DLRT_CUDA_H
-#define DLRT_CUDA_H
+#ifndef DLRT_CUDA_GPU_H
+#define DLRT_CUDA_GPU_H
 
 #include "cuda_driver.h"
 
