@@ -63,6 +63,7 @@ TEST(Refusals, Memory) {
   EXPECT_EQ(refused("atom.local.add.u32 %r1, [%rd1], 1;"), "test:5: 'atom.local.add.u32' is for global and shared memory");
   EXPECT_EQ(refused("atom.global.mul.u32 %r1, [%rd1], 1;"), "test:5: unknown operation in 'atom.global.mul.u32'");
   EXPECT_EQ(refused(".shared .align 4 .b8 s[300000]; mov.u32 %r1, s;"), "test:5: shared variable 's' has more than 227 KiB");
+  EXPECT_EQ(refused(".local .b8 big[600000];"), "test:5: more than 524288 bytes of local memory");
   EXPECT_EQ(refused("mov.u64 {%r1, %h1}, %rd1;"), "test:5: 'mov.u64' writes 32 bits to a register of 16");
   EXPECT_EQ(refused("mov.b64 {%r1, %r2, %r3}, %rd1;"), "test:5: 'mov.b64' cannot be split so");
 }
