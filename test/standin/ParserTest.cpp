@@ -94,6 +94,8 @@ TEST(Refusals, Declarations) {
   EXPECT_EQ(device.refusal(head + ".entry k() { .reg .b64 %r; call %r, (); }"), "test:4: 'call' of a function that is not named is not supported");
   EXPECT_EQ(device.refusal(head + ".entry k() { ret; "), "test:4: expected an instruction, found the end of the text");
   EXPECT_EQ(device.refusal(head + "/* "), "test:4: comment is not closed");
+  EXPECT_EQ(device.refusal(head + ".func unused () { .reg .b32 %r;\nfrob.b32 %r; ret; }"), "test:5: unknown instruction 'frob.b32'");
+  EXPECT_EQ(device.refusal(head + ".entry a() { ret; }\n.entry b() { call a; ret; }"), "test:5: kernel 'a' is called");
   EXPECT_EQ(device.refusal(head + ".alias a, b;"), "test:4: '.alias' is not supported");
   // What a refused module had allocated is free again.
   EXPECT_EQ(device.memory.bytesInUse(), 0u);
