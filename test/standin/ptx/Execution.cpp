@@ -1005,14 +1005,14 @@ void assertfail_(Context *context, const uint64_t *message, const uint64_t *file
 
 } // namespace
 
-std::vector<std::pair<const char *, void *>> engineHelpers() {
-#define HELPER(name, function) {"standin_" name, reinterpret_cast<void *>(&function)}
-  return {HELPER("fault_access", fault_access), HELPER("fault_trap", fault_trap), HELPER("fault_branch", fault_branch), HELPER("cells", cells),
-          HELPER("window", window), HELPER("global_race", global_race), HELPER("budget", budget), HELPER("exit", exitThread),
-          HELPER("clock", clockValue), HELPER("barrier", barrier), HELPER("warp_sync", warp_sync), HELPER("shfl", shfl), HELPER("vote", vote),
-          HELPER("match", match), HELPER("redux", redux), HELPER("cp_async", cp_async), HELPER("cp_commit", cp_commit), HELPER("cp_wait", cp_wait),
-          HELPER("vprintf", vprintf_), HELPER("__assertfail", assertfail_)};
-#undef HELPER
+std::vector<std::pair<const char *, void *>> engineRoutines() {
+#define ROUTINE(name, function) {"standin_" name, reinterpret_cast<void *>(&function)}
+  return {ROUTINE("fault_access", fault_access), ROUTINE("fault_trap", fault_trap), ROUTINE("fault_branch", fault_branch), ROUTINE("cells", cells),
+          ROUTINE("window", window), ROUTINE("global_race", global_race), ROUTINE("budget", budget), ROUTINE("exit", exitThread),
+          ROUTINE("clock", clockValue), ROUTINE("barrier", barrier), ROUTINE("warp_sync", warp_sync), ROUTINE("shfl", shfl), ROUTINE("vote", vote),
+          ROUTINE("match", match), ROUTINE("redux", redux), ROUTINE("cp_async", cp_async), ROUTINE("cp_commit", cp_commit), ROUTINE("cp_wait", cp_wait),
+          ROUTINE("vprintf", vprintf_), ROUTINE("__assertfail", assertfail_)};
+#undef ROUTINE
 }
 
 //===----------------------------------------------------------------------===//

@@ -3,7 +3,7 @@
 // information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
 //
-// Translated code has one argument, the Context of its thread, and calls the engine's helpers by
+// Translated code has one argument, the Context of its thread, and calls the engine's routines by
 // name. Fields of Context and BlockState are read by offset: Translate.cpp uses offsetof().
 //
 //===----------------------------------------------------------------------===//
@@ -61,7 +61,7 @@ struct Site {
   llvm::StringRef function;
 };
 
-/// How memory is touched; the argument `access` of helpers.
+/// How memory is touched; the argument `access` of routines.
 enum Access : uint32_t {
   Read = 1,
   Write = 2,
@@ -115,9 +115,9 @@ SharedCell *sharedCells();
 /// Jumps backwards that a launch may make before it counts as endless.
 void setEndlessLimit(uint64_t jumps);
 
-/// Name and address of each helper, for the JIT.
-std::vector<std::pair<const char *, void *>> engineHelpers();
-std::vector<std::pair<const char *, void *>> arithmeticHelpers();
+/// Name and address of each routine, for the JIT.
+std::vector<std::pair<const char *, void *>> engineRoutines();
+std::vector<std::pair<const char *, void *>> arithmeticRoutines();
 
 } // namespace standin
 

@@ -90,12 +90,12 @@ static Error prepare(Module::Impl &result, std::unique_ptr<ptx::Program> program
   if (!jit)
     return jit.takeError();
   compiler.jit = std::move(*jit);
-  orc::SymbolMap helpers;
-  for (const auto &list : {engineHelpers(), arithmeticHelpers()})
+  orc::SymbolMap routines;
+  for (const auto &list : {engineRoutines(), arithmeticRoutines()})
     for (auto [name, address] : list)
-      helpers[compiler.jit->mangleAndIntern(name)] = {orc::ExecutorAddr::fromPtr(address), JITSymbolFlags::Exported | JITSymbolFlags::Callable};
+      routines[compiler.jit->mangleAndIntern(name)] = {orc::ExecutorAddr::fromPtr(address), JITSymbolFlags::Exported | JITSymbolFlags::Callable};
   orc::JITDylib &library = compiler.jit->getMainJITDylib();
-  if (Error error = library.define(orc::absoluteSymbols(std::move(helpers))))
+  if (Error error = library.define(orc::absoluteSymbols(std::move(routines))))
     return error;
   // fma(), memcpy() and others that LLVM calls where the processor has no instruction
   auto process = orc::DynamicLibrarySearchGenerator::GetForCurrentProcess(compiler.jit->getDataLayout().getGlobalPrefix());
