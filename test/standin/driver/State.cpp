@@ -246,7 +246,8 @@ Call::Call(const char *name, Need need) : lock(state().lock), name(name) {
   }
   context = currentContext();
   if (need >= Need::AnyContext && !context) {
-    result = contextStack.empty() || !contextStack.back() ? CUDA_ERROR_INVALID_CONTEXT : CUDA_ERROR_CONTEXT_IS_DESTROYED;
+    result =
+        contextStack.empty() || !contextStack.back() ? CUDA_ERROR_INVALID_CONTEXT : CUDA_ERROR_CONTEXT_IS_DESTROYED;
     return;
   }
   if (need == Need::Context && context->error != CUDA_SUCCESS) {
@@ -315,7 +316,8 @@ static size_t dropAll(Table<T, Handle> &table, const Context *context, const std
     entry = table.live.erase(entry);
   }
   if (leaks)
-    report("leak", std::to_string(leaks) + " " + table.name + (leaks == 1 ? " was" : "s were") + " not destroyed " + when);
+    report("leak",
+           std::to_string(leaks) + " " + table.name + (leaks == 1 ? " was" : "s were") + " not destroyed " + when);
   return leaks;
 }
 
@@ -446,9 +448,12 @@ void writeCounters() {
   fprintf(file, "\n  ],\n  \"allocations\": [");
   separator = "\n";
   for (const AllocationEntry &entry : allAllocations()) {
-    fprintf(file, "%s    {\"address\": \"%s\", \"bytes\": %llu, \"freed\": %s, \"bytes_read\": %llu, \"bytes_written\": %llu}",
-            separator, hex(entry.address).c_str(), static_cast<unsigned long long>(entry.bytes), entry.freed ? "true" : "false",
-            static_cast<unsigned long long>(entry.read), static_cast<unsigned long long>(entry.written));
+    fprintf(
+        file,
+        "%s    {\"address\": \"%s\", \"bytes\": %llu, \"freed\": %s, \"bytes_read\": %llu, \"bytes_written\": %llu}",
+        separator, hex(entry.address).c_str(), static_cast<unsigned long long>(entry.bytes),
+        entry.freed ? "true" : "false", static_cast<unsigned long long>(entry.read),
+        static_cast<unsigned long long>(entry.written));
     separator = ",\n";
   }
   fprintf(file, "\n  ]\n}\n");
@@ -470,7 +475,6 @@ __attribute__((destructor)) static void atEnd() {
 //===--- What StandIn.h declares ----------------------------------------------------===//
 
 using namespace standin::driver;
-#define STANDIN_API extern "C" __attribute__((visibility("default")))
 
 STANDIN_API void standin_counters(standin_counts *counts) {
   Lock lock(state().lock);
