@@ -167,7 +167,7 @@ std::vector<Case> predicates() {
       {"set.lt.f32.f32 %f0, %f1, %f2;", {F(1), F(2)}, "%f0", F(1)},
       {"set.eq.f16x2.f16x2 %r0, %r1, %r2;", {0x3c004000, 0x3c003c00}, "%r0", 0x3c000000},
       {"set.gtu.u32.bf16x2 %r0, %r1, %r2;", {0x3f80ffff, 0x40000000}, "%r0", 0x0000ffff},
-      {"setp.eq.s32 %p1, %r1, 1; set.eq.and.u16.u32 %h0, %r1, 1, %p1;", {1}, "%h0", 0xffff},
+      {"setp.eq.s32 %p1, %r1, 1; set.eq.and.u32.u32 %r0, %r1, 1, %p1;", {1}, "%r0", 0xffffffff},
       {"setp.eq.s32 %p1, %r1, 1; and.pred %p0, %p1, %p1;", {1}, "%p0", 1},
       {"setp.eq.s32 %p1, %r1, 1; not.pred %p0, %p1;", {1}, "%p0", 0},
       {"setp.eq.s32 %p1, %r1, 1; xor.pred %p0, %p1, 1;", {1}, "%p0", 0},

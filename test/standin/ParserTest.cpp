@@ -94,6 +94,8 @@ TEST(Refusals, Declarations) {
   EXPECT_EQ(device.refusal(head + ".entry k() { .reg .b64 %r; call %r, (); }"), "test:4: 'call' of a function that is not named is not supported");
   EXPECT_EQ(device.refusal(head + ".entry k() { ret; "), "test:4: expected an instruction, found the end of the text");
   EXPECT_EQ(device.refusal(head + "/* "), "test:4: comment is not closed");
+  EXPECT_EQ(device.refusal(head + ".func unused () { .reg .b32 %r;\nfrob.b32 %r; ret; }"), "test:5: unknown instruction 'frob.b32'");
+  EXPECT_EQ(device.refusal(head + ".entry a() { ret; }\n.entry b() { call a; ret; }"), "test:5: kernel 'a' is called");
   EXPECT_EQ(device.refusal(head + ".alias a, b;"), "test:4: '.alias' is not supported");
   // What a refused module had allocated is free again.
   EXPECT_EQ(device.memory.bytesInUse(), 0u);
@@ -134,7 +136,7 @@ const char *const seed = R"(// a comment
 .visible .global .f32 value = 0f3F800000;
 .extern .shared .align 16 .b8 dynamic[];
 .extern .func (.param .b32 result) vprintf (.param .b64 a, .param .b64 b);
-.func (.param .b32 out) helper (.param .b32 in, .param .align 8 .b8 s[16]) .noreturn
+.func (.param .b32 out) routine (.param .b32 in, .param .align 8 .b8 s[16]) .noreturn
 {
   .reg .b32 %r<3>;
   ld.param.b32 %r1, [in];
@@ -150,7 +152,7 @@ const char *const seed = R"(// a comment
   ld.param.u64 %rd1, [p]; setp.lt.and.s32 %p1|%p2, %r1, 5, !%p1;
 $L__BB0_1: @!%p1 bra.uni $L__BB0_2;
   { .param .b32 param0; .param .align 8 .b8 param1[16]; .param .b32 retval0; st.param.b32 [param0], %r1;
-    call.uni (retval0), helper, (param0, param1); ld.param.b32 %r2, [retval0]; }
+    call.uni (retval0), routine, (param0, param1); ld.param.b32 %r2, [retval0]; }
   mov.b64 %rd2, {%r1, %r2}; mov.b64 {_, %r3}, %rd2; ld.global.nc.v2.f32 {%f1, %f2}, [%rd1+-8]; st.shared.u32 [word+4], %r1;
 targets: .branchtargets $L__BB0_1, $L__BB0_2;
   brx.idx %r1, targets;

@@ -304,14 +304,14 @@ uint32_t dp2a(uint32_t a, uint32_t b, uint32_t c, uint32_t signs, uint32_t high)
 
 } // namespace
 
-std::vector<std::pair<const char *, void *>> arithmeticHelpers() {
-#define HELPER(name) {"standin_" #name, reinterpret_cast<void *>(&name)}
-  return {HELPER(add_f32), HELPER(mul_f32), HELPER(fma_f32), HELPER(div_f32), HELPER(sqrt_f32), HELPER(add_f64), HELPER(mul_f64),
-          HELPER(fma_f64), HELPER(div_f64), HELPER(sqrt_f64), HELPER(cvt_float), HELPER(cvt_int), HELPER(widen16), HELPER(narrow_16),
-          HELPER(add_16), HELPER(mul_16), HELPER(fma_16), HELPER(ex2_f32), HELPER(lg2_f32), HELPER(rcp_f32), HELPER(rsqrt_f32),
-          HELPER(rsqrt_f64), HELPER(sin_f32), HELPER(cos_f32), HELPER(tanh_f32), HELPER(bfe), HELPER(bfi), HELPER(bmsk), HELPER(prmt),
-          HELPER(dp4a), HELPER(dp2a)};
-#undef HELPER
+std::vector<std::pair<const char *, void *>> arithmeticRoutines() {
+#define ROUTINE(name) {"standin_" #name, reinterpret_cast<void *>(&name)}
+  return {ROUTINE(add_f32), ROUTINE(mul_f32), ROUTINE(fma_f32), ROUTINE(div_f32), ROUTINE(sqrt_f32), ROUTINE(add_f64), ROUTINE(mul_f64),
+          ROUTINE(fma_f64), ROUTINE(div_f64), ROUTINE(sqrt_f64), ROUTINE(cvt_float), ROUTINE(cvt_int), ROUTINE(widen16), ROUTINE(narrow_16),
+          ROUTINE(add_16), ROUTINE(mul_16), ROUTINE(fma_16), ROUTINE(ex2_f32), ROUTINE(lg2_f32), ROUTINE(rcp_f32), ROUTINE(rsqrt_f32),
+          ROUTINE(rsqrt_f64), ROUTINE(sin_f32), ROUTINE(cos_f32), ROUTINE(tanh_f32), ROUTINE(bfe), ROUTINE(bfi), ROUTINE(bmsk), ROUTINE(prmt),
+          ROUTINE(dp4a), ROUTINE(dp2a)};
+#undef ROUTINE
 }
 
 } // namespace standin

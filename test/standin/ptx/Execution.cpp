@@ -99,11 +99,11 @@ Dim3 delinearize(uint64_t index, const Dim3 &size) {
 
 struct Engine {
   Engine(const Kernel &kernel, const LaunchConfig &config)
-      : kernel(kernel), module(kernel.module->impl()), code(module.code.find(&kernel)->second), memory(module.memory), config(config) {}
+      : kernel(kernel), module(kernel.module->impl()), code(*module.code.find(&kernel)->second), memory(module.memory), config(config) {}
 
   const Kernel &kernel;
   Module::Impl &module;
-  const KernelCode &code;
+  KernelCode &code;
   Memory &memory;
   LaunchConfig config;
   BlockState block = {};
@@ -541,21 +541,15 @@ struct Engine {
     }
   }
 
-  struct Place {
-    std::string name;
-    uint32_t offset, bytes;
-  };
-  std::vector<Place> sharedPlaces() const {
-    std::vector<Place> places;
-    for (const SharedPlace &each : code.shared)
-      places.push_back({each.name, each.offset, each.bytes});
+  std::vector<SharedPlace> sharedPlaces() const {
+    std::vector<SharedPlace> places = code.shared;
     if (config.dynamicSharedBytes)
       places.push_back({"dynamic shared memory", code.dynamicOffset, config.dynamicSharedBytes});
     return places;
   }
   std::string describeShared(uint64_t address) const {
     uint64_t offset = address - memory.sharedWindow();
-    for (const Place &each : sharedPlaces())
+    for (const SharedPlace &each : sharedPlaces())
       if (offset - each.offset < each.bytes)
         return "byte " + std::to_string(offset - each.offset) + " of shared '" + each.name + "'";
     return "shared address " + hex(offset);
@@ -564,9 +558,9 @@ struct Engine {
   [[noreturn]] void failShared(uint32_t self, uint64_t address, uint32_t bytes, bool isRead, uint32_t site) {
     uint64_t offset = address - memory.sharedWindow();
     std::string access = (isRead ? "read of " : "write of ") + std::to_string(bytes) + " bytes at ";
-    const Place *nearest = nullptr;
-    std::vector<Place> places = sharedPlaces();
-    for (const Place &each : places) {
+    const SharedPlace *nearest = nullptr;
+    std::vector<SharedPlace> places = sharedPlaces();
+    for (const SharedPlace &each : places) {
       if (offset - each.offset < each.bytes && offset < Memory::sharedWindowBytes) {
         std::string where = describeShared(address);
         if (address % bytes)
@@ -802,7 +796,7 @@ struct Engine {
 
   static void runThread() {
     Engine &engine = *active;
-    engine.kernel.entry(&engine.contexts[engine.current]);
+    engine.code.entry(&engine.contexts[engine.current]);
     engine.end();
     llvm_unreachable("an ended thread went on");
   }
@@ -812,7 +806,7 @@ struct Engine {
     Engine &engine = *active;
     for (uint32_t i = 0; i < engine.count(); ++i) {
       engine.current = i;
-      engine.kernel.entry(&engine.contexts[i]);
+      engine.code.entry(&engine.contexts[i]);
       engine.complete(engine.threads[i], 0, true);
     }
     engine.running = 0;
@@ -863,7 +857,7 @@ struct Engine {
     for (Context &context : contexts)
       std::memset(memory.shadowOf(context.localBegin), 0, kernel.localBytes);
     std::memset(memory.shadowOf(memory.parameterWindow()), 0, kernel.parameterBytes);
-    for (const Place &each : sharedPlaces())
+    for (const SharedPlace &each : sharedPlaces())
       std::memset(memory.shadowOf(memory.sharedWindow() + each.offset), 0, each.bytes);
   }
 
@@ -875,7 +869,7 @@ struct Engine {
     block.tag = block.firstTag + uint32_t(index);
     block.fenced = 0;
     block.budget = budgetSlice;
-    for (const Place &each : sharedPlaces())
+    for (const SharedPlace &each : sharedPlaces())
       std::memset(memory.shadowOf(memory.sharedWindow() + each.offset), Memory::Addressable, each.bytes);
     nextEpoch();
     running = count();
@@ -1011,14 +1005,14 @@ void assertfail_(Context *context, const uint64_t *message, const uint64_t *file
 
 } // namespace
 
-std::vector<std::pair<const char *, void *>> engineHelpers() {
-#define HELPER(name, function) {"standin_" name, reinterpret_cast<void *>(&function)}
-  return {HELPER("fault_access", fault_access), HELPER("fault_trap", fault_trap), HELPER("fault_branch", fault_branch), HELPER("cells", cells),
-          HELPER("window", window), HELPER("global_race", global_race), HELPER("budget", budget), HELPER("exit", exitThread),
-          HELPER("clock", clockValue), HELPER("barrier", barrier), HELPER("warp_sync", warp_sync), HELPER("shfl", shfl), HELPER("vote", vote),
-          HELPER("match", match), HELPER("redux", redux), HELPER("cp_async", cp_async), HELPER("cp_commit", cp_commit), HELPER("cp_wait", cp_wait),
-          HELPER("vprintf", vprintf_), HELPER("__assertfail", assertfail_)};
-#undef HELPER
+std::vector<std::pair<const char *, void *>> engineRoutines() {
+#define ROUTINE(name, function) {"standin_" name, reinterpret_cast<void *>(&function)}
+  return {ROUTINE("fault_access", fault_access), ROUTINE("fault_trap", fault_trap), ROUTINE("fault_branch", fault_branch), ROUTINE("cells", cells),
+          ROUTINE("window", window), ROUTINE("global_race", global_race), ROUTINE("budget", budget), ROUTINE("exit", exitThread),
+          ROUTINE("clock", clockValue), ROUTINE("barrier", barrier), ROUTINE("warp_sync", warp_sync), ROUTINE("shfl", shfl), ROUTINE("vote", vote),
+          ROUTINE("match", match), ROUTINE("redux", redux), ROUTINE("cp_async", cp_async), ROUTINE("cp_commit", cp_commit), ROUTINE("cp_wait", cp_wait),
+          ROUTINE("vprintf", vprintf_), ROUTINE("__assertfail", assertfail_)};
+#undef ROUTINE
 }
 
 //===----------------------------------------------------------------------===//
@@ -1063,6 +1057,8 @@ std::optional<Report> launch(const Kernel &kernel, const LaunchConfig &config, A
     return refuse(Twine(parameters.size()) + " bytes of parameters, the kernel takes " + Twine(kernel.parameterBytes));
 
   Engine engine(kernel, config);
+  if (Error error = engine.module.compile(engine.code))
+    return refuse(toString(std::move(error)));
   engine.prepare(parameters);
   uint64_t blocks = grid.count();
   if (blocks > UINT32_MAX - engine.memory.nextTag)

@@ -3,7 +3,7 @@
 // information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
 //
-// Translated code has one argument, the Context of its thread, and calls the engine's helpers by
+// Translated code has one argument, the Context of its thread, and calls the engine's routines by
 // name. Fields of Context and BlockState are read by offset: Translate.cpp uses offsetof().
 //
 //===----------------------------------------------------------------------===//
@@ -61,7 +61,7 @@ struct Site {
   llvm::StringRef function;
 };
 
-/// How memory is touched; the argument `access` of helpers.
+/// How memory is touched; the argument `access` of routines.
 enum Access : uint32_t {
   Read = 1,
   Write = 2,
@@ -77,30 +77,36 @@ enum Access : uint32_t {
 /// A shared variable's place in a kernel's window.
 struct SharedPlace {
   std::string name;
-  uint32_t offset, bytes; ///< bytes of a dynamic array: 0
+  uint32_t offset, bytes;
 };
 
 /// What the engine knows of a kernel beyond Kernel.
 struct KernelCode {
+  unsigned number = 0;                 ///< in the module
+  void (*entry)(void *) = nullptr;     ///< one thread of the grid; null until the first launch
   std::vector<SharedPlace> shared;     ///< static ones, in order
   uint32_t dynamicOffset = 0;          ///< where dynamic shared memory begins
   std::vector<uint32_t> sharedOffsets; ///< by the number of the module's shared variables
 };
 
 struct Module::Impl {
-  explicit Impl(Memory &memory) : memory(memory) {}
+  explicit Impl(Memory &memory);
   Memory &memory;
   std::string name;
   unsigned target = 0, version = 0;
   bool byteCells = false; ///< a SharedCell for each byte of shared memory, not for each word
   std::vector<std::unique_ptr<Kernel>> kernels;
   llvm::StringMap<Kernel *> kernelNames;
-  llvm::DenseMap<const Kernel *, KernelCode> code;
+  llvm::DenseMap<const Kernel *, std::unique_ptr<KernelCode>> code;
   std::vector<std::unique_ptr<Global>> globals;
   llvm::StringMap<Global *> globalNames;
   std::vector<Site> sites;
   llvm::DenseMap<unsigned, std::string> files;
-  std::shared_ptr<void> owner; ///< program and JIT, which outlive the code
+  struct Compiler;
+  std::unique_ptr<Compiler> compiler; ///< program and JIT, which live as long as the code
+  /// Compiles the kernel unless that is done.
+  llvm::Error compile(KernelCode &code);
+  ~Impl();
 };
 
 /// The cells of the shared window: of its words or, with byteCells, bytes.
@@ -109,9 +115,9 @@ SharedCell *sharedCells();
 /// Jumps backwards that a launch may make before it counts as endless.
 void setEndlessLimit(uint64_t jumps);
 
-/// Name and address of each helper, for the JIT.
-std::vector<std::pair<const char *, void *>> engineHelpers();
-std::vector<std::pair<const char *, void *>> arithmeticHelpers();
+/// Name and address of each routine, for the JIT.
+std::vector<std::pair<const char *, void *>> engineRoutines();
+std::vector<std::pair<const char *, void *>> arithmeticRoutines();
 
 } // namespace standin
 

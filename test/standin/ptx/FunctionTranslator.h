@@ -25,10 +25,10 @@ namespace standin::ptx {
 
 /// What the functions of a module share while they are translated.
 struct ModuleTranslator {
-  ModuleTranslator(Program &program, Module::Impl &result, llvm::Module &module) : program(program), result(result), module(module) {}
+  ModuleTranslator(Program &program, Module::Impl &result) : program(program), result(result) {}
   Program &program;
   Module::Impl &result;
-  llvm::Module &module;
+  llvm::Module *module = nullptr; ///< of the kernel whose functions are translated
   llvm::DenseMap<const Variable *, uint64_t> addresses; ///< .global and .const: where they are
   llvm::DenseMap<const Variable *, unsigned> sharedNumbers;
   llvm::DenseMap<const Function *, llvm::Function *> functions;
@@ -44,7 +44,6 @@ public:
 
 private:
   using Value = llvm::Value;
-  struct Flow;
 
   //===--- Errors and the words of an instruction ---------------------------===//
   bool fail(const llvm::Twine &message);

@@ -1,4 +1,4 @@
-//===- Modes.h - rounding and formats, as helpers take them -*- C++ -*-===//
+//===- Modes.h - rounding and formats, as routines take them -*- C++ -*-===//
 // Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license
 // information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//

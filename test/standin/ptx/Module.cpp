@@ -26,12 +26,6 @@ namespace standin {
 
 namespace {
 
-/// What must live as long as the code.
-struct Compiled {
-  std::unique_ptr<ptx::Program> program;
-  std::unique_ptr<orc::LLJIT> jit;
-};
-
 void optimize(llvm::Module &module, TargetMachine &machine) {
   LoopAnalysisManager loops;
   FunctionAnalysisManager functions;
@@ -56,17 +50,33 @@ void optimize(llvm::Module &module, TargetMachine &machine) {
   createModuleToFunctionPassAdaptor(std::move(pipeline)).run(module, modules);
 }
 
-Error compile(Module::Impl &result, std::unique_ptr<ptx::Program> program) {
+} // namespace
+
+struct Module::Impl::Compiler {
+  std::unique_ptr<ptx::Program> program;
+  orc::ThreadSafeContext context;
+  std::unique_ptr<orc::LLJIT> jit;
+  std::unique_ptr<TargetMachine> machine;
+  std::vector<std::unique_ptr<llvm::Module>> kernels; ///< those not yet compiled
+};
+
+Module::Impl::Impl(Memory &memory) : memory(memory) {}
+Module::Impl::~Impl() = default;
+
+/// Translates everything, so that what is not understood is found, and makes the JIT ready.
+static Error prepare(Module::Impl &result, std::unique_ptr<ptx::Program> program) {
   static const bool initialised = !InitializeNativeTarget() && !InitializeNativeTargetAsmPrinter();
   if (!initialised)
     return createStringError(inconvertibleErrorCode(), "LLVM has no code generator for this machine");
-  auto compiled = std::make_shared<Compiled>();
-  compiled->program = std::move(program);
-
+  result.compiler = std::make_unique<Module::Impl::Compiler>();
+  Module::Impl::Compiler &compiler = *result.compiler;
+  compiler.program = std::move(program);
   auto context = std::make_unique<LLVMContext>();
-  Expected<std::unique_ptr<llvm::Module>> module = ptx::translate(*compiled->program, result, *context);
-  if (!module)
-    return module.takeError();
+  Expected<std::vector<std::unique_ptr<llvm::Module>>> modules = ptx::translate(*compiler.program, result, *context);
+  if (!modules)
+    return modules.takeError();
+  compiler.context = orc::ThreadSafeContext(std::move(context));
+  compiler.kernels = std::move(*modules);
 
   Expected<orc::JITTargetMachineBuilder> builder = orc::JITTargetMachineBuilder::detectHost();
   if (!builder)
@@ -75,39 +85,42 @@ Error compile(Module::Impl &result, std::unique_ptr<ptx::Program> program) {
   Expected<std::unique_ptr<TargetMachine>> machine = builder->createTargetMachine();
   if (!machine)
     return machine.takeError();
-  (*module)->setDataLayout((*machine)->createDataLayout());
-  (*module)->setTargetTriple((*machine)->getTargetTriple());
-  optimize(**module, **machine);
-
+  compiler.machine = std::move(*machine);
   Expected<std::unique_ptr<orc::LLJIT>> jit = orc::LLJITBuilder().setJITTargetMachineBuilder(std::move(*builder)).create();
   if (!jit)
     return jit.takeError();
-  compiled->jit = std::move(*jit);
-  orc::SymbolMap helpers;
-  for (const auto &list : {engineHelpers(), arithmeticHelpers()})
+  compiler.jit = std::move(*jit);
+  orc::SymbolMap routines;
+  for (const auto &list : {engineRoutines(), arithmeticRoutines()})
     for (auto [name, address] : list)
-      helpers[compiled->jit->mangleAndIntern(name)] = {orc::ExecutorAddr::fromPtr(address), JITSymbolFlags::Exported | JITSymbolFlags::Callable};
-  orc::JITDylib &library = compiled->jit->getMainJITDylib();
-  if (Error error = library.define(orc::absoluteSymbols(std::move(helpers))))
+      routines[compiler.jit->mangleAndIntern(name)] = {orc::ExecutorAddr::fromPtr(address), JITSymbolFlags::Exported | JITSymbolFlags::Callable};
+  orc::JITDylib &library = compiler.jit->getMainJITDylib();
+  if (Error error = library.define(orc::absoluteSymbols(std::move(routines))))
     return error;
   // fma(), memcpy() and others that LLVM calls where the processor has no instruction
-  auto process = orc::DynamicLibrarySearchGenerator::GetForCurrentProcess(compiled->jit->getDataLayout().getGlobalPrefix());
+  auto process = orc::DynamicLibrarySearchGenerator::GetForCurrentProcess(compiler.jit->getDataLayout().getGlobalPrefix());
   if (!process)
     return process.takeError();
   library.addGenerator(std::move(*process));
-  if (Error error = compiled->jit->addIRModule(orc::ThreadSafeModule(std::move(*module), std::move(context))))
-    return error;
-  for (size_t i = 0; i < result.kernels.size(); ++i) {
-    Expected<orc::ExecutorAddr> entry = compiled->jit->lookup("kernel." + std::to_string(i));
-    if (!entry)
-      return entry.takeError();
-    result.kernels[i]->entry = entry->toPtr<void (*)(void *)>();
-  }
-  result.owner = std::move(compiled);
   return Error::success();
 }
 
-} // namespace
+Error Module::Impl::compile(KernelCode &code) {
+  if (code.entry)
+    return Error::success();
+  std::unique_ptr<llvm::Module> kernel = std::move(compiler->kernels[code.number]);
+  std::string symbol = "kernel." + std::to_string(code.number);
+  kernel->setDataLayout(compiler->machine->createDataLayout());
+  kernel->setTargetTriple(compiler->machine->getTargetTriple());
+  optimize(*kernel, *compiler->machine);
+  if (Error error = compiler->jit->addIRModule(orc::ThreadSafeModule(std::move(kernel), compiler->context)))
+    return error;
+  Expected<orc::ExecutorAddr> entry = compiler->jit->lookup(symbol);
+  if (!entry)
+    return entry.takeError();
+  code.entry = entry->toPtr<void (*)(void *)>();
+  return Error::success();
+}
 
 Module::Module(std::unique_ptr<Impl> self) : self(std::move(self)) {}
 
@@ -128,7 +141,7 @@ Expected<std::unique_ptr<Module>> Module::load(Memory &memory, StringRef source,
   impl.version = (*program)->version;
   for (const auto &[number, file] : (*program)->files)
     impl.files[number] = file;
-  if (Error error = compile(impl, std::move(*program)))
+  if (Error error = prepare(impl, std::move(*program)))
     return std::move(error);
   for (const auto &kernel : impl.kernels)
     kernel->module = module.get();

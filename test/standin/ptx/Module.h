@@ -3,9 +3,10 @@
 // information. SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
 //
-// load() parses PTX, translates every kernel and function to LLVM IR with checks in it, and
-// compiles that for the CPU. launch() runs a grid: blocks one after the other, the threads of a
-// block as fibers of the calling thread.
+// load() parses PTX and translates every kernel and function to LLVM IR with checks in it: what is
+// not understood is an error there. A kernel is compiled for the CPU when it is launched for the
+// first time. launch() runs a grid: blocks one after the other, the threads of a block as fibers of
+// the calling thread.
 //
 //   Memory memory;
 //   auto module = Module::load(memory, ptx, "mlp");          // or an error with the line
@@ -50,9 +51,6 @@ struct Kernel {
 
   /// Copies the parameters that cuLaunchKernel's `kernelParams` points to into one buffer.
   llvm::SmallVector<uint8_t, 64> pack(void *const *kernelParams) const;
-
-  /// The code: one thread of the grid. For launch().
-  void (*entry)(void *context) = nullptr;
 };
 
 /// A module-level variable, `.global` or `.const`.

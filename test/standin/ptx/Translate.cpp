@@ -99,7 +99,7 @@ Value *FunctionTranslator::call(StringRef name, llvm::Type *result, ArrayRef<Val
   SmallVector<llvm::Type *, 8> types;
   for (Value *argument : arguments)
     types.push_back(argument->getType());
-  FunctionCallee callee = shared.module.getOrInsertFunction(("standin_" + name).str(), FunctionType::get(result, types, false));
+  FunctionCallee callee = shared.module->getOrInsertFunction(("standin_" + name).str(), FunctionType::get(result, types, false));
   auto *declared = llvm::cast<llvm::Function>(callee.getCallee());
   declared->setDoesNotThrow();
   if (pure) {
@@ -408,8 +408,6 @@ bool FunctionTranslator::run() {
   }
   in = nullptr;
   // Falling off the end returns.
-  BasicBlock *end = builder.GetInsertBlock();
-  (void)end;
   for (const Variable *variable : function.returns)
     if (variable->reg >= 0)
       builder.CreateAlignedStore(builder.CreateLoad(intType(bitsOf(variable->type)), registers[unsigned(variable->reg)]), places[variable], Align(1));
@@ -586,7 +584,6 @@ bool FunctionTranslator::callFunction() {
   if (at >= in->operands.size() || op(at).kind != Operand::FunctionName)
     return fail("'" + opcode() + "' of a function that is not named is not supported");
   const Function *callee = op(at++).function;
-  // The parser knows a function by its first declaration; its definition replaces that in place.
   if (at < in->operands.size() && op(at).kind == Operand::List)
     arguments = &op(at++);
   if (at != in->operands.size())
@@ -851,6 +848,17 @@ public:
     return Error::success();
   }
 
+  /// The function and what it calls.
+  SmallPtrSet<const Function *, 8> reachable(const Function &root) {
+    SmallPtrSet<const Function *, 8> seen{&root};
+    SmallVector<const Function *, 8> work{&root};
+    while (!work.empty())
+      for (const Function *called : facts[work.pop_back_val()].calls)
+        if (seen.insert(called).second)
+          work.push_back(called);
+    return seen;
+  }
+
 private:
   Error fail(unsigned line, const Twine &message) { return errorAt(result.name, line, message); }
 
@@ -902,17 +910,6 @@ private:
       }
     }
     return Error::success();
-  }
-
-  /// The function and what it calls.
-  SmallPtrSet<const Function *, 8> reachable(const Function &root) {
-    SmallPtrSet<const Function *, 8> seen{&root};
-    SmallVector<const Function *, 8> work{&root};
-    while (!work.empty())
-      for (const Function *called : facts[work.pop_back_val()].calls)
-        if (seen.insert(called).second)
-          work.push_back(called);
-    return seen;
   }
 
   Error globals(ModuleTranslator &translator) {
@@ -1037,7 +1034,9 @@ private:
     kernel->usesDynamicShared = !dynamic.empty();
     kernel->staticSharedBytes = uint32_t(bytes);
     result.kernelNames[kernel->name] = kernel.get();
-    translator.kernelCode[&function] = &(result.code[kernel.get()] = std::move(code));
+    code.number = unsigned(result.kernels.size());
+    // A pointer, which stays when the map grows.
+    translator.kernelCode[&function] = (result.code[kernel.get()] = std::make_unique<KernelCode>(std::move(code))).get();
     result.kernels.push_back(std::move(kernel));
     return Error::success();
   }
@@ -1051,36 +1050,57 @@ private:
 
 } // namespace
 
-Expected<std::unique_ptr<llvm::Module>> translate(Program &program, Module::Impl &result, LLVMContext &context) {
-  auto module = std::make_unique<llvm::Module>(result.name, context);
-  ModuleTranslator translator(program, result, *module);
-  if (Error error = Layout(program, result).run(translator))
+Expected<std::vector<std::unique_ptr<llvm::Module>>> translate(Program &program, Module::Impl &result, LLVMContext &context) {
+  ModuleTranslator translator(program, result);
+  Layout layout(program, result);
+  if (Error error = layout.run(translator))
     return std::move(error);
-  // Later insertions move the map's values: point to them only now.
-  unsigned number = 0;
   llvm::Type *pointer = PointerType::get(context, 0), *nothing = llvm::Type::getVoidTy(context);
-  for (Function &function : program.functions) {
-    if (!function.isDefined)
-      continue;
-    SmallVector<llvm::Type *, 8> types(1 + (function.isKernel ? 0 : function.returns.size() + function.parameters.size()), pointer);
-    std::string name = function.isKernel ? "kernel." + std::to_string(number) : "function." + function.name;
-    auto linkage = function.isKernel ? llvm::Function::ExternalLinkage : llvm::Function::InternalLinkage;
-    auto *code = llvm::Function::Create(FunctionType::get(nothing, types, false), linkage, name, *module);
-    code->setDoesNotThrow();
-    translator.functions[&function] = code;
-    if (function.isKernel) {
-      const Kernel *kernel = result.kernels[number++].get();
-      translator.kernelCode[&function] = &result.code[kernel];
+  SmallPtrSet<const Function *, 16> seen;
+  auto one = [&](const Function &root, StringRef name) -> Expected<std::unique_ptr<llvm::Module>> {
+    auto module = std::make_unique<llvm::Module>(name, context);
+    translator.module = module.get();
+    translator.functions.clear();
+    SmallPtrSet<const Function *, 8> needed = layout.reachable(root);
+    std::vector<Function *> functions; // in the order of the text
+    for (Function &function : program.functions)
+      if (function.isDefined && needed.contains(&function))
+        functions.push_back(&function);
+    for (Function *function : functions) {
+      seen.insert(function);
+      SmallVector<llvm::Type *, 8> types(1 + (function->isKernel ? 0 : function->returns.size() + function->parameters.size()), pointer);
+      auto linkage = function == &root ? llvm::Function::ExternalLinkage : llvm::Function::InternalLinkage;
+      auto *code = llvm::Function::Create(FunctionType::get(nothing, types, false), linkage, function == &root ? name.str() : function->name, *module);
+      code->setDoesNotThrow();
+      translator.functions[function] = code;
     }
-  }
+    for (Function *function : functions)
+      if (!function->isKernel || function == &root) // a kernel that is called is refused at the call
+        if (FunctionTranslator(translator, *function, *translator.functions[function]).run())
+          return errorAt(result.name, translator.errorLine, translator.error);
+    std::string problem;
+    raw_string_ostream stream(problem);
+    if (verifyModule(*module, &stream))
+      return errorAt(result.name, root.line, "the stand-in made wrong code of '" + root.name + "': " + problem);
+    return module;
+  };
+
+  std::vector<std::unique_ptr<llvm::Module>> modules;
   for (Function &function : program.functions)
-    if (function.isDefined && FunctionTranslator(translator, function, *translator.functions[&function]).run())
-      return errorAt(result.name, translator.errorLine, translator.error);
-  std::string problem;
-  raw_string_ostream stream(problem);
-  if (verifyModule(*module, &stream))
-    return errorAt(result.name, 0, "the stand-in made wrong code of this: " + problem);
-  return module;
+    if (function.isKernel) {
+      Expected<std::unique_ptr<llvm::Module>> module = one(function, "kernel." + std::to_string(modules.size()));
+      if (!module)
+        return module.takeError();
+      modules.push_back(std::move(*module));
+    }
+  // What no kernel calls is not run, but must be understood.
+  for (Function &function : program.functions)
+    if (function.isDefined && !seen.contains(&function)) {
+      Expected<std::unique_ptr<llvm::Module>> module = one(function, "unused");
+      if (!module)
+        return module.takeError();
+    }
+  return modules;
 }
 
 } // namespace standin::ptx

@@ -13,9 +13,10 @@
 namespace standin::ptx {
 
 /// Allocates the program's variables in `result`, lays out parameters, shared and local memory,
-/// fills `result.kernels` (without entry) and `result.sites`, and makes the code: for each kernel a
-/// function `kernel.<number>` with one argument, the Context. The program must outlive `result`.
-llvm::Expected<std::unique_ptr<llvm::Module>> translate(Program &program, Module::Impl &result, llvm::LLVMContext &context);
+/// fills `result.kernels` and `result.sites`, and makes the code: for each kernel a module with the
+/// function `kernel.<number>`, whose only argument is the Context, and copies of what it calls. The
+/// program must outlive `result`.
+llvm::Expected<std::vector<std::unique_ptr<llvm::Module>>> translate(Program &program, Module::Impl &result, llvm::LLVMContext &context);
 
 } // namespace standin::ptx
 

@@ -4,7 +4,7 @@
 //===----------------------------------------------------------------------===//
 //
 // To nearest even is LLVM's own arithmetic; other modes, 16-bit floats and approximations are
-// helpers in Arithmetic.cpp. Nothing is contracted: a mul and an add stay two roundings.
+// routines in Arithmetic.cpp. Nothing is contracted: a mul and an add stay two roundings.
 //
 //===----------------------------------------------------------------------===//
 

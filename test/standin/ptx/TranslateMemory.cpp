@@ -5,7 +5,7 @@
 //
 // Every access to memory is preceded by its check: range and alignment, then a comparison of its
 // bytes of shadow with what they must be. What follows is bookkeeping: shadow of writes, counters,
-// who touched it. Slow cases are calls of helpers in Execution.cpp.
+// who touched it. Slow cases are calls of routines in Execution.cpp.
 //
 //===----------------------------------------------------------------------===//
 
