@@ -119,8 +119,10 @@ struct cublasLtMatmulAlgo_t {
 using cublasLtMatrixLayout_t = cublasLtMatrixLayoutOpaque_t *;
 using cublasLtMatmulDesc_t = cublasLtMatmulDescOpaque_t *;
 using cublasLtMatmulPreference_t = cublasLtMatmulPreferenceOpaque_t *;
-using cublasLtHandle_t = struct cublasLtContext *;
-using cudaStream_t = struct CUstream_st *;
+struct cublasLtContext;
+struct CUstream_st;
+using cublasLtHandle_t = cublasLtContext *;
+using cudaStream_t = CUstream_st *;
 
 struct cublasLtMatmulHeuristicResult_t {
   cublasLtMatmulAlgo_t algo;

@@ -282,7 +282,7 @@ protected:
         if (isGradient() && isRelu()) {
           mask.resize(count / 8);
           for (uint8_t &byte : mask)
-            byte = uint8_t(random(seed) * 100);
+            byte = uint8_t(int(random(seed) * 256)); // all patterns
           EXPECT_CU(test.cu.cuMemcpyHtoD(aux, mask.data(), mask.size()));
         } else if (isGradient()) {
           for (size_t i = 0; i < count; ++i)

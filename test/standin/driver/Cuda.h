@@ -21,19 +21,32 @@ enum CUresult : int {
 #include "Errors.def"
 };
 
+// Of this namespace, whatever else has been declared.
+struct CUctx_st;
+struct CUmod_st;
+struct CUfunc_st;
+struct CUlib_st;
+struct CUkern_st;
+struct CUstream_st;
+struct CUevent_st;
+struct CUgraph_st;
+struct CUgraphNode_st;
+struct CUgraphExec_st;
+struct CUarray_st;
+
 using CUdevice = int;
 using CUdeviceptr = uint64_t;
-using CUcontext = struct CUctx_st *;
-using CUmodule = struct CUmod_st *;
-using CUfunction = struct CUfunc_st *;
-using CUlibrary = struct CUlib_st *;
-using CUkernel = struct CUkern_st *;
-using CUstream = struct CUstream_st *;
-using CUevent = struct CUevent_st *;
-using CUgraph = struct CUgraph_st *;
-using CUgraphNode = struct CUgraphNode_st *;
-using CUgraphExec = struct CUgraphExec_st *;
-using CUarray = struct CUarray_st *;
+using CUcontext = CUctx_st *;
+using CUmodule = CUmod_st *;
+using CUfunction = CUfunc_st *;
+using CUlibrary = CUlib_st *;
+using CUkernel = CUkern_st *;
+using CUstream = CUstream_st *;
+using CUevent = CUevent_st *;
+using CUgraph = CUgraph_st *;
+using CUgraphNode = CUgraphNode_st *;
+using CUgraphExec = CUgraphExec_st *;
+using CUarray = CUarray_st *;
 using CUhostFn = void (*)(void *userData);
 using CUoccupancyB2DSize = size_t (*)(int blockSize);
 

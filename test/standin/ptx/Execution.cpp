@@ -842,7 +842,7 @@ struct Engine {
       context.engine = this;
       std::memset(memory.shadowOf(context.localBegin), Memory::Addressable | Memory::Written, kernel.localBytes);
     }
-    std::memcpy(reinterpret_cast<void *>(memory.parameterWindow()), parameters.data(), parameters.size());
+    std::copy(parameters.begin(), parameters.end(), reinterpret_cast<uint8_t *>(memory.parameterWindow())); // perhaps none
     std::memset(memory.shadowOf(memory.parameterWindow()), Memory::Addressable | Memory::Written | Memory::NotWritable, parameters.size());
     uint32_t sizes[2][3] = {{config.block.x, config.block.y, config.block.z}, {config.grid.x, config.grid.y, config.grid.z}};
     std::memcpy(block.ntid, sizes[0], sizeof(sizes[0]));
