@@ -737,6 +737,10 @@ Expected<Blob> serialize(const ModelDescription &model) {
 
   if (model.cuda)
     blob.cuda = writeCuda(writer, *model.cuda);
+  if (any_of(model.functions, [](const FunctionDescription &function) {
+        return function.entrySymbol.empty() && !function.isInit();
+      }))
+    blob.flags |= DL_BLOB_WITHOUT_CPU;
 
   Blob result;
   std::vector<dl_ref> places;

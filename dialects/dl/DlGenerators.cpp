@@ -129,7 +129,7 @@ static SmallVector<Value> drawWords(OpBuilder &b, Location loc, Value linear, Va
     }
     return results;
   };
-  if (lanes % 4 != 0 || lanes < 8)
+  if (lanes % 4 != 0)
     return oneByOne(b);
   Value place = arith::AndIOp::create(b, loc, linear, arith::ConstantOp::create(b, loc, b.getI64IntegerAttr(3)));
   Value beginsBlock = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, place, arith::ConstantOp::create(b, loc, b.getI64IntegerAttr(0)));
@@ -138,6 +138,15 @@ static SmallVector<Value> drawWords(OpBuilder &b, Location loc, Value linear, Va
   OpBuilder fast = branch.getThenBodyBuilder();
   Value first = arith::TruncIOp::create(fast, loc, word, arith::ShRUIOp::create(fast, loc, linear, arith::ConstantOp::create(fast, loc, fast.getI64IntegerAttr(2))));
   std::array<Value, 4> words = drawBlocks(fast, loc, ramp(fast, loc, first, lanes / 4), scalars);
+  OpBuilder slow = branch.getElseBodyBuilder();
+  scf::YieldOp::create(slow, loc, oneByOne(slow));
+  if (lanes == 4) { // one block
+    SmallVector<Value> ordered;
+    for (const std::array<int, 4> &map : wordOfPlace)
+      ordered.push_back(vector::FromElementsOp::create(fast, loc, type, ValueRange{words[map[0]], words[map[1]], words[map[2]], words[map[3]]}));
+    scf::YieldOp::create(fast, loc, ordered);
+    return llvm::to_vector(ValueRange(branch.getResults()));
+  }
   // Side by side: word w of block j is at w * lanes / 4 + j.
   Value low = vector::ShuffleOp::create(fast, loc, words[0], words[1], llvm::to_vector(llvm::seq<int64_t>(0, lanes / 2)));
   Value high = vector::ShuffleOp::create(fast, loc, words[2], words[3], llvm::to_vector(llvm::seq<int64_t>(0, lanes / 2)));
@@ -149,8 +158,6 @@ static SmallVector<Value> drawWords(OpBuilder &b, Location loc, Value linear, Va
     interleaved.push_back(vector::ShuffleOp::create(fast, loc, low, high, order));
   }
   scf::YieldOp::create(fast, loc, interleaved);
-  OpBuilder slow = branch.getElseBodyBuilder();
-  scf::YieldOp::create(slow, loc, oneByOne(slow));
   return llvm::to_vector(ValueRange(branch.getResults()));
 }
 

@@ -18,6 +18,7 @@
 #include "compiler/lowering/cuda/Products.h"
 #include "dialects/dl/DlExpr.h"
 #include "mlir/Conversion/Passes.h"
+#include "mlir/Dialect/LLVMIR/Transforms/Passes.h"
 #include "mlir/Transforms/Passes.h"
 #include "llvm/ADT/StringMap.h"
 #include "llvm/ADT/StringSet.h"
@@ -68,6 +69,7 @@ private:
   void lowerCheck(CheckIndexOp check);
   void lowerShared(ArrayRef<Operation *> nodes);
   void lowerParts(std::vector<Part> &parts, dl_cuda_when when);
+  Part partWithSum(const ProductPlan &plan);
   void lowerProduct(FusedOp kernel, const ProductPlan &plan);
   void lowerCublas(FusedOp kernel, const ProductPlan &plan, dl_cuda_when when);
   void lowerOwn(FusedOp kernel, const ProductPlan &plan, dl_cuda_when when);
@@ -203,9 +205,9 @@ void FunctionLowering::lowerParts(std::vector<Part> &parts, dl_cuda_when when) {
         OpBuilder inner = condition ? scf::IfOp::create(body, loc, condition, /*withElseRegion=*/false).getThenBodyBuilder() : body;
         part->emitter.emit(half, inner, access, block, part->partials);
         begin = end;
-        name += (name.empty() ? "" : "+") + nameOf(part->kernel);
+        name += (name.empty() ? "" : "+") + nameOf(part->kernel) + (part->emitter.launchCount() > half + 1 ? "_chunks" : "");
       }
-      addLaunch(access, blockThreads, begin, when, half ? name + "_chunks" : name, loc);
+      addLaunch(access, blockThreads, begin, when, name, loc);
       active.clear();
     };
     size_t parameters = 0;
@@ -224,6 +226,14 @@ void FunctionLowering::lowerParts(std::vector<Part> &parts, dl_cuda_when when) {
   }
 }
 
+/// A kernel to which a product brings a sum.
+FunctionLowering::Part FunctionLowering::partWithSum(const ProductPlan &plan) {
+  FusedOp kernel = plan.sum;
+  uint32_t buffer = sums.lookup(kernel);
+  cuda.buffers[buffer].last = launch;
+  return {kernel, KernelEmitter(kernel, Given{plan.sumOperand, buffer}), writesVariables(kernel), {}};
+}
+
 void FunctionLowering::lowerShared(ArrayRef<Operation *> nodes) {
   // With cuBLASLt some find a sum that came with a product.
   bool differs = llvm::any_of(plans, [&](auto &entry) { return entry.second.sum && entry.second.usesOwn && llvm::is_contained(nodes, entry.second.sum.getOperation()); });
@@ -233,15 +243,14 @@ void FunctionLowering::lowerShared(ArrayRef<Operation *> nodes) {
     std::vector<Part> parts;
     for (Operation *node : nodes) {
       auto kernel = cast<FusedOp>(node);
-      SmallVector<Given> given;
+      ProductPlan *source = nullptr;
       for (auto &[op, plan] : plans)
-        if (plan.sum == kernel && when == DL_CUDA_WITH_CUBLASLT) {
-          given.push_back({plan.sumOperand, sums.lookup(kernel)});
-          cuda.buffers[sums.lookup(kernel)].last = launch;
-        }
-      KernelEmitter emitter(kernel, given);
-      if (!emitter.isEmpty())
-        parts.push_back({kernel, std::move(emitter), writesVariables(kernel), {}});
+        if (plan.sum == kernel && when == DL_CUDA_WITH_CUBLASLT)
+          source = &plan;
+      if (!source)
+        parts.push_back({kernel, KernelEmitter(kernel), writesVariables(kernel), {}});
+      else if (!source->sumWaits)
+        parts.push_back(partWithSum(*source));
     }
     lowerParts(parts, differs ? when : DL_CUDA_ALWAYS);
   }
@@ -449,8 +458,18 @@ void FunctionLowering::lowerOwn(FusedOp kernel, const ProductPlan &plan, dl_cuda
 
 void FunctionLowering::lowerProduct(FusedOp kernel, const ProductPlan &plan) {
   bool both = plan.usesCublas && plan.usesOwn;
-  if (plan.usesCublas)
-    lowerCublas(kernel, plan, both ? DL_CUDA_WITH_CUBLASLT : DL_CUDA_ALWAYS);
+  if (plan.usesCublas) {
+    dl_cuda_when when = both ? DL_CUDA_WITH_CUBLASLT : DL_CUDA_ALWAYS;
+    lowerCublas(kernel, plan, when);
+    if (plan.sum && plan.sumWaits) {
+      // What it reads lives longer for it.
+      for (int64_t buffer : inputs(plan.sum))
+        cuda.buffers[buffer].last = std::max<uint32_t>(cuda.buffers[buffer].last, launch);
+      std::vector<Part> parts;
+      parts.push_back(partWithSum(plan));
+      lowerParts(parts, when);
+    }
+  }
   if (plan.usesOwn)
     lowerOwn(kernel, plan, both ? DL_CUDA_WITHOUT_CUBLASLT : DL_CUDA_ALWAYS);
 }
@@ -569,6 +588,16 @@ struct CudaEmitKernels : impl::CudaEmitKernelsBase<CudaEmitKernels> {
 struct CudaMarkKernels : impl::CudaMarkKernelsBase<CudaMarkKernels> {
   void runOnOperation() override {
     Builder b(&getContext());
+    // Lines of the program for reports, without its folder: an artefact's bytes don't depend on where it lies.
+    getOperation().walk([&](Operation *op) {
+      auto file = op->getLoc()->findInstanceOf<FileLineColLoc>();
+      if (!file)
+        return op->setLoc(UnknownLoc::get(&getContext()));
+      StringRef name = file.getFilename().getValue();
+      if (!name.starts_with("<"))
+        name = name.drop_front(name.rfind('/') + 1); // all of it stays where there is no '/'
+      op->setLoc(FileLineColLoc::get(&getContext(), name, file.getLine(), file.getColumn()));
+    });
     for (auto function : getOperation().getOps<LLVM::LLVMFuncOp>()) {
       auto threads = function->getAttrOfType<IntegerAttr>("threads");
       if (!threads)
@@ -587,6 +616,7 @@ std::unique_ptr<Pass> createCudaEmitKernels(const CudaOptions &options, ModelDes
 
 void buildLlvmPipeline(OpPassManager &passes) {
   passes.addPass(cpu::createCpuExpandMath());
+  passes.addPass(createCudaExpandRemainder());
   passes.addPass(createCSEPass());
   passes.addPass(createConvertVectorToLLVMPass());
   passes.addPass(createSCFToControlFlowPass());
@@ -597,6 +627,8 @@ void buildLlvmPipeline(OpPassManager &passes) {
   passes.addPass(createConvertControlFlowToLLVMPass());
   passes.addPass(createReconcileUnrealizedCastsPass());
   passes.addPass(createCudaMarkKernels());
+  // Lines in PTX, and nothing else that a debugger would want: ptxas optimizes all the same.
+  passes.addPass(LLVM::createDIScopeForLLVMFuncOpPass({LLVM::DIEmissionKind::DebugDirectivesOnly}));
 }
 
 } // namespace dlc::cuda

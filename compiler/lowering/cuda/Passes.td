@@ -23,9 +23,15 @@ def CudaEmitKernels : Pass<"cuda-emit-kernels", "::mlir::ModuleOp"> {
                            "::mlir::math::MathDialect", "::mlir::memref::MemRefDialect", "::mlir::scf::SCFDialect", "::mlir::vector::VectorDialect"];
 }
 
+def CudaExpandRemainder : Pass<"cuda-expand-remainder", "::mlir::ModuleOp"> {
+  let summary = "The remainder of floats as integer arithmetic, exactly";
+  let description = [{ What fmod of libm is on the CPU. Example: test/lowering/cuda/remainder.mlir. }];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::math::MathDialect", "::mlir::scf::SCFDialect", "::mlir::vector::VectorDialect"];
+}
+
 def CudaMarkKernels : Pass<"cuda-mark-kernels", "::mlir::ModuleOp"> {
   let summary = "Functions with the attribute `threads` become kernels for LLVM";
-  let description = [{ nvvm.kernel and the launch bounds may only stand on functions of the LLVM dialect: they are set when everything else is lowered. }];
+  let description = [{ nvvm.kernel and the launch bounds may only stand on functions of the LLVM dialect: they are set when everything else is lowered. Locations become file names without folders. }];
   let dependentDialects = ["::mlir::LLVM::LLVMDialect", "::mlir::NVVM::NVVMDialect"];
 }
 

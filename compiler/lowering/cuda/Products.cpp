@@ -60,7 +60,8 @@ private:
   void matchGradient(FusedOp kernel, ProductPlan &plan);
   void matchSums();
   bool writesVariables(FusedOp kernel, Value but) const;
-  FusedOp sumOverRows(Value gradient, int64_t after, Value &operand) const;
+  FusedOp sumOverRows(Value gradient, Operation *product, ProductPlan &plan) const;
+  bool mayWaitFor(FusedOp kernel, Operation *other) const;
 
   FuncOp function;
   const CudaOptions &options;
@@ -148,11 +149,25 @@ bool Planner::writesVariables(FusedOp kernel, Value but) const {
   return false;
 }
 
-/// A kernel that sums a matrix over its rows, and reduces nothing else.
-FusedOp Planner::sumOverRows(Value gradient, int64_t after, Value &operand) const {
+/// Can a kernel as well run when another one, which comes later in the plan, has run? Nobody in between may read what it makes or overwrite what it reads.
+bool Planner::mayWaitFor(FusedOp kernel, Operation *other) const {
+  auto meets = [](ArrayRef<int64_t> some, ArrayRef<int64_t> others) { return llvm::any_of(some, [&](int64_t buffer) { return llvm::is_contained(others, buffer); }); };
+  ArrayRef<int64_t> reads = buffersOf(kernel, "input_buffers"), writes = buffersOf(kernel, "result_buffers");
+  for (Operation &op : FuncOp(function).getBody().front()) {
+    if (!op.hasAttr("launch") || &op == kernel || launchOf(&op) < launchOf(kernel) || launchOf(&op) > launchOf(other))
+      continue;
+    ArrayRef<int64_t> otherReads = buffersOf(&op, "input_buffers"), otherWrites = buffersOf(&op, "result_buffers");
+    if (meets(otherWrites, reads) || meets(otherWrites, writes) || meets(otherReads, writes))
+      return false;
+  }
+  return true;
+}
+
+/// A kernel that sums a matrix over its rows and reduces nothing else, and can do so when a product has run.
+FusedOp Planner::sumOverRows(Value gradient, Operation *product, ProductPlan &plan) const {
   for (OpOperand &use : gradient.getUses()) {
     auto kernel = dyn_cast<FusedOp>(use.getOwner());
-    if (!kernel || servedSums.contains(kernel) || launchOf(kernel) <= after)
+    if (!kernel || servedSums.contains(kernel) || (launchOf(kernel) <= launchOf(product) && !mayWaitFor(kernel, product)))
       continue;
     SmallVector<Operation *> reductions;
     for (Operation &op : kernel.getBody().front())
@@ -162,7 +177,8 @@ FusedOp Planner::sumOverRows(Value gradient, int64_t after, Value &operand) cons
     if (!sum || sum.getAxes() != ArrayRef<int64_t>{0} || cast<RankedTensorType>(sum.getX().getType()).getRank() != 2 ||
         sum.getX() != kernel.getBody().getArgument(use.getOperandNumber()))
       continue;
-    operand = sum.getResult();
+    plan.sumOperand = sum.getResult();
+    plan.sumWaits = launchOf(kernel) <= launchOf(product);
     return kernel;
   }
   return {};
@@ -177,7 +193,7 @@ void Planner::matchSums() {
     auto yield = cast<YieldOp>(kernel.getBody().front().getTerminator());
     for (auto [value, result] : llvm::zip(yield.getOperands(), kernel.getResults()))
       if (value == plan.prefix && !plan.sum)
-        plan.sum = sumOverRows(result, launchOf(kernel), plan.sumOperand);
+        plan.sum = sumOverRows(result, kernel, plan);
     if (plan.sum) {
       plan.epilogue = DL_CUDA_EPILOGUE_DRELU_BGRAD;
       servedSums.insert(plan.sum);
@@ -190,10 +206,10 @@ void Planner::matchSums() {
     if (plan.product.getLhsTransposed() && !plan.product.getRhsTransposed()) {
       // result = lhs^T rhs: k runs over the rows of both.
       if (auto rhs = dyn_cast<BlockArgument>(plan.product.getRhs()))
-        if ((plan.sum = sumOverRows(kernel.getInputs()[rhs.getArgNumber()], launchOf(kernel), plan.sumOperand)))
+        if ((plan.sum = sumOverRows(kernel.getInputs()[rhs.getArgNumber()], kernel, plan)))
           plan.epilogue = DL_CUDA_EPILOGUE_BGRADB;
       if (auto lhs = dyn_cast<BlockArgument>(plan.product.getLhs()); lhs && !plan.sum)
-        if ((plan.sum = sumOverRows(kernel.getInputs()[lhs.getArgNumber()], launchOf(kernel), plan.sumOperand)))
+        if ((plan.sum = sumOverRows(kernel.getInputs()[lhs.getArgNumber()], kernel, plan)))
           plan.epilogue = DL_CUDA_EPILOGUE_BGRADA;
     }
     if (plan.sum)

@@ -24,6 +24,7 @@ struct ProductPlan {
   dl::FusedOp mask;                   // of a gradient of relu: the kernel that writes the mask
   dl::FusedOp sum;                    // the kernel that wants the sum that comes along
   mlir::Value sumOperand;             // of `sum`: the reduction that it need not do
+  bool sumWaits = false;              // `sum` comes before the product in the plan, and may as well come after it
   mlir::Value scale;                  // of an update W - scale * product, made in place: the factor, a value of the body
   unsigned updated = 0;               // of an update: the input that is W
 };

@@ -282,6 +282,7 @@ TEST_F(Graphs, WhatACaptureForbids) {
     if (CUgraph ended = endCapture(kind == CU_STREAM_CAPTURE_MODE_GLOBAL ? CUDA_ERROR_STREAM_CAPTURE_INVALIDATED : CUDA_SUCCESS))
       EXPECT_CU(cu.cuGraphDestroy(ended));
   }
+  EXPECT_CU(cu.cuCtxSynchronize());
   EXPECT_CU(cu.cuEventDestroy(plain));
   EXPECT_CU(cu.cuStreamDestroy(blocking));
   EXPECT_CU(cu.cuStreamDestroy(side));

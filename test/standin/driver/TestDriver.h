@@ -195,6 +195,7 @@ protected:
   void begin(std::initializer_list<std::pair<const char *, const char *>> variables) {
     setStandinEnvironment(variables);
     cu.reset();
+    seen = 0;
     ASSERT_CU(cu.cuInit(0));
     ASSERT_CU(cu.cuDevicePrimaryCtxRetain(&context, 0));
     ASSERT_CU(cu.cuCtxSetCurrent(context));
@@ -209,7 +210,6 @@ protected:
     cu.cuDevicePrimaryCtxRelease(0);
     cu.cuCtxSetCurrent(nullptr);
     expectNoReports();
-    seen = 0;
     begin(variables);
   }
   void TearDown() override {

@@ -200,10 +200,8 @@ struct Engine {
     Context &context = contexts[self];
     for (uint32_t lane = 0; lane < lanesOf(context.warp); ++lane) {
       uint32_t other = context.warp * warpSize + lane;
-      if (threads[other].wait == Wait::WarpSync && (threads[other].mask & context.laneBit) && meetIfAll(other)) {
-        makeReady(other);
+      if (threads[other].wait == Wait::WarpSync && (threads[other].mask & context.laneBit) && meetIfAll(other))
         break;
-      }
     }
     leave();
   }
@@ -317,13 +315,15 @@ struct Engine {
                "barrier " + Twine(number) + ": other threads of the warp wait at another instruction, in " + lineOf(known));
       }
       uint32_t result = kind == BarrierPopc ? barrier.count : kind == BarrierAnd ? barrier.all : barrier.any;
+      // In the order of arrival, this thread too: what follows is then found by the first of them.
       for (uint32_t each : barrier.waiting) {
         threads[each].result = result;
-        if (each != self)
-          makeReady(each);
+        makeReady(each);
       }
       barrier = Barrier();
       nextEpoch();
+      if (kind != BarrierArrive)
+        leave();
       return result;
     }
     if (kind == BarrierArrive)
@@ -333,7 +333,7 @@ struct Engine {
     return uint32_t(thread.result);
   }
 
-  /// If all lanes of the mask have come: does it, and makes the others ready.
+  /// If all lanes of the mask have come: does it, and makes them ready, in order.
   bool meetIfAll(uint32_t self) {
     Thread &thread = threads[self];
     unsigned warp = contexts[self].warp, first = warp * warpSize;
@@ -348,11 +348,8 @@ struct Engine {
         return false;
     }
     meet(self, members);
-    for (uint32_t rest = members; rest; rest &= rest - 1) {
-      uint32_t other = first + unsigned(countr_zero(rest));
-      if (other != self)
-        makeReady(other);
-    }
+    for (uint32_t rest = members; rest; rest &= rest - 1)
+      makeReady(first + unsigned(countr_zero(rest)));
     return true;
   }
 
@@ -467,10 +464,8 @@ struct Engine {
       for (unsigned lane = 0; lane < lanesOf(context.warp); ++lane)
         if ((mask >> lane & 1) && threads[context.warp * warpSize + lane].wait == Wait::Ended)
           failWarp(self);
-    if (meetIfAll(self))
-      thread.wait = Wait::None;
-    else
-      leave();
+    meetIfAll(self);
+    leave();
     return thread.result;
   }
 
@@ -601,8 +596,6 @@ struct Engine {
     const char *what = isRead ? "read" : (access & AccessKind) == Write ? "write" : "atomic access";
     std::string text = (what + Twine(" of ") + Twine(bytes) + " bytes at ").str();
     if ((access & InShared) || address - memory.sharedWindow() < Memory::sharedWindowBytes) {
-      if (!(access & InShared) && !(address % bytes) && (*memory.shadowOf(address) & Memory::Addressable) && !isGeneric(access, address))
-        fail(Fault::OutOfBounds, self, site, text + describeShared(address) + " through an instruction for .global", address, bytes);
       failShared(self, address, bytes, isRead || (access & AccessKind) == Atomic, site);
     }
     const Context &context = contexts[self];
@@ -625,7 +618,6 @@ struct Engine {
     }
     fail(memory.explain(address, bytes, what, isRead || (access & AccessKind) == Atomic), self, site);
   }
-  bool isGeneric(uint32_t, uint64_t) const { return true; }
 
   //===--- cp.async ---------------------------------------------------------===//
 
@@ -800,9 +792,7 @@ struct Engine {
 
   void prepare(ArrayRef<uint8_t> parameters) {
     uint32_t threadCount = uint32_t(config.block.count());
-    fibers = kernel.usesRendezvous && threadCount > 1;
-    if (kernel.usesRendezvous)
-      fibers = true;
+    fibers = kernel.usesRendezvous;
     contexts.resize(threadCount);
     threads.resize(threadCount);
     warps.resize(divideCeil(threadCount, warpSize));
@@ -838,7 +828,7 @@ struct Engine {
     stacks.reserve(fibers ? threadCount : 1);
   }
 
-  void clean(const LaunchConfig &) {
+  void clean() {
     for (Context &context : contexts)
       std::memset(memory.shadowOf(context.localBegin), 0, kernel.localBytes);
     std::memset(memory.shadowOf(memory.parameterWindow()), 0, kernel.parameterBytes);
@@ -1076,7 +1066,7 @@ std::optional<Report> launch(const Kernel &kernel, const LaunchConfig &config, A
     engine.runBlock(i);
   Engine::active = outer;
   Engine::lastEpoch = engine.epoch;
-  engine.clean(config);
+  engine.clean();
   engine.collect(counters);
   counters.threads = blocks * block.count();
   counters.blocks = blocks;
