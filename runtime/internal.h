@@ -270,7 +270,7 @@ dlrt_status dlrt_plan_find(struct dlrt_instance *instance, dlrt_context *context
 struct dlrt_instance {
   dlrt_model *model;
   uint32_t threads;
-  uint64_t memory_limit; /* UINT64_MAX: none */
+  uint64_t memory_limit;            /* UINT64_MAX: none */
   dlrt_block variables;             /* empty on a GPU, except while they are initialised */
   dlrt_gpu *gpu;                    /* NULL: runs on the processor */
   char device[512];                 /* what it runs on, in words */
