@@ -252,6 +252,16 @@ class Cuda(unittest.TestCase):
                 if device == "cuda":
                     self.assertIn("device cpu: " + part if "sm_70" not in part else "device cpu: model", self.dlrun(*words, "auto", **environment).stdout)
 
+    def test_failures(self):
+        words = ["call", self.compile("mlp", "auto"), "step", "--input", *self.inputs["mlp"], "--repeat", 3, "--device", "cuda"]
+        for failure, part in (
+            ("launch:20", "cuda:0: cannot run 'step': unspecified launch failure (CUDA_ERROR_LAUNCH_FAILED, 719)"),
+            ("alloc:3", "out of memory: the arena of 'step' asked for "),
+            ("graph:1", "cuda:0: cannot make a graph of 'step': out of memory"),
+        ):
+            with self.subTest(failure):
+                self.assertIn(part, self.fails(*words, DLC_STANDIN_FAIL=failure))
+
     def test_no_driver(self):
         words = ["call", self.compile("mlp", "auto"), "step", "--input", *self.inputs["mlp"], "--device"]
         done = self.dlrun(*words, "auto", standin=False)
