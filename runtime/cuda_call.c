@@ -442,7 +442,8 @@ static dlrt_status allocate_io(dlrt_gpu *gpu, uint64_t in, uint64_t out) {
   if (result == CU_SUCCESS) {
     gpu->pinned = pinned;
     gpu->out = gpu->io + 2 * in;
-    result = gpu->cu->fill(gpu->out, 0, sizeof(dl_fault), gpu->compute);
+    /* No fault; and the gaps between results, which are copied with them, have a value. */
+    result = gpu->cu->fill(gpu->out, 0, out, gpu->compute);
   }
   if (result != CU_SUCCESS)
     return result == CU_ERROR_OUT_OF_MEMORY

@@ -125,9 +125,11 @@ static dlrt_status initialize_gpu(dlrt_instance *instance, uint64_t seed) {
   const dlrt_model *model = instance->model;
   if (!dlrt_block_allocate(&instance->variables, model->variable_bytes))
     return dlrt_fail_memory("the variables' initial values", model->variable_bytes);
-  /* What the init function leaves alone keeps its value. */
-  dlrt_status status = model->gpu_half->read(instance->gpu, 0, instance->variables.data,
-                                             model->variable_bytes);
+  /* An init function assigns them all; without one they keep their values. */
+  dlrt_status status = NULL;
+  if (model->init == UINT32_MAX)
+    status = model->gpu_half->read(instance->gpu, 0, instance->variables.data,
+                                   model->variable_bytes);
   if (!status && !(status = initialize(instance, seed)))
     status = model->gpu_half->write(instance->gpu, 0, instance->variables.data,
                                     model->variable_bytes);

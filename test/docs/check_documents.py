@@ -36,7 +36,8 @@ import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/*.md", "examples/README.md", "compiler/README.md",
-         "dialects/dl/README.md", "runtime/README.md", "test/README.md", "test/benchmark/README.md", "test/reference/README.md"]
+         "dialects/dl/README.md", "runtime/README.md", "test/README.md", "test/benchmark/README.md", "test/reference/README.md",
+         "test/standin/README.md"]
 OPS_BEGIN, OPS_END = "<!-- ops: begin (written by test/docs/check_documents.py --update) -->", "<!-- ops: end -->"
 OP_FILES = ["dialects/dl/DlElementwiseOps.td", "dialects/dl/DlTensorOps.td"]
 MARK = re.compile(r"^<!--\s*(file|part of|not run|tree|exits)(?::\s*(.*?))?\s*-->$")

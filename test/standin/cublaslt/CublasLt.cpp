@@ -101,7 +101,8 @@ static const Field preferenceFields[] = {
 };
 
 template <size_t N> static const Field *fieldOf(const Field (&fields)[N], int attribute) {
-  auto *found = std::find_if(std::begin(fields), std::end(fields), [&](const Field &f) { return f.attribute == attribute; });
+  auto *found =
+      std::find_if(std::begin(fields), std::end(fields), [&](const Field &f) { return f.attribute == attribute; });
   return found == std::end(fields) ? nullptr : found;
 }
 
@@ -133,8 +134,8 @@ static cublasStatus_t getField(const Field (&fields)[N], const void *object, int
 
 template <typename T, typename Opaque> static T &as(Opaque *opaque) { return *reinterpret_cast<T *>(opaque); }
 
-LT_API cublasStatus_t cublasLtMatmulDescInit_internal(cublasLtMatmulDesc_t desc, size_t size, cublasComputeType_t compute,
-                                                      cudaDataType scale) {
+LT_API cublasStatus_t cublasLtMatmulDescInit_internal(cublasLtMatmulDesc_t desc, size_t size,
+                                                      cublasComputeType_t compute, cudaDataType scale) {
   if (!desc)
     return CUBLAS_STATUS_INVALID_VALUE;
   if (size < sizeof *desc)
@@ -149,7 +150,8 @@ LT_API cublasStatus_t cublasLtMatmulDescInit_internal(cublasLtMatmulDesc_t desc,
   return CUBLAS_STATUS_SUCCESS;
 }
 
-LT_API cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc, cublasComputeType_t compute, cudaDataType scale) {
+LT_API cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc, cublasComputeType_t compute,
+                                               cudaDataType scale) {
   if (!desc)
     return CUBLAS_STATUS_INVALID_VALUE;
   *desc = new cublasLtMatmulDescOpaque_t;
@@ -161,13 +163,15 @@ LT_API cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc) {
   return CUBLAS_STATUS_SUCCESS;
 }
 
-LT_API cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t attribute,
-                                                     const void *value, size_t size) {
+LT_API cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
+                                                     cublasLtMatmulDescAttributes_t attribute, const void *value,
+                                                     size_t size) {
   return setField(descFields, desc, attribute, value, size);
 }
 
-LT_API cublasStatus_t cublasLtMatmulDescGetAttribute(cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t attribute,
-                                                     void *value, size_t size, size_t *written) {
+LT_API cublasStatus_t cublasLtMatmulDescGetAttribute(cublasLtMatmulDesc_t desc,
+                                                     cublasLtMatmulDescAttributes_t attribute, void *value, size_t size,
+                                                     size_t *written) {
   return getField(descFields, desc, attribute, value, size, written);
 }
 
@@ -202,8 +206,8 @@ LT_API cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t la
 }
 
 LT_API cublasStatus_t cublasLtMatrixLayoutGetAttribute(cublasLtMatrixLayout_t layout,
-                                                       cublasLtMatrixLayoutAttribute_t attribute, void *value, size_t size,
-                                                       size_t *written) {
+                                                       cublasLtMatrixLayoutAttribute_t attribute, void *value,
+                                                       size_t size, size_t *written) {
   return getField(layoutFields, layout, attribute, value, size, written);
 }
 
@@ -499,7 +503,8 @@ static Algorithm algorithm(uint32_t number, const Problem &p) {
 
 static bool leadingDimensionsAligned(const Problem &p, uint32_t alignment) {
   for (const Layout *layout : {&p.a, &p.b, &p.c, &p.d})
-    if (uint64_t(layout->ld) * p.element % alignment || (p.batch > 1 && uint64_t(layout->stride) * p.element % alignment))
+    if (uint64_t(layout->ld) * p.element % alignment ||
+        (p.batch > 1 && uint64_t(layout->stride) * p.element % alignment))
       return false;
   return true;
 }
@@ -550,9 +555,11 @@ static cublasStatus_t checkAlgorithm(const Algorithm &given, const Problem &p) {
                                                                        : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
-LT_API cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
-                                              cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
-                                              const cublasLtMatmulAlgo_t *algo, cublasLtMatmulHeuristicResult_t *result) {
+LT_API cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
+                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                              const cublasLtMatmulAlgo_t *algo,
+                                              cublasLtMatmulHeuristicResult_t *result) {
   if (!isLive(handle))
     return CUBLAS_STATUS_NOT_INITIALIZED;
   if (!algo || !result)
@@ -574,7 +581,7 @@ struct Product {
   Problem p;
   Algorithm algorithm;
   uint64_t a, b, c, d, workspace;
-  double alpha, beta;                   ///< POINTER_MODE_HOST
+  double alpha, beta;                 ///< POINTER_MODE_HOST
   uint64_t alphaAddress, betaAddress; ///< POINTER_MODE_DEVICE
   std::string name;
 };
@@ -617,10 +624,12 @@ template <typename T> static T toTf32(T value) {
 
 /// The factor as a dense column-major matrix of `rows` × `cols`.
 template <typename T>
-static std::vector<T> pack(const Layout &layout, bool transposed, const T *data, uint64_t rows, uint64_t cols, bool tf32) {
+static std::vector<T> pack(const Layout &layout, bool transposed, const T *data, uint64_t rows, uint64_t cols,
+                           bool tf32) {
   std::vector<T> packed(rows * cols);
   bool isCol = layout.order == CUBLASLT_ORDER_COL;
-  uint64_t rowStep = isCol != transposed ? 1 : uint64_t(layout.ld), colStep = isCol != transposed ? uint64_t(layout.ld) : 1;
+  uint64_t rowStep = isCol != transposed ? 1 : uint64_t(layout.ld),
+           colStep = isCol != transposed ? uint64_t(layout.ld) : 1;
   for (uint64_t j = 0; j < cols; ++j)
     for (uint64_t i = 0; i < rows; ++i)
       packed[i + j * rows] = tf32 ? toTf32(data[i * rowStep + j * colStep]) : data[i * rowStep + j * colStep];
@@ -659,7 +668,8 @@ template <typename T> static int compute(const Product &product, standin_run *ru
   Access access{run, product};
   T alpha = T(product.alpha), beta = T(product.beta);
   if (e.pointerMode == CUBLASLT_POINTER_MODE_DEVICE) {
-    for (auto [address, what, value] : {std::tuple{product.alphaAddress, "alpha", &alpha}, {product.betaAddress, "beta", &beta}}) {
+    for (auto [address, what, value] :
+         {std::tuple{product.alphaAddress, "alpha", &alpha}, {product.betaAddress, "beta", &beta}}) {
       if (int result = access.check(address, sizeof(T), false, what))
         return result;
       *value = *at<T>(address);
@@ -671,8 +681,11 @@ template <typename T> static int compute(const Product &product, standin_run *ru
     if (int result = access.check(product.workspace, product.algorithm.workspace, true, "workspace"))
       return result;
   for (int32_t batch = 0; batch < p.batch; ++batch) {
-    auto address = [&](const Layout &layout, uint64_t base) { return base + uint64_t(batch) * uint64_t(layout.stride) * sizeof(T); };
-    uint64_t a = address(p.a, product.a), b = address(p.b, product.b), c = address(p.c, product.c), d = address(p.d, product.d);
+    auto address = [&](const Layout &layout, uint64_t base) {
+      return base + uint64_t(batch) * uint64_t(layout.stride) * sizeof(T);
+    };
+    uint64_t a = address(p.a, product.a), b = address(p.b, product.b), c = address(p.c, product.c),
+             d = address(p.d, product.d);
     uint64_t bias = e.bias + uint64_t(batch) * uint64_t(e.biasStride) * sizeof(T);
     uint64_t auxUnits = uint64_t(batch) * uint64_t(e.auxStride), auxLd = uint64_t(e.auxLd);
     uint64_t aux = e.aux + (isRelu(p) ? auxUnits / 8 : auxUnits * sizeof(T));
@@ -788,17 +801,18 @@ static bool overlap(std::pair<uint64_t, uint64_t> a, std::pair<uint64_t, uint64_
 
 static cublasStatus_t misaligned(const std::string &name, const char *what, uint64_t address, uint64_t alignment) {
   char text[160];
-  snprintf(text, sizeof text, "%s: %s at 0x%llx is not aligned to the %llu bytes that the algorithm was asked for", name.c_str(),
-           what, static_cast<unsigned long long>(address), static_cast<unsigned long long>(alignment));
+  snprintf(text, sizeof text, "%s: %s at 0x%llx is not aligned to the %llu bytes that the algorithm was asked for",
+           name.c_str(), what, static_cast<unsigned long long>(address), static_cast<unsigned long long>(alignment));
   standin_misuse("misaligned", text);
   return CUBLAS_STATUS_INVALID_VALUE;
 }
 
-LT_API cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha, const void *a,
-                                     cublasLtMatrixLayout_t aLayout, const void *b, cublasLtMatrixLayout_t bLayout,
-                                     const void *beta, const void *c, cublasLtMatrixLayout_t cLayout, void *d,
-                                     cublasLtMatrixLayout_t dLayout, const cublasLtMatmulAlgo_t *algo, void *workspace,
-                                     size_t workspaceBytes, cudaStream_t stream) {
+LT_API cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha,
+                                     const void *a, cublasLtMatrixLayout_t aLayout, const void *b,
+                                     cublasLtMatrixLayout_t bLayout, const void *beta, const void *c,
+                                     cublasLtMatrixLayout_t cLayout, void *d, cublasLtMatrixLayout_t dLayout,
+                                     const cublasLtMatmulAlgo_t *algo, void *workspace, size_t workspaceBytes,
+                                     cudaStream_t stream) {
   if (!isLive(handle))
     return CUBLAS_STATUS_NOT_INITIALIZED;
   auto product = std::make_unique<Product>();
@@ -821,7 +835,8 @@ LT_API cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc
     product->betaAddress = reinterpret_cast<uint64_t>(beta);
   } else if (standin_is_device_address(reinterpret_cast<uint64_t>(alpha)) ||
              standin_is_device_address(reinterpret_cast<uint64_t>(beta))) {
-    standin_misuse("host-pointer", (name + ": alpha or beta lies in device memory, but the pointer mode says host").c_str());
+    standin_misuse("host-pointer",
+                   (name + ": alpha or beta lies in device memory, but the pointer mode says host").c_str());
     return CUBLAS_STATUS_INVALID_VALUE;
   } else {
     product->alpha = p.element == 8 ? *static_cast<const double *>(alpha) : *static_cast<const float *>(alpha);
@@ -847,7 +862,8 @@ LT_API cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc
       (workspaceBytes < product->algorithm.workspace || !workspace || product->workspace % 16))
     return CUBLAS_STATUS_INVALID_VALUE;
   uint32_t alignment = product->algorithm.alignment;
-  for (auto [what, address] : {std::pair{"A", product->a}, {"B", product->b}, {"C", usesC ? product->c : 0}, {"D", product->d}})
+  for (auto [what, address] :
+       {std::pair{"A", product->a}, {"B", product->b}, {"C", usesC ? product->c : 0}, {"D", product->d}})
     if (address % alignment)
       return misaligned(name, what, address, alignment);
   if ((readsBias(p) || writesBias(p)) && p.desc.bias % p.element)
@@ -866,7 +882,7 @@ LT_API cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc
   standin_operation operation = {name.c_str(), runProduct, destroyProduct, product.get()};
   product.release(); // the stand-in's driver owns it from here
   return standin_enqueue(reinterpret_cast<::CUstream_st *>(stream), &operation) == 0 ? CUBLAS_STATUS_SUCCESS
-                                                                                    : CUBLAS_STATUS_EXECUTION_FAILED;
+                                                                                     : CUBLAS_STATUS_EXECUTION_FAILED;
 }
 
 } // namespace standin::blas

@@ -54,12 +54,17 @@ static std::vector<int> answersOfDescriptors(Lt &lt) {
   value = 0;
   note(lt.cublasLtMatmulDescGetAttribute(desc, CUBLASLT_MATMUL_DESC_TRANSA, &value, 4, &written));
   note(value);
-  for (auto [attribute, size] : {std::pair{CUBLASLT_MATMUL_DESC_EPILOGUE, 4}, {CUBLASLT_MATMUL_DESC_BIAS_POINTER, 8},
-                                 {CUBLASLT_MATMUL_DESC_BIAS_BATCH_STRIDE, 8}, {CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, 8},
-                                 {CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, 8}, {CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, 4},
+  for (auto [attribute, size] : {std::pair{CUBLASLT_MATMUL_DESC_EPILOGUE, 4},
+                                 {CUBLASLT_MATMUL_DESC_BIAS_POINTER, 8},
+                                 {CUBLASLT_MATMUL_DESC_BIAS_BATCH_STRIDE, 8},
+                                 {CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, 8},
+                                 {CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, 8},
+                                 {CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, 4},
                                  {CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_BATCH_STRIDE, 8},
-                                 {CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE, 4}, {CUBLASLT_MATMUL_DESC_FILL_MODE, 4},
-                                 {CUBLASLT_MATMUL_DESC_POINTER_MODE, 4}, {CUBLASLT_MATMUL_DESC_SCALE_TYPE, 4}}) {
+                                 {CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE, 4},
+                                 {CUBLASLT_MATMUL_DESC_FILL_MODE, 4},
+                                 {CUBLASLT_MATMUL_DESC_POINTER_MODE, 4},
+                                 {CUBLASLT_MATMUL_DESC_SCALE_TYPE, 4}}) {
     int64_t held = 0;
     note(lt.cublasLtMatmulDescGetAttribute(desc, attribute, &held, size_t(size), &written));
     note(written);
@@ -73,9 +78,13 @@ static std::vector<int> answersOfDescriptors(Lt &lt) {
 
   cublasLtMatrixLayout_t layout;
   note(lt.cublasLtMatrixLayoutCreate(&layout, CUDA_R_32F, 8, 4, 2)); // looked at when it is used
-  for (auto [attribute, size] : {std::pair{CUBLASLT_MATRIX_LAYOUT_TYPE, 4}, {CUBLASLT_MATRIX_LAYOUT_ORDER, 4},
-                                 {CUBLASLT_MATRIX_LAYOUT_ROWS, 8}, {CUBLASLT_MATRIX_LAYOUT_COLS, 8}, {CUBLASLT_MATRIX_LAYOUT_LD, 8},
-                                 {CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, 4}, {CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, 8}}) {
+  for (auto [attribute, size] : {std::pair{CUBLASLT_MATRIX_LAYOUT_TYPE, 4},
+                                 {CUBLASLT_MATRIX_LAYOUT_ORDER, 4},
+                                 {CUBLASLT_MATRIX_LAYOUT_ROWS, 8},
+                                 {CUBLASLT_MATRIX_LAYOUT_COLS, 8},
+                                 {CUBLASLT_MATRIX_LAYOUT_LD, 8},
+                                 {CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, 4},
+                                 {CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, 8}}) {
     int64_t held = 0;
     note(lt.cublasLtMatrixLayoutGetAttribute(layout, attribute, &held, size_t(size), &written));
     note(written);
@@ -91,9 +100,12 @@ static std::vector<int> answersOfDescriptors(Lt &lt) {
 
   cublasLtMatmulPreference_t preference;
   note(lt.cublasLtMatmulPreferenceCreate(&preference));
-  for (auto [attribute, size] : {std::pair{CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, 8}, {CUBLASLT_MATMUL_PREF_IMPL_MASK, 8},
-                                 {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, 4}, {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, 4},
-                                 {CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, 4}, {CUBLASLT_MATMUL_PREF_SEARCH_MODE, 4}}) {
+  for (auto [attribute, size] : {std::pair{CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, 8},
+                                 {CUBLASLT_MATMUL_PREF_IMPL_MASK, 8},
+                                 {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, 4},
+                                 {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, 4},
+                                 {CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, 4},
+                                 {CUBLASLT_MATMUL_PREF_SEARCH_MODE, 4}}) {
     int64_t held = 0;
     note(lt.cublasLtMatmulPreferenceGetAttribute(preference, attribute, &held, size_t(size), &written));
     note(written);
@@ -104,7 +116,8 @@ static std::vector<int> answersOfDescriptors(Lt &lt) {
 
   note(lt.cublasLtDestroy(nullptr));
   for (int status = 0; status < 18; ++status)
-    for (const char *text : {lt.cublasLtGetStatusName(cublasStatus_t(status)), lt.cublasLtGetStatusString(cublasStatus_t(status))})
+    for (const char *text :
+         {lt.cublasLtGetStatusName(cublasStatus_t(status)), lt.cublasLtGetStatusString(cublasStatus_t(status))})
       for (; *text; ++text)
         note(*text);
   note(lt.cublasLtGetVersion() / 10000);
@@ -133,9 +146,9 @@ struct Problem {
   bool transA = false, transB = false, tf32 = false, f64 = false, onDevice = false, inPlace = false, rowMajor = false;
   uint32_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
   double alpha = 1.5, beta = 0;
-  int pad = 0;                ///< leading dimensions beyond what they must be
+  int pad = 0;               ///< leading dimensions beyond what they must be
   size_t workspaceLimit = 0; ///< for the heuristics
-  int auxLd = 0;              ///< 0: as it must be
+  int auxLd = 0;             ///< 0: as it must be
 };
 
 class Products : public DriverTest {
@@ -161,7 +174,8 @@ protected:
     cublasLtMatrixLayout_t layout = nullptr;
     size_t stride() const { return size_t(ld) * size_t(rowMajor ? rows : cols); }
     size_t at(int b, int i, int j) const {
-      return size_t(b) * stride() + (rowMajor ? size_t(i) * size_t(ld) + size_t(j) : size_t(i) + size_t(j) * size_t(ld));
+      return size_t(b) * stride() +
+             (rowMajor ? size_t(i) * size_t(ld) + size_t(j) : size_t(i) + size_t(j) * size_t(ld));
     }
     double operator()(int b, int i, int j) const { return values[at(b, i, j)]; }
   };
@@ -172,7 +186,8 @@ protected:
   }
   void put(CUdeviceptr address, const std::vector<double> &values, bool f64) {
     std::vector<float> narrow(values.begin(), values.end());
-    EXPECT_CU(cu.cuMemcpyHtoD(address, f64 ? static_cast<const void *>(values.data()) : narrow.data(), values.size() * (f64 ? 8 : 4)));
+    EXPECT_CU(cu.cuMemcpyHtoD(address, f64 ? static_cast<const void *>(values.data()) : narrow.data(),
+                              values.size() * (f64 ? 8 : 4)));
   }
   std::vector<double> get(CUdeviceptr address, size_t count, bool f64) {
     std::vector<double> wide(count);
@@ -190,7 +205,8 @@ protected:
       value = random(seed);
     matrix.address = allocate(matrix.values.size() * (p.f64 ? 8 : 4));
     put(matrix.address, matrix.values, p.f64);
-    EXPECT_EQ(lt.cublasLtMatrixLayoutCreate(&matrix.layout, p.f64 ? CUDA_R_64F : CUDA_R_32F, uint64_t(rows), uint64_t(cols), matrix.ld),
+    EXPECT_EQ(lt.cublasLtMatrixLayoutCreate(&matrix.layout, p.f64 ? CUDA_R_64F : CUDA_R_32F, uint64_t(rows),
+                                            uint64_t(cols), matrix.ld),
               CUBLAS_STATUS_SUCCESS);
     int32_t order = p.rowMajor ? CUBLASLT_ORDER_ROW : CUBLASLT_ORDER_COL, batch = p.batch;
     int64_t stride = int64_t(matrix.stride());
@@ -206,8 +222,10 @@ protected:
     cublasLtMatmulPreference_t preference = nullptr;
     lt.cublasLtMatmulPreferenceCreate(&preference);
     lt.cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, 8);
-    for (int attribute = CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES; attribute <= CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES; ++attribute)
-      lt.cublasLtMatmulPreferenceSetAttribute(preference, cublasLtMatmulPreferenceAttributes_t(attribute), &alignment, 4);
+    for (int attribute = CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES;
+         attribute <= CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES; ++attribute)
+      lt.cublasLtMatmulPreferenceSetAttribute(preference, cublasLtMatmulPreferenceAttributes_t(attribute), &alignment,
+                                              4);
     return preference;
   }
 
@@ -236,12 +254,16 @@ protected:
           d(test.makeMatrix(p.m, p.n, p, 4)) {
       Lt &lt = test.lt;
       int element = p.f64 ? 8 : 4;
-      lt.cublasLtMatmulDescCreate(&desc, p.f64 ? CUBLAS_COMPUTE_64F : p.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F,
+      lt.cublasLtMatmulDescCreate(&desc,
+                                  p.f64    ? CUBLAS_COMPUTE_64F
+                                  : p.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32
+                                           : CUBLAS_COMPUTE_32F,
                                   p.f64 ? CUDA_R_64F : CUDA_R_32F);
       test.set(desc, CUBLASLT_MATMUL_DESC_TRANSA, int32_t(p.transA ? CUBLAS_OP_T : CUBLAS_OP_N));
       test.set(desc, CUBLASLT_MATMUL_DESC_TRANSB, int32_t(p.transB ? CUBLAS_OP_T : CUBLAS_OP_N));
       test.set(desc, CUBLASLT_MATMUL_DESC_EPILOGUE, p.epilogue);
-      test.set(desc, CUBLASLT_MATMUL_DESC_POINTER_MODE, int32_t(p.onDevice ? CUBLASLT_POINTER_MODE_DEVICE : CUBLASLT_POINTER_MODE_HOST));
+      test.set(desc, CUBLASLT_MATMUL_DESC_POINTER_MODE,
+               int32_t(p.onDevice ? CUBLASLT_POINTER_MODE_DEVICE : CUBLASLT_POINTER_MODE_HOST));
       uint64_t seed = 5;
       if (hasBias()) {
         for (int i = 0; i < biasLength() * p.batch; ++i)
@@ -287,10 +309,11 @@ protected:
         test.cu.cuMemFree(address);
       test.lt.cublasLtMatmulDescDestroy(desc);
     }
-    cublasStatus_t heuristic(cublasLtMatmulHeuristicResult_t *results, int count, int *found, uint32_t alignment = 256) {
+    cublasStatus_t heuristic(cublasLtMatmulHeuristicResult_t *results, int count, int *found,
+                             uint32_t alignment = 256) {
       cublasLtMatmulPreference_t preference = test.makePreference(p.workspaceLimit, alignment);
-      cublasStatus_t status = test.lt.cublasLtMatmulAlgoGetHeuristic(test.handle, desc, a.layout, b.layout, c.layout, d.layout,
-                                                                     preference, count, results, found);
+      cublasStatus_t status = test.lt.cublasLtMatmulAlgoGetHeuristic(test.handle, desc, a.layout, b.layout, c.layout,
+                                                                     d.layout, preference, count, results, found);
       test.lt.cublasLtMatmulPreferenceDestroy(preference);
       return status;
     }
@@ -302,9 +325,9 @@ protected:
         betaPointer = reinterpret_cast<const void *>(scalars + (p.f64 ? 8 : 4));
       }
       auto pointer = [](CUdeviceptr address) { return reinterpret_cast<void *>(address); };
-      return test.lt.cublasLtMatmul(test.handle, desc, alphaPointer, pointer(a.address), a.layout, pointer(b.address), b.layout,
-                                    betaPointer, pointer(p.inPlace ? d.address : c.address), c.layout, pointer(d.address),
-                                    d.layout, algo, pointer(workspace), workspaceBytes,
+      return test.lt.cublasLtMatmul(test.handle, desc, alphaPointer, pointer(a.address), a.layout, pointer(b.address),
+                                    b.layout, betaPointer, pointer(p.inPlace ? d.address : c.address), c.layout,
+                                    pointer(d.address), d.layout, algo, pointer(workspace), workspaceBytes,
                                     reinterpret_cast<cudaStream_t>(stream));
     }
   };
@@ -324,8 +347,8 @@ protected:
 
   /// Does the product and compares everything that it writes with plain loops.
   void expectProduct(const Problem &p) {
-    SCOPED_TRACE("epilogue " + std::to_string(p.epilogue) + ", " + std::to_string(p.m) + "x" + std::to_string(p.n) + "x" +
-                 std::to_string(p.k) + (p.transA ? " T" : " N") + (p.transB ? "T" : "N"));
+    SCOPED_TRACE("epilogue " + std::to_string(p.epilogue) + ", " + std::to_string(p.m) + "x" + std::to_string(p.n) +
+                 "x" + std::to_string(p.k) + (p.transA ? " T" : " N") + (p.transB ? "T" : "N"));
     Setting s(*this, p);
     cublasLtMatmulHeuristicResult_t result;
     int found = 0;
@@ -346,7 +369,8 @@ protected:
         for (int i = 0; i < p.m; ++i) {
           double sum = 0;
           for (int l = 0; l < p.k; ++l) {
-            double left = p.transA ? s.a(batch, l, i) : s.a(batch, i, l), right = p.transB ? s.b(batch, j, l) : s.b(batch, l, j);
+            double left = p.transA ? s.a(batch, l, i) : s.a(batch, i, l),
+                   right = p.transB ? s.b(batch, j, l) : s.b(batch, l, j);
             sum += p.tf32 ? tf32(left) * tf32(right) : left * right;
             if (p.epilogue == CUBLASLT_EPILOGUE_BGRADA && j == 0)
               bias[size_t(batch * p.m + i)] += left;
@@ -406,10 +430,12 @@ protected:
 };
 
 static const uint32_t allEpilogues[] = {
-    CUBLASLT_EPILOGUE_DEFAULT,     CUBLASLT_EPILOGUE_RELU,       CUBLASLT_EPILOGUE_RELU_AUX,  CUBLASLT_EPILOGUE_BIAS,
-    CUBLASLT_EPILOGUE_RELU_BIAS,   CUBLASLT_EPILOGUE_RELU_AUX_BIAS, CUBLASLT_EPILOGUE_DRELU,  CUBLASLT_EPILOGUE_DRELU_BGRAD,
-    CUBLASLT_EPILOGUE_GELU,        CUBLASLT_EPILOGUE_GELU_AUX,   CUBLASLT_EPILOGUE_GELU_BIAS, CUBLASLT_EPILOGUE_GELU_AUX_BIAS,
-    CUBLASLT_EPILOGUE_DGELU,       CUBLASLT_EPILOGUE_DGELU_BGRAD, CUBLASLT_EPILOGUE_BGRADA,   CUBLASLT_EPILOGUE_BGRADB};
+    CUBLASLT_EPILOGUE_DEFAULT,  CUBLASLT_EPILOGUE_RELU,        CUBLASLT_EPILOGUE_RELU_AUX,
+    CUBLASLT_EPILOGUE_BIAS,     CUBLASLT_EPILOGUE_RELU_BIAS,   CUBLASLT_EPILOGUE_RELU_AUX_BIAS,
+    CUBLASLT_EPILOGUE_DRELU,    CUBLASLT_EPILOGUE_DRELU_BGRAD, CUBLASLT_EPILOGUE_GELU,
+    CUBLASLT_EPILOGUE_GELU_AUX, CUBLASLT_EPILOGUE_GELU_BIAS,   CUBLASLT_EPILOGUE_GELU_AUX_BIAS,
+    CUBLASLT_EPILOGUE_DGELU,    CUBLASLT_EPILOGUE_DGELU_BGRAD, CUBLASLT_EPILOGUE_BGRADA,
+    CUBLASLT_EPILOGUE_BGRADB};
 
 TEST_F(Products, EveryEpilogue) {
   for (uint32_t epilogue : allEpilogues)
@@ -499,7 +525,8 @@ TEST_F(Products, TwoAlgorithms) {
   EXPECT_EQ(s.heuristic(results, 0, &found), CUBLAS_STATUS_INVALID_VALUE);
   ASSERT_EQ(s.heuristic(results, 1, &found), CUBLAS_STATUS_SUCCESS);
   cublasLtMatmulHeuristicResult_t checked;
-  EXPECT_EQ(lt.cublasLtMatmulAlgoCheck(handle, s.desc, s.a.layout, s.b.layout, s.c.layout, s.d.layout, &results[0].algo, &checked),
+  EXPECT_EQ(lt.cublasLtMatmulAlgoCheck(handle, s.desc, s.a.layout, s.b.layout, s.c.layout, s.d.layout, &results[0].algo,
+                                       &checked),
             CUBLAS_STATUS_SUCCESS);
   EXPECT_EQ(checked.workspaceSize, 256u);
   // The workspace must be there.
@@ -532,23 +559,32 @@ TEST_F(Products, WhatIsRefused) {
   const Case cases[] = {
       {"a leading dimension below the rows", CUBLAS_STATUS_INVALID_VALUE,
        [&](Setting &s) { layoutLong(s.a.layout, CUBLASLT_MATRIX_LAYOUT_LD, 4); }},
-      {"k that differ", CUBLAS_STATUS_INVALID_VALUE, [&](Setting &s) { layoutLong(s.b.layout, CUBLASLT_MATRIX_LAYOUT_ROWS, 6); }},
-      {"m that differ", CUBLAS_STATUS_INVALID_VALUE, [&](Setting &s) { layoutLong(s.c.layout, CUBLASLT_MATRIX_LAYOUT_ROWS, 4); }},
-      {"no rows", CUBLAS_STATUS_INVALID_VALUE, [&](Setting &s) { layoutLong(s.d.layout, CUBLASLT_MATRIX_LAYOUT_ROWS, 0); }},
-      {"batches that differ", CUBLAS_STATUS_INVALID_VALUE, [&](Setting &s) { layoutInt(s.a.layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, 2); }},
+      {"k that differ", CUBLAS_STATUS_INVALID_VALUE,
+       [&](Setting &s) { layoutLong(s.b.layout, CUBLASLT_MATRIX_LAYOUT_ROWS, 6); }},
+      {"m that differ", CUBLAS_STATUS_INVALID_VALUE,
+       [&](Setting &s) { layoutLong(s.c.layout, CUBLASLT_MATRIX_LAYOUT_ROWS, 4); }},
+      {"no rows", CUBLAS_STATUS_INVALID_VALUE,
+       [&](Setting &s) { layoutLong(s.d.layout, CUBLASLT_MATRIX_LAYOUT_ROWS, 0); }},
+      {"batches that differ", CUBLAS_STATUS_INVALID_VALUE,
+       [&](Setting &s) { layoutInt(s.a.layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, 2); }},
       {"a batch that overlaps itself", CUBLAS_STATUS_INVALID_VALUE,
        [&](Setting &s) {
          for (Matrix *matrix : {&s.a, &s.b, &s.c, &s.d})
            layoutInt(matrix->layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, 2);
          layoutLong(s.d.layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, 19);
        }},
-      {"mixed types", CUBLAS_STATUS_NOT_SUPPORTED, [&](Setting &s) { layoutInt(s.b.layout, CUBLASLT_MATRIX_LAYOUT_TYPE, CUDA_R_64F); }},
+      {"mixed types", CUBLAS_STATUS_NOT_SUPPORTED,
+       [&](Setting &s) { layoutInt(s.b.layout, CUBLASLT_MATRIX_LAYOUT_TYPE, CUDA_R_64F); }},
       {"a scale of another type", CUBLAS_STATUS_NOT_SUPPORTED,
        [&](Setting &s) { set(s.desc, CUBLASLT_MATMUL_DESC_SCALE_TYPE, int32_t(CUDA_R_64F)); }},
-      {"C transposed", CUBLAS_STATUS_NOT_SUPPORTED, [&](Setting &s) { set(s.desc, CUBLASLT_MATMUL_DESC_TRANSC, int32_t(CUBLAS_OP_T)); }},
-      {"an order of tiles", CUBLAS_STATUS_NOT_SUPPORTED, [&](Setting &s) { layoutInt(s.a.layout, CUBLASLT_MATRIX_LAYOUT_ORDER, 2); }},
-      {"vectors of scalars", CUBLAS_STATUS_NOT_SUPPORTED, [&](Setting &s) { set(s.desc, CUBLASLT_MATMUL_DESC_POINTER_MODE, int32_t(2)); }},
-      {"an epilogue that there is not", CUBLAS_STATUS_INVALID_VALUE, [&](Setting &s) { set(s.desc, CUBLASLT_MATMUL_DESC_EPILOGUE, 3u); }},
+      {"C transposed", CUBLAS_STATUS_NOT_SUPPORTED,
+       [&](Setting &s) { set(s.desc, CUBLASLT_MATMUL_DESC_TRANSC, int32_t(CUBLAS_OP_T)); }},
+      {"an order of tiles", CUBLAS_STATUS_NOT_SUPPORTED,
+       [&](Setting &s) { layoutInt(s.a.layout, CUBLASLT_MATRIX_LAYOUT_ORDER, 2); }},
+      {"vectors of scalars", CUBLAS_STATUS_NOT_SUPPORTED,
+       [&](Setting &s) { set(s.desc, CUBLASLT_MATMUL_DESC_POINTER_MODE, int32_t(2)); }},
+      {"an epilogue that there is not", CUBLAS_STATUS_INVALID_VALUE,
+       [&](Setting &s) { set(s.desc, CUBLASLT_MATMUL_DESC_EPILOGUE, 3u); }},
       {"an epilogue in f64", CUBLAS_STATUS_NOT_SUPPORTED, [](Setting &) {}, CUBLASLT_EPILOGUE_BIAS, true},
       {"a mask whose leading dimension is no multiple of 128", CUBLAS_STATUS_INVALID_VALUE,
        [&](Setting &s) { set(s.desc, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, int64_t(64)); }, CUBLASLT_EPILOGUE_RELU_AUX},
@@ -588,7 +624,8 @@ TEST_F(Products, WhatIsRefused) {
   set(s.desc, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, s.aux + 4);
   EXPECT_EQ(s.multiply(&result.algo, 0, stream), CUBLAS_STATUS_INVALID_VALUE);
   expectReport("misaligned", "auxiliary buffer");
-  EXPECT_EQ(lt.cublasLtMatmulAlgoGetHeuristic(nullptr, s.desc, s.a.layout, s.b.layout, s.c.layout, s.d.layout, nullptr, 1, &result, &found),
+  EXPECT_EQ(lt.cublasLtMatmulAlgoGetHeuristic(nullptr, s.desc, s.a.layout, s.b.layout, s.c.layout, s.d.layout, nullptr,
+                                              1, &result, &found),
             CUBLAS_STATUS_NOT_INITIALIZED);
   s.p.onDevice = true; // but the descriptor says host
   EXPECT_EQ(s.multiply(&result.algo, 0, stream), CUBLAS_STATUS_INVALID_VALUE);
@@ -606,7 +643,8 @@ TEST_F(Products, AccessesAreChecked) {
       {"B", "unwritten-global", [&](Setting &s) { s.b.address = fresh; }},
       {"D", "use-after-free", [&](Setting &s) { s.d.address = freed; }},
       {"bias", "out-of-bounds", [&](Setting &s) { set(s.desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, s.bias + 4); }},
-      {"auxiliary buffer", "host-pointer", [&](Setting &s) { set(s.desc, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, CUdeviceptr(4096)); }},
+      {"auxiliary buffer", "host-pointer",
+       [&](Setting &s) { set(s.desc, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, CUdeviceptr(4096)); }},
   };
   for (const Case &one : cases) {
     SCOPED_TRACE(one.what);

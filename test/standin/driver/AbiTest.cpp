@@ -35,11 +35,12 @@ static_assert(ours::end == CU_LAUNCH_PARAM_END_AS_INT && ours::buffer == CU_LAUN
 
 /// The same number of parameters, and each as large and as much a pointer.
 template <typename A, typename B> constexpr bool sameShape = false;
-template <typename R, typename S, typename... A, typename... B> constexpr bool sameShape<R(A...), S(B...)> = [] {
+template <typename R, typename S, typename... A, typename... B>
+constexpr bool sameShape<R(A...), S(B...)> = [] {
   if constexpr (sizeof...(A) != sizeof...(B) || sizeof(R) != sizeof(S))
     return false;
   else
-    return ((sizeof(A) == sizeof(B) && std::is_pointer_v<A> == std::is_pointer_v<B>)&&...);
+    return ((sizeof(A) == sizeof(B) && std::is_pointer_v<A> == std::is_pointer_v<B>) && ...);
 }();
 
 namespace standin::abi {
@@ -269,7 +270,8 @@ SAME_LT(CUBLASLT_MATMUL_PREF_IMPL_MASK);
 //===--- Layouts --------------------------------------------------------------------------------===//
 
 #define SIZE(name) static_assert(sizeof(standin::abi::name) == sizeof(::name), #name)
-#define PLACE(name, field) static_assert(offsetof(standin::abi::name, field) == offsetof(::name, field), #name "." #field)
+#define PLACE(name, field)                                                                                             \
+  static_assert(offsetof(standin::abi::name, field) == offsetof(::name, field), #name "." #field)
 SIZE(CUuuid);
 SIZE(CUdeviceptr);
 SIZE(CUlaunchAttributeValue);

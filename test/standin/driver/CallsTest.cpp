@@ -42,7 +42,11 @@ TEST_F(Bare, EnvironmentChoosesTheMachine) {
   begin({{"DEVICES", "0"}});
   EXPECT_EQ(cu.cuInit(0), CUDA_ERROR_NO_DEVICE);
 
-  begin({{"DEVICES", "2"}, {"DRIVER_VERSION", "12020"}, {"CAPABILITY", "8.6"}, {"MEMORY", "3M"}, {"MULTIPROCESSORS", "7"}});
+  begin({{"DEVICES", "2"},
+         {"DRIVER_VERSION", "12020"},
+         {"CAPABILITY", "8.6"},
+         {"MEMORY", "3M"},
+         {"MULTIPROCESSORS", "7"}});
   ASSERT_CU(cu.cuInit(0));
   int count = 0, version = 0, major = 0, minor = 0, value = 0;
   EXPECT_CU(cu.cuDeviceGetCount(&count));
@@ -137,8 +141,9 @@ TEST_F(Bare, LeaksAreReported) {
   std::string all;
   for (size_t i = 0; i < cu.reportCount(); ++i)
     all += cu.report(i) + std::string("\n");
-  for (const char *text : {"device memory of 100 bytes", "allocation 1", "pinned memory of 200 bytes", "was not unregistered",
-                           "1 stream was not destroyed", "2 events were not destroyed", "1 module was", "1 executable graph was"})
+  for (const char *text :
+       {"device memory of 100 bytes", "allocation 1", "pinned memory of 200 bytes", "was not unregistered",
+        "1 stream was not destroyed", "2 events were not destroyed", "1 module was", "1 executable graph was"})
     EXPECT_NE(all.find(text), std::string::npos) << text << "\n" << all;
   EXPECT_EQ(cu.reportCount(), 7u) << all;
   EXPECT_CU(cu.cuCtxSetCurrent(nullptr));
@@ -181,7 +186,9 @@ class Modules : public DriverTest {};
 
 TEST_F(Modules, CubinsAreRefused) {
   CUmodule other;
-  EXPECT_EQ(cu.cuModuleLoadData(&other, "\x7f" "ELF\2\1\1"), CUDA_ERROR_NO_BINARY_FOR_GPU);
+  EXPECT_EQ(cu.cuModuleLoadData(&other, "\x7f"
+                                        "ELF\2\1\1"),
+            CUDA_ERROR_NO_BINARY_FOR_GPU);
   EXPECT_EQ(cu.cuModuleLoadData(&other, "\x50\xed\x55\xba\1\0\x10"), CUDA_ERROR_NO_BINARY_FOR_GPU);
   EXPECT_EQ(cu.cuModuleLoadData(&other, "nothing of the kind"), CUDA_ERROR_INVALID_IMAGE);
   EXPECT_EQ(cu.cuModuleLoadData(&other, nullptr), CUDA_ERROR_INVALID_VALUE);
@@ -371,10 +378,13 @@ TEST_F(Launches, ParametersInOneBuffer) {
   EXPECT_CU(cu.cuLaunchKernel(function("affine"), 1, 1, 1, 3, 1, 1, 0, nullptr, nullptr, extra));
   EXPECT_EQ(download(x, 3), (std::vector<float>{11, 21, 31}));
   bytes = 16;
-  EXPECT_EQ(cu.cuLaunchKernel(function("affine"), 1, 1, 1, 3, 1, 1, 0, nullptr, nullptr, extra), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(cu.cuLaunchKernel(function("affine"), 1, 1, 1, 3, 1, 1, 0, nullptr, nullptr, extra),
+            CUDA_ERROR_INVALID_VALUE);
   void *parameters[] = {&packed.x, &packed.factor, &packed.shift, &packed.count};
-  EXPECT_EQ(cu.cuLaunchKernel(function("affine"), 1, 1, 1, 3, 1, 1, 0, nullptr, parameters, extra), CUDA_ERROR_INVALID_VALUE);
-  EXPECT_EQ(cu.cuLaunchKernel(function("affine"), 1, 1, 1, 3, 1, 1, 0, nullptr, nullptr, nullptr), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(cu.cuLaunchKernel(function("affine"), 1, 1, 1, 3, 1, 1, 0, nullptr, parameters, extra),
+            CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(cu.cuLaunchKernel(function("affine"), 1, 1, 1, 3, 1, 1, 0, nullptr, nullptr, nullptr),
+            CUDA_ERROR_INVALID_VALUE);
   EXPECT_CU(cu.cuMemFree(x));
 }
 
@@ -389,7 +399,7 @@ TEST_F(Launches, ConfigurationsAreChecked) {
   EXPECT_EQ(launch(1, 65536, 1, 1, 0), CUDA_ERROR_INVALID_VALUE);
   EXPECT_EQ(launch(1, 1, 0, 1, 0), CUDA_ERROR_INVALID_VALUE);
   EXPECT_EQ(launch(1, 1, 1, 65, 0), CUDA_ERROR_INVALID_VALUE);
-  EXPECT_EQ(launch(1, 1, 257, 1, 0), CUDA_ERROR_INVALID_VALUE);       // .maxntid
+  EXPECT_EQ(launch(1, 1, 257, 1, 0), CUDA_ERROR_INVALID_VALUE);           // .maxntid
   EXPECT_EQ(launch(1, 1, 32, 1, 256, "share"), CUDA_ERROR_INVALID_VALUE); // .reqntid
   EXPECT_EQ(launch(1, 1, 64, 1, 48 << 10, "share"), CUDA_ERROR_INVALID_VALUE);
   EXPECT_EQ(cu.cuFuncSetAttribute(function("share"), CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, 227 << 10),
@@ -702,22 +712,26 @@ static int runProgram(const std::string &arguments, const std::string &environme
 }
 
 TEST(Program, OpensTheLibraryAndWritesFiles) {
-  std::string report = ::testing::TempDir() + "/standin-program.jsonl", counters = ::testing::TempDir() + "/standin-program.json";
+  std::string report = ::testing::TempDir() + "/standin-program.jsonl",
+              counters = ::testing::TempDir() + "/standin-program.json";
   std::string environment = "DLC_STANDIN_REPORT=" + report + " DLC_STANDIN_COUNTERS=" + counters;
   remove(report.c_str());
   EXPECT_EQ(runProgram("", environment), 0);
   EXPECT_EQ(contentOf(report), "");
   std::string written = contentOf(counters);
   for (const char *text : {"\"graph_launches\": 3,", "\"graph_kernel_launches\": 3,", "\"kernel_launches\": 0,",
-                           "\"graph_instantiations\": 1,", "\"host_to_device_bytes\": 768,", "\"device_to_host_bytes\": 256,",
-                           "\"reports\": 0,", "\"name\": \"twice\", \"launches\": 0, \"graph_launches\": 3, "
-                                              "\"bytes_read\": 768, \"bytes_written\": 768, \"threads\": 192"})
+                           "\"graph_instantiations\": 1,", "\"host_to_device_bytes\": 768,",
+                           "\"device_to_host_bytes\": 256,", "\"reports\": 0,",
+                           "\"name\": \"twice\", \"launches\": 0, \"graph_launches\": 3, "
+                           "\"bytes_read\": 768, \"bytes_written\": 768, \"threads\": 192",
+                           "\"bytes\": 256, \"freed\": true, \"bytes_read\": 768, \"bytes_written\": 768"})
     EXPECT_NE(written.find(text), std::string::npos) << text << "\n" << written;
 
   EXPECT_EQ(runProgram("leak", environment), 0);
   std::string leaks = contentOf(report);
   EXPECT_NE(leaks.find("device memory of 256 bytes"), std::string::npos) << leaks;
-  EXPECT_NE(leaks.find("the primary context of device 0 was not released (retained 1 times)"), std::string::npos) << leaks;
+  EXPECT_NE(leaks.find("the primary context of device 0 was not released (retained 1 times)"), std::string::npos)
+      << leaks;
 }
 
 TEST(Program, SettingsThatAreNoneEndIt) {

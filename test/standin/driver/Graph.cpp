@@ -38,8 +38,8 @@ static CUresult readPlace(CUgraph handle, const CUgraphNode *dependences, size_t
   return CUDA_SUCCESS;
 }
 
-static CUresult addTo(CUgraphNode *out, CUgraph handle, const CUgraphNode *dependences, size_t count, Operation operation,
-                      const Call &call) {
+static CUresult addTo(CUgraphNode *out, CUgraph handle, const CUgraphNode *dependences, size_t count,
+                      Operation operation, const Call &call) {
   std::shared_ptr<Graph> graph;
   std::vector<CUgraphNode> before;
   if (!out)
@@ -65,8 +65,8 @@ static CUresult readKernel(const CUDA_KERNEL_NODE_PARAMS *params, const Call &ca
   return result;
 }
 
-static CUresult readSide(CUmemorytype type, const void *host, CUdeviceptr device, size_t x, size_t y, size_t z, size_t lod,
-                         size_t pitch, size_t height, const CUDA_MEMCPY3D &params, CopySide &side) {
+static CUresult readSide(CUmemorytype type, const void *host, CUdeviceptr device, size_t x, size_t y, size_t z,
+                         size_t lod, size_t pitch, size_t height, const CUDA_MEMCPY3D &params, CopySide &side) {
   if (lod)
     return CUDA_ERROR_INVALID_VALUE;
   if (type == CU_MEMORYTYPE_HOST) {
@@ -194,18 +194,9 @@ CU_API cuGraphKernelNodeGetParams_v2(CUgraphNode handle, CUDA_KERNEL_NODE_PARAMS
   for (const KernelParameter &parameter : kernel.function->kernel->parameters)
     node->parameters.push_back(const_cast<uint8_t *>(kernel.parameters.data()) + parameter.offset);
   const LaunchConfig &config = kernel.config;
-  *params = {kernel.function->handle,
-             config.grid.x,
-             config.grid.y,
-             config.grid.z,
-             config.block.x,
-             config.block.y,
-             config.block.z,
-             config.dynamicSharedBytes,
-             node->parameters.data(),
-             nullptr,
-             nullptr,
-             kernel.function->module->context->handle};
+  *params = {kernel.function->handle, config.grid.x,  config.grid.y,  config.grid.z,
+             config.block.x,          config.block.y, config.block.z, config.dynamicSharedBytes,
+             node->parameters.data(), nullptr,        nullptr,        kernel.function->module->context->handle};
   return CUDA_SUCCESS;
 }
 
@@ -487,11 +478,13 @@ static bool readSteps(const Graph &graph, Executable &executable) {
   return executable.order.size() == executable.steps.size();
 }
 
-static CUresult instantiate(CUgraphExec *out, CUgraph handle, uint64_t flags, CUgraphInstantiateResult &why, Call &call) {
+static CUresult instantiate(CUgraphExec *out, CUgraph handle, uint64_t flags, CUgraphInstantiateResult &why,
+                            Call &call) {
   State &s = state();
   why = CUDA_GRAPH_INSTANTIATE_ERROR;
-  if (!out || flags & ~uint64_t(CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH | CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD |
-                                CUDA_GRAPH_INSTANTIATE_FLAG_DEVICE_LAUNCH | CUDA_GRAPH_INSTANTIATE_FLAG_USE_NODE_PRIORITY))
+  if (!out ||
+      flags & ~uint64_t(CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH | CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD |
+                        CUDA_GRAPH_INSTANTIATE_FLAG_DEVICE_LAUNCH | CUDA_GRAPH_INSTANTIATE_FLAG_USE_NODE_PRIORITY))
     return CUDA_ERROR_INVALID_VALUE;
   std::shared_ptr<Graph> graph = lookUp(s.graphs, handle, call.name);
   if (!graph)
@@ -690,7 +683,8 @@ static CUresult setStep(CUgraphExec handle, CUgraphNode node, const Params *para
   return CUDA_SUCCESS;
 }
 
-CU_API cuGraphExecKernelNodeSetParams_v2(CUgraphExec executable, CUgraphNode node, const CUDA_KERNEL_NODE_PARAMS *params) {
+CU_API cuGraphExecKernelNodeSetParams_v2(CUgraphExec executable, CUgraphNode node,
+                                         const CUDA_KERNEL_NODE_PARAMS *params) {
   CU_ENTER(cuGraphExecKernelNodeSetParams_v2, Need::Context);
   return setStep(executable, node, params, call, readKernel);
 }

@@ -212,11 +212,13 @@ TEST_F(Graphs, WhatACaptureForbids) {
       {"query the stream", CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, [&] { return cu.cuStreamQuery(stream); }},
       {"synchronise all", CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, [&] { return cu.cuCtxSynchronize(); }},
       {"allocate", CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, [&] { return cu.cuMemAlloc(&more, 4); }},
-      {"allocate in the stream", CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, [&] { return cu.cuMemAllocAsync(&more, 4, stream); }},
+      {"allocate in the stream", CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED,
+       [&] { return cu.cuMemAllocAsync(&more, 4, stream); }},
       {"copy synchronously", CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, [&] { return cu.cuMemcpyDtoH(own, x, 4); }},
       {"wait for what is not captured", CUDA_ERROR_STREAM_CAPTURE_ISOLATION,
        [&] { return cu.cuStreamWaitEvent(stream, plain, 0); }},
-      {"begin again", CUDA_ERROR_ILLEGAL_STATE, [&] { return cu.cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_GLOBAL); }},
+      {"begin again", CUDA_ERROR_ILLEGAL_STATE,
+       [&] { return cu.cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_GLOBAL); }},
   };
   for (const Case &one : cases) {
     ASSERT_CU(cu.cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_GLOBAL));
@@ -279,7 +281,8 @@ TEST_F(Graphs, WhatACaptureForbids) {
       }
       EXPECT_CU(cu.cuCtxSetCurrent(nullptr));
     }).join();
-    if (CUgraph ended = endCapture(kind == CU_STREAM_CAPTURE_MODE_GLOBAL ? CUDA_ERROR_STREAM_CAPTURE_INVALIDATED : CUDA_SUCCESS))
+    if (CUgraph ended =
+            endCapture(kind == CU_STREAM_CAPTURE_MODE_GLOBAL ? CUDA_ERROR_STREAM_CAPTURE_INVALIDATED : CUDA_SUCCESS))
       EXPECT_CU(cu.cuGraphDestroy(ended));
   }
   EXPECT_CU(cu.cuCtxSynchronize());
@@ -356,7 +359,9 @@ TEST_F(Graphs, ExplicitNodes) {
   std::vector<char> got(8 * 16);
   EXPECT_CU(cu.cuMemcpyDtoH(got.data(), image, got.size()));
   for (int y = 0; y < 8; ++y)
-    EXPECT_EQ(std::string(&got[size_t(y) * 16], 16), "\x0b\x0a" "rrrrrrrrrrrr" "\x0b\x0a");
+    EXPECT_EQ(std::string(&got[size_t(y) * 16], 16), "\x0b\x0a"
+                                                     "rrrrrrrrrrrr"
+                                                     "\x0b\x0a");
 
   // The executable graph's own parameters; what is queued keeps the old ones.
   EXPECT_CU(cu.cuGraphLaunch(executable, stream));
@@ -411,7 +416,8 @@ TEST_F(Graphs, BadNodesAndCircles) {
   CUDA_GRAPH_INSTANTIATE_PARAMS instantiation = {};
   EXPECT_EQ(cu.cuGraphInstantiateWithParams(&executable, graph, &instantiation), CUDA_ERROR_INVALID_VALUE);
   EXPECT_EQ(instantiation.result_out, CUDA_GRAPH_INSTANTIATE_INVALID_STRUCTURE);
-  EXPECT_EQ(cu.cuGraphInstantiate(&executable, other, CUDA_GRAPH_INSTANTIATE_FLAG_DEVICE_LAUNCH), CUDA_ERROR_NOT_SUPPORTED);
+  EXPECT_EQ(cu.cuGraphInstantiate(&executable, other, CUDA_GRAPH_INSTANTIATE_FLAG_DEVICE_LAUNCH),
+            CUDA_ERROR_NOT_SUPPORTED);
   EXPECT_CU(cu.cuGraphDestroy(graph));
   EXPECT_CU(cu.cuGraphDestroy(other));
   EXPECT_CU(cu.cuMemFree(x));

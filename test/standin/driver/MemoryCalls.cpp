@@ -190,7 +190,8 @@ CU_API cuMemFreeHost(void *memory) {
 CU_API cuMemHostRegister_v2(void *memory, size_t bytes, unsigned flags) {
   CU_ENTER(cuMemHostRegister_v2, Need::Context);
   State &s = state();
-  if (!memory || bytes == 0 || flags & ~unsigned(CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTREGISTER_READ_ONLY))
+  if (!memory || bytes == 0 ||
+      flags & ~unsigned(CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTREGISTER_READ_ONLY))
     return CUDA_ERROR_INVALID_VALUE;
   if (CUresult result = unsafeInCapture())
     return result;
@@ -294,7 +295,8 @@ CU_API cuPointerGetAttributes(unsigned count, CUpointer_attribute *attributes, v
     if (result == CUDA_SUCCESS)
       continue;
     bool isByte = attributes[i] == CU_POINTER_ATTRIBUTE_IS_MANAGED || attributes[i] == CU_POINTER_ATTRIBUTE_MAPPED;
-    bool isInt = attributes[i] == CU_POINTER_ATTRIBUTE_MEMORY_TYPE || attributes[i] == CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL;
+    bool isInt =
+        attributes[i] == CU_POINTER_ATTRIBUTE_MEMORY_TYPE || attributes[i] == CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL;
     memset(data[i], 0, isByte ? 1 : isInt ? 4 : 8);
   }
   return CUDA_SUCCESS;
@@ -310,7 +312,9 @@ static CopyOperation flat(uint64_t destination, bool toDevice, uint64_t source, 
   return copy;
 }
 
-static bool isPageable(const CopySide &side, uint64_t bytes) { return !side.isDevice && !findPinned(side.address, bytes); }
+static bool isPageable(const CopySide &side, uint64_t bytes) {
+  return !side.isDevice && !findPinned(side.address, bytes);
+}
 
 /// A copy whose call returns when the bytes have been copied, or at least taken.
 static CUresult copyNow(CopyOperation copy, Call &call) {
@@ -343,9 +347,9 @@ static CUresult copyLater(CopyOperation copy, CUstream handle, Call &call) {
     return CUDA_SUCCESS;
   bool fromPageable = isPageable(copy.source, copy.bytes()), toPageable = isPageable(copy.destination, copy.bytes());
   if (isCapturing(*stream) && (fromPageable || toPageable)) {
-    report("pageable-copy-in-capture", std::string(call.name) + ": the host memory of " + std::to_string(copy.bytes()) +
-                                           " bytes at " + hex(fromPageable ? copy.source.address : copy.destination.address) +
-                                           " is not pinned");
+    report("pageable-copy-in-capture",
+           std::string(call.name) + ": the host memory of " + std::to_string(copy.bytes()) + " bytes at " +
+               hex(fromPageable ? copy.source.address : copy.destination.address) + " is not pinned");
     invalidate(*stream->capture);
     return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   }
@@ -373,7 +377,8 @@ CU_API cuMemcpy(CUdeviceptr destination, CUdeviceptr source, size_t bytes) {
 
 CU_API cuMemcpyAsync(CUdeviceptr destination, CUdeviceptr source, size_t bytes, CUstream stream) {
   CU_ENTER(cuMemcpyAsync, Need::Context);
-  return copyLater(flat(destination, isDevicePointer(destination), source, isDevicePointer(source), bytes), stream, call);
+  return copyLater(flat(destination, isDevicePointer(destination), source, isDevicePointer(source), bytes), stream,
+                   call);
 }
 
 CU_API cuMemcpyHtoD_v2(CUdeviceptr destination, const void *source, size_t bytes) {
@@ -408,8 +413,8 @@ CU_API cuMemcpyDtoDAsync_v2(CUdeviceptr destination, CUdeviceptr source, size_t 
 
 //===--- Memsets ---------------------------------------------------------------------------------===//
 
-static CUresult set(CUdeviceptr address, uint32_t value, uint32_t elementBytes, size_t count, CUstream handle, bool isAsync,
-                    Call &call) {
+static CUresult set(CUdeviceptr address, uint32_t value, uint32_t elementBytes, size_t count, CUstream handle,
+                    bool isAsync, Call &call) {
   CUresult result = CUDA_SUCCESS;
   std::shared_ptr<Stream> stream = findStream(handle, call, result);
   if (!stream)

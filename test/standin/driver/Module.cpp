@@ -72,7 +72,7 @@ static std::map<std::string, unsigned> countRegisters(llvm::StringRef ptx, const
       }
       break;
     }
-    unsigned threads = kernel->reqThreads  ? unsigned(kernel->reqThreads->count())
+    unsigned threads = kernel->reqThreads   ? unsigned(kernel->reqThreads->count())
                        : kernel->maxThreads ? unsigned(kernel->maxThreads->count())
                                             : 1024;
     unsigned room = 65536 / std::max(threads, 1u) / 8 * 8;
@@ -136,7 +136,11 @@ static CUresult loadModule(const void *image, const LogBuffers &log, Call &call,
   LogBuffers::write(log.info, log.infoBytes, log.infoBytesOut, "");
   log.writeError("");
   const auto *bytes = static_cast<const unsigned char *>(image);
-  if (memcmp(bytes, "\x7f" "ELF", 4) == 0 || memcmp(bytes, "\x50\xed\x55\xba", 4) == 0)
+  if (memcmp(bytes,
+             "\x7f"
+             "ELF",
+             4) == 0 ||
+      memcmp(bytes, "\x50\xed\x55\xba", 4) == 0)
     return CUDA_ERROR_NO_BINARY_FOR_GPU; // a cubin or a fat binary: only PTX runs here
   llvm::StringRef text(static_cast<const char *>(image));
   char suffix;
@@ -144,9 +148,9 @@ static CUresult loadModule(const void *image, const LogBuffers &log, Call &call,
   if (version == 0)
     return CUDA_ERROR_INVALID_IMAGE;
   if (int newest = newestPtx(s.config.driverVersion); version > newest) {
-    log.writeError("ptxas application ptx input, line 1; fatal   : Unsupported .version " + std::to_string(version / 10) + "." +
-                   std::to_string(version % 10) + "; current version is '" + std::to_string(newest / 10) + "." +
-                   std::to_string(newest % 10) + "'");
+    log.writeError("ptxas application ptx input, line 1; fatal   : Unsupported .version " +
+                   std::to_string(version / 10) + "." + std::to_string(version % 10) + "; current version is '" +
+                   std::to_string(newest / 10) + "." + std::to_string(newest % 10) + "'");
     return CUDA_ERROR_UNSUPPORTED_PTX_VERSION;
   }
   int target = directive(text, ".target", "sm_", suffix);
@@ -187,8 +191,8 @@ static CUresult unload(CUmodule handle, bool isLibrary, Call &call) {
     if (const auto *kernel = work->operation ? std::get_if<KernelOperation>(&*work->operation) : nullptr)
       used |= kernel->function->module == module;
   if (used)
-    report("module-in-use", std::string(call.name) + ": kernels of '" + module->module->name().str() +
-                                "' are still queued");
+    report("module-in-use",
+           std::string(call.name) + ": kernels of '" + module->module->name().str() + "' are still queued");
   for (auto &[name, function] : module->functions)
     s.functions.erase(function);
   s.modules.erase(handle);
@@ -496,7 +500,8 @@ static CUresult launchOn(CUfunction function, Dim3 grid, Dim3 block, unsigned sh
   if (!stream)
     return result;
   KernelOperation operation;
-  if (CUresult wrong = kernelOperation(function, grid, block, shared, parameters, extra, *stream->context, call.name, operation))
+  if (CUresult wrong =
+          kernelOperation(function, grid, block, shared, parameters, extra, *stream->context, call.name, operation))
     return wrong;
   return submit(*stream, std::move(operation), call.lock);
 }
@@ -609,7 +614,8 @@ CU_API cuOccupancyMaxPotentialBlockSize(int *minGrid, int *block, CUfunction fun
 }
 
 CU_API cuOccupancyMaxPotentialBlockSizeWithFlags(int *minGrid, int *block, CUfunction function,
-                                                 CUoccupancyB2DSize sharedOf, size_t shared, int limit, unsigned flags) {
+                                                 CUoccupancyB2DSize sharedOf, size_t shared, int limit,
+                                                 unsigned flags) {
   CU_ENTER(cuOccupancyMaxPotentialBlockSizeWithFlags, Need::Context);
   return flags > 1 ? CUDA_ERROR_INVALID_VALUE : bestBlock(minGrid, block, function, sharedOf, shared, limit, call);
 }

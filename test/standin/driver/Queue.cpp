@@ -71,7 +71,7 @@ static CUresult checkRange(uint64_t address, uint64_t bytes, const char *call) {
   return CUDA_ERROR_INVALID_VALUE;
 }
 
-CUresult checkCopy(CopyOperation &copy, const char *call) {
+CUresult checkCopy(const CopyOperation &copy, const char *call) {
   if (copy.bytes() == 0)
     return CUDA_SUCCESS;
   for (const CopySide *side : {&copy.destination, &copy.source}) {
@@ -189,10 +189,11 @@ static void run(const CopyOperation &copy, Work &work) {
   uint64_t hostBytes = 0;
   if (const CopySide *side = hostSide(copy, hostBytes); side && !work.hostBytes.empty())
     if (memcmp(work.hostBytes.data(), reinterpret_cast<const void *>(side->address), work.hostBytes.size()) != 0)
-      report("host-write-in-flight", "pinned memory at " + hex(side->address) + " was written between the call of a copy " +
+      report("host-write-in-flight", "pinned memory at " + hex(side->address) +
+                                         " was written between the call of a copy " +
                                          (side == &copy.source ? "from" : "to") + " it and the copy itself");
   bool toDevice = copy.destination.isDevice, fromDevice = copy.source.isDevice;
-  const char *name = toDevice ? fromDevice ? "copy from device to device" : "copy from host to device"
+  const char *name = toDevice     ? fromDevice ? "copy from device to device" : "copy from host to device"
                      : fromDevice ? "copy from device to host"
                                   : "copy from host to host";
   uint64_t source = copy.staged.empty() ? copy.source.address : reinterpret_cast<uint64_t>(copy.staged.data());
@@ -205,8 +206,9 @@ static void run(const CopyOperation &copy, Work &work) {
   } else {
     for (uint64_t z = 0; z < copy.depth && good; ++z)
       for (uint64_t y = 0; y < copy.height && good; ++y)
-        good = copyRow(context, copy.destination.address + (z * copy.destination.height + y) * copy.destination.pitch,
-                       toDevice, source + (z * copy.source.height + y) * copy.source.pitch, fromDevice, copy.width, name);
+        good =
+            copyRow(context, copy.destination.address + (z * copy.destination.height + y) * copy.destination.pitch,
+                    toDevice, source + (z * copy.source.height + y) * copy.source.pitch, fromDevice, copy.width, name);
   }
   if (!good)
     return;
@@ -421,7 +423,8 @@ static bool hostFunctionIsPending() {
   return state().executing;
 }
 
-WorkRef makeWork(std::shared_ptr<Context> context, OperationRef operation, std::vector<WorkRef> dependences, bool ofGraph) {
+WorkRef makeWork(std::shared_ptr<Context> context, OperationRef operation, std::vector<WorkRef> dependences,
+                 bool ofGraph) {
   State &s = state();
   auto work = std::make_shared<Work>();
   work->serial = s.nextSerial++;
@@ -477,8 +480,7 @@ std::vector<WorkRef> pendingOf(const Context *context) {
 
 using namespace standin::driver;
 
-extern "C" __attribute__((visibility("default"))) int standin_check(standin_run *run, uint64_t address, uint64_t bytes,
-                                                                    int write, const char *who) {
+STANDIN_API int standin_check(standin_run *run, uint64_t address, uint64_t bytes, int write, const char *who) {
   if (bytes == 0)
     return CUDA_SUCCESS;
   standin::Memory &memory = *run->context->memory;
@@ -496,13 +498,11 @@ extern "C" __attribute__((visibility("default"))) int standin_check(standin_run 
   return CUDA_SUCCESS;
 }
 
-extern "C" __attribute__((visibility("default"))) void standin_mark_written(standin_run *run, uint64_t address,
-                                                                            uint64_t bytes) {
+STANDIN_API void standin_mark_written(standin_run *run, uint64_t address, uint64_t bytes) {
   run->context->memory->markWritten(address, bytes);
 }
 
-extern "C" __attribute__((visibility("default"))) int standin_enqueue(::CUstream_st *stream,
-                                                                      const standin_operation *operation) {
+STANDIN_API int standin_enqueue(::CUstream_st *stream, const standin_operation *operation) {
   CustomOperation custom{operation->name, operation->run, std::shared_ptr<void>(operation->state, operation->destroy)};
   Call call("cublasLtMatmul");
   if (call.result != CUDA_SUCCESS)

@@ -89,7 +89,7 @@ TEST_F(Queues, EventsOrderStreams) {
     EXPECT_CU(affine(x, 2, 1, 3, stream)); // 3
     EXPECT_CU(cu.cuEventRecord(done, stream));
     EXPECT_CU(cu.cuStreamWaitEvent(other, done, 0));
-    EXPECT_CU(affine(x, 5, 0, 3, other)); // 15
+    EXPECT_CU(affine(x, 5, 0, 3, other));     // 15
     EXPECT_CU(cu.cuEventRecord(done, other)); // what has been waited for stays what it was
     EXPECT_CU(cu.cuStreamWaitEvent(stream, done, 0));
     EXPECT_CU(affine(x, 1, 4, 3, stream)); // 19
@@ -124,7 +124,7 @@ TEST_F(Queues, TheLegacyStreamWaitsForBlockingOnes) {
     CUstream blocking = another(CU_STREAM_DEFAULT);
     CUdeviceptr x = upload({1});
     EXPECT_CU(affine(x, 2, 0, 1, blocking));
-    EXPECT_CU(affine(x, 1, 1, 1, nullptr)); // after it
+    EXPECT_CU(affine(x, 1, 1, 1, nullptr));  // after it
     EXPECT_CU(affine(x, 3, 0, 1, blocking)); // and this after that
     EXPECT_CU(cu.cuStreamSynchronize(blocking));
     EXPECT_EQ(download(x, 1), std::vector<float>{9});
@@ -209,8 +209,7 @@ TEST_F(Queues, HostFunctionsRunInOrder) {
   CUdeviceptr x = upload({1});
   float *host = pinned(1, 0);
   EXPECT_CU(cu.cuMemcpyDtoHAsync(host, x, 4, stream));
-  EXPECT_CU(cu.cuLaunchHostFunc(
-      stream, [](void *data) { *static_cast<float *>(data) += 41; }, host));
+  EXPECT_CU(cu.cuLaunchHostFunc(stream, [](void *data) { *static_cast<float *>(data) += 41; }, host));
   EXPECT_CU(cu.cuMemcpyHtoDAsync(x, host, 4, stream));
   EXPECT_EQ(host[0], 0);
   EXPECT_CU(cu.cuStreamSynchronize(stream));

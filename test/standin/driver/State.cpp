@@ -246,7 +246,8 @@ Call::Call(const char *name, Need need) : lock(state().lock), name(name) {
   }
   context = currentContext();
   if (need >= Need::AnyContext && !context) {
-    result = contextStack.empty() || !contextStack.back() ? CUDA_ERROR_INVALID_CONTEXT : CUDA_ERROR_CONTEXT_IS_DESTROYED;
+    result =
+        contextStack.empty() || !contextStack.back() ? CUDA_ERROR_INVALID_CONTEXT : CUDA_ERROR_CONTEXT_IS_DESTROYED;
     return;
   }
   if (need == Need::Context && context->error != CUDA_SUCCESS) {
@@ -315,7 +316,8 @@ static size_t dropAll(Table<T, Handle> &table, const Context *context, const std
     entry = table.live.erase(entry);
   }
   if (leaks)
-    report("leak", std::to_string(leaks) + " " + table.name + (leaks == 1 ? " was" : "s were") + " not destroyed " + when);
+    report("leak",
+           std::to_string(leaks) + " " + table.name + (leaks == 1 ? " was" : "s were") + " not destroyed " + when);
   return leaks;
 }
 
@@ -356,6 +358,8 @@ size_t destroyContext(std::shared_ptr<Context> context, const char *why) {
       free(reinterpret_cast<void *>(entry->first));
     entry = s.pinned.erase(entry);
   }
+  for (auto &[address, entry] : context->allocations)
+    s.gone.push_back(entry);
   s.contexts.erase(context->handle);
   return leaks;
 }
@@ -376,6 +380,16 @@ size_t reportProcessLeaks() {
 }
 
 //===--- Counters -----------------------------------------------------------------------------===//
+
+/// In order of allocation, context by context.
+static std::vector<AllocationEntry> allAllocations() {
+  State &s = state();
+  std::vector<AllocationEntry> all = s.gone;
+  for (auto &[number, context] : s.contexts.live)
+    for (auto &[address, entry] : context->allocations)
+      all.push_back(entry);
+  return all;
+}
 
 void writeCounters() {
   State &s = state();
@@ -433,13 +447,15 @@ void writeCounters() {
   }
   fprintf(file, "\n  ],\n  \"allocations\": [");
   separator = "\n";
-  for (auto &[number, context] : s.contexts.live)
-    for (auto &[address, entry] : context->allocations) {
-      fprintf(file, "%s    {\"address\": \"%s\", \"bytes\": %llu, \"freed\": %s, \"bytes_read\": %llu, \"bytes_written\": %llu}",
-              separator, hex(address).c_str(), static_cast<unsigned long long>(entry.bytes), entry.freed ? "true" : "false",
-              static_cast<unsigned long long>(entry.read), static_cast<unsigned long long>(entry.written));
-      separator = ",\n";
-    }
+  for (const AllocationEntry &entry : allAllocations()) {
+    fprintf(
+        file,
+        "%s    {\"address\": \"%s\", \"bytes\": %llu, \"freed\": %s, \"bytes_read\": %llu, \"bytes_written\": %llu}",
+        separator, hex(entry.address).c_str(), static_cast<unsigned long long>(entry.bytes),
+        entry.freed ? "true" : "false", static_cast<unsigned long long>(entry.read),
+        static_cast<unsigned long long>(entry.written));
+    separator = ",\n";
+  }
   fprintf(file, "\n  ]\n}\n");
   fclose(file);
 }
@@ -448,9 +464,9 @@ void writeCounters() {
 __attribute__((destructor)) static void atEnd() {
   State &s = state();
   Lock lock(s.lock);
-  writeCounters();
   if (s.initialised)
     reportProcessLeaks();
+  writeCounters();
   s.exited = true;
 }
 
@@ -459,7 +475,6 @@ __attribute__((destructor)) static void atEnd() {
 //===--- What StandIn.h declares ----------------------------------------------------===//
 
 using namespace standin::driver;
-#define STANDIN_API extern "C" __attribute__((visibility("default")))
 
 STANDIN_API void standin_counters(standin_counts *counts) {
   Lock lock(state().lock);
@@ -474,6 +489,7 @@ STANDIN_API void standin_reset_counters(void) {
   for (auto &[number, context] : s.contexts.live)
     for (auto &[address, entry] : context->allocations)
       entry.read = entry.written = 0;
+  s.gone.clear();
 }
 
 STANDIN_API int standin_kernel(size_t index, standin_kernel_counts *counts) {
@@ -487,17 +503,12 @@ STANDIN_API int standin_kernel(size_t index, standin_kernel_counts *counts) {
 }
 
 STANDIN_API int standin_allocation(size_t index, standin_allocation_counts *counts) {
-  State &s = state();
-  Lock lock(s.lock);
-  for (auto &[number, context] : s.contexts.live) {
-    if (index < context->allocations.size()) {
-      const AllocationEntry &entry = std::next(context->allocations.begin(), ptrdiff_t(index))->second;
-      *counts = {entry.address, entry.bytes, entry.freed, entry.read, entry.written};
-      return 1;
-    }
-    index -= context->allocations.size();
-  }
-  return 0;
+  Lock lock(state().lock);
+  std::vector<AllocationEntry> all = allAllocations();
+  if (index >= all.size())
+    return 0;
+  *counts = {all[index].address, all[index].bytes, all[index].freed, all[index].read, all[index].written};
+  return 1;
 }
 
 STANDIN_API size_t standin_report_count(void) {
@@ -513,13 +524,14 @@ STANDIN_API const char *standin_report(size_t index) {
 STANDIN_API size_t standin_reset(void) {
   State &s = state();
   Lock lock(s.lock);
-  writeCounters();
   size_t leaks = s.initialised ? reportProcessLeaks() : 0;
+  writeCounters();
   s.initialised = false;
   s.config = Config::fromEnvironment();
   s.random.seed(s.config.seed);
   s.counts = {};
   s.kernels.clear();
+  s.gone.clear();
   s.reports.clear();
   return leaks;
 }

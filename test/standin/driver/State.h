@@ -177,7 +177,7 @@ struct Context {
   int device = 0;
   CUresult error = CUDA_SUCCESS; ///< sticky
   std::unique_ptr<Memory> memory;
-  uint64_t used = 0; ///< bytes allocated, rounded as a device does
+  uint64_t used = 0;                               ///< bytes allocated, rounded as a device does
   std::map<uint64_t, AllocationEntry> allocations; ///< by address; freed ones too
   std::shared_ptr<Stream> legacy;
 };
@@ -285,6 +285,7 @@ struct State {
 
   standin_counts counts = {};
   std::map<std::string, KernelEntry> kernels;
+  std::vector<AllocationEntry> gone; ///< allocations of contexts that are destroyed
   std::vector<std::string> reports;
 };
 
@@ -351,22 +352,26 @@ void writeCounters();
 /// In a capturing stream it becomes a node. Synchronous calls pass `out` and wait for it.
 CUresult submit(Stream &stream, Operation operation, Lock &lock, WorkRef *out = nullptr);
 WorkRef queue(Stream &stream, OperationRef operation, std::vector<WorkRef> also, bool ofGraph);
-WorkRef makeWork(std::shared_ptr<Context> context, OperationRef operation, std::vector<WorkRef> dependences, bool ofGraph);
+WorkRef makeWork(std::shared_ptr<Context> context, OperationRef operation, std::vector<WorkRef> dependences,
+                 bool ofGraph);
 /// What a new piece of work in this stream waits for.
 std::vector<WorkRef> tailsBefore(Stream &stream);
 /// Runs what this work depends on, and it.
 void complete(const std::vector<WorkRef> &targets, Lock &lock);
-/// Something is in progress on every device: after work was queued, or for a query that found none done.
+/// After work was queued: some of what is ready may run, by the seed; a full queue is shortened.
 void progress(Lock &lock);
+/// One piece of what this work waits for, or the work itself.
 void runSome(const WorkRef &towards, Lock &lock);
 std::vector<WorkRef> pendingOf(const Context *context);
-/// Why a range of host memory is in use by a queued copy; null if it is not.
+/// A queued copy that uses some of these bytes of the host; null if there is none.
 WorkRef pendingOnHostRange(uint64_t address, uint64_t bytes);
 bool inHostFunction();
 
-/// The host side of a copy, and how many bytes from its first to its last.
+/// The side of a copy that lies in the program's memory, and how many bytes from its first to its last; null if
+/// there is none.
 const CopySide *hostSide(const CopyOperation &copy, uint64_t &bytes);
-CUresult checkCopy(CopyOperation &copy, const char *call);
+/// Refuses ranges that no allocation holds, and reports them.
+CUresult checkCopy(const CopyOperation &copy, const char *call);
 CUresult checkSet(const SetOperation &set, const char *call);
 
 //===--- Graph.cpp and Stream.cpp --------------------------------------------------------===//
@@ -384,8 +389,9 @@ CUresult kernelOperation(CUfunction function, Dim3 grid, Dim3 block, unsigned sh
 
 } // namespace standin::driver
 
-/// Defines an entry point: the parameters are those of Functions.def.
-#define CU_API extern "C" __attribute__((visibility("default"))) CUresult
+/// What the library exports beside the API, and an entry point of the API.
+#define STANDIN_API extern "C" __attribute__((visibility("default")))
+#define CU_API STANDIN_API CUresult
 
 #define CU_ENTER(name, need)                                                                                           \
   Call call(#name, need);                                                                                              \

@@ -253,8 +253,8 @@ CU_API cuEventElapsedTime_v2(float *milliseconds, CUevent startHandle, CUevent e
     return CUDA_ERROR_INVALID_HANDLE;
   if (!milliseconds)
     return CUDA_ERROR_INVALID_VALUE;
-  if ((start->flags | end->flags) & CU_EVENT_DISABLE_TIMING || !start->recorded || !end->recorded ||
-      start->inCapture || end->inCapture)
+  if ((start->flags | end->flags) & CU_EVENT_DISABLE_TIMING || !start->recorded || !end->recorded || start->inCapture ||
+      end->inCapture)
     return CUDA_ERROR_INVALID_HANDLE;
   if (!start->recorded->done || !end->recorded->done)
     return CUDA_ERROR_NOT_READY;
@@ -446,7 +446,7 @@ CU_API cuStreamEndCapture(CUstream handle, CUgraph *out) {
 }
 
 static CUstreamCaptureStatus statusOf(const Stream &stream) {
-  return !stream.capture          ? CU_STREAM_CAPTURE_STATUS_NONE
+  return !stream.capture           ? CU_STREAM_CAPTURE_STATUS_NONE
          : stream.capture->invalid ? CU_STREAM_CAPTURE_STATUS_INVALIDATED
                                    : CU_STREAM_CAPTURE_STATUS_ACTIVE;
 }

@@ -68,8 +68,8 @@ inline Driver &driver() {
 
 /// What a program could have set for the stand-in.
 inline void setStandinEnvironment(std::initializer_list<std::pair<const char *, const char *>> variables) {
-  for (const char *name : {"DEVICES", "DRIVER_VERSION", "MULTIPROCESSORS", "MEMORY", "MEMORY_USED", "SEED", "CAPABILITY",
-                           "FAIL", "REPORT", "COUNTERS"})
+  for (const char *name : {"DEVICES", "DRIVER_VERSION", "MULTIPROCESSORS", "MEMORY", "MEMORY_USED", "SEED",
+                           "CAPABILITY", "FAIL", "REPORT", "COUNTERS"})
     unsetenv((std::string("DLC_STANDIN_") + name).c_str());
   for (auto &[name, value] : variables)
     setenv((std::string("DLC_STANDIN_") + name).c_str(), value, 1);
@@ -189,7 +189,7 @@ protected:
   CUcontext context = nullptr;
   CUmodule module = nullptr;
   CUstream stream = nullptr;
-  size_t seen = 0;          ///< reports that were expected
+  size_t seen = 0;            ///< reports that were expected
   bool contextIsLost = false; ///< a sticky error is expected at the end
 
   void begin(std::initializer_list<std::pair<const char *, const char *>> variables) {

@@ -17,13 +17,13 @@ static void *library;
 
 /* A function by its exported name. */
 #define GET(type, name) ((int(*) type)dlsym(library, name))
-#define CHECK(call)                                                                                                      \
-  do {                                                                                                                   \
-    int result = call;                                                                                                   \
-    if (result) {                                                                                                        \
-      fprintf(stderr, "%s: %d\n", #call, result);                                                                        \
-      return result == 100 ? 3 : 1;                                                                                      \
-    }                                                                                                                    \
+#define CHECK(call)                                                                                                    \
+  do {                                                                                                                 \
+    int result = call;                                                                                                 \
+    if (result) {                                                                                                      \
+      fprintf(stderr, "%s: %d\n", #call, result);                                                                      \
+      return result == 100 ? 3 : 1;                                                                                    \
+    }                                                                                                                  \
   } while (0)
 
 static const char ptx[] = ".version 7.0\n.target sm_70\n.address_size 64\n"
