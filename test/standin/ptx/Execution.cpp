@@ -17,10 +17,10 @@
 #include "llvm/Support/raw_ostream.h"
 #include <cstdio>
 #include <cstring>
-#include <deque>
 #include <mutex>
 #include <sys/mman.h>
 #include <time.h>
+#include <xmmintrin.h>
 
 using namespace llvm;
 
@@ -72,7 +72,7 @@ struct Thread {
   uint32_t mask = 0, a = 0, b = 0;
   uint64_t value = 0, result = 0;
   std::vector<PendingCopy> copies; ///< cp.async since the last commit
-  std::deque<std::vector<PendingCopy>> groups;
+  std::vector<std::vector<PendingCopy>> groups;
 };
 
 struct Barrier {
@@ -619,6 +619,33 @@ struct Engine {
     fail(memory.explain(address, bytes, what, isRead || (access & AccessKind) == Atomic), self, site);
   }
 
+  //===--- Global memory ----------------------------------------------------===//
+
+  /// Two words for each word of memory: who wrote it last and who read it first.
+  uint32_t *tagsOf(uint64_t address) const {
+    return reinterpret_cast<uint32_t *>(memory.tagBase() + 2 * (alignDown(address, 4) - memory.rangeBegin()));
+  }
+
+  /// Fails if another block has touched the words, one of the two wrote, and this block has executed
+  /// neither a fence nor an atomic that could have told it that the other was done.
+  void checkTags(uint64_t address, uint32_t bytes, uint32_t access, uint32_t site) {
+    bool nonCoherent = access & NonCoherent, isRead = (access & AccessKind) == Read;
+    if (block.fenced && !nonCoherent)
+      return;
+    const uint32_t *tags = tagsOf(address);
+    for (uint32_t i = 0; i < 2 * std::max(1u, bytes / 4); ++i) {
+      bool wrote = i % 2 == 0;
+      if (tags[i] < block.firstTag || (isRead && !wrote) || (tags[i] == block.tag && !nonCoherent))
+        continue;
+      const Allocation *allocation = memory.find(address);
+      std::string where = allocation ? "byte " + std::to_string(address - allocation->address) + " of '" + allocation->what + "'" : hex(address);
+      std::string text = std::string(isRead ? "read of " : "write of ") + std::to_string(bytes) + " bytes at " + where;
+      if (nonCoherent)
+        fail(Fault::GlobalRace, current, site, text + " with .nc, which this launch has written (" + nameOfBlock(tags[i]) + ")", address, bytes);
+      fail(Fault::GlobalRace, current, site, text + ", which " + nameOfBlock(tags[i]) + " has " + (wrote ? "written" : "read"), address, bytes);
+    }
+  }
+
   //===--- cp.async ---------------------------------------------------------===//
 
   void copy(uint64_t to, uint64_t from, uint32_t bytes, uint32_t sourceBytes, uint32_t site) {
@@ -642,6 +669,10 @@ struct Engine {
       if (!readable)
         failAccess(self, from, bytes, Read, site);
       memory.counters()[(from - memory.rangeBegin()) / Memory::pageBytes].read += sourceBytes;
+      checkTags(from, sourceBytes, Read, site);
+      for (uint32_t i = 0; i < sourceBytes / 4; ++i)
+        if (uint32_t &reader = tagsOf(from)[2 * i + 1]; reader < block.firstTag)
+          reader = block.tag;
       std::memcpy(reinterpret_cast<void *>(to), reinterpret_cast<const void *>(from), sourceBytes);
     }
     std::memset(reinterpret_cast<char *>(to) + sourceBytes, 0, bytes - sourceBytes);
@@ -660,7 +691,7 @@ struct Engine {
     };
     while (thread.groups.size() > (everything ? 0 : leaves)) {
       finish(thread.groups.front());
-      thread.groups.pop_front();
+      thread.groups.erase(thread.groups.begin());
     }
     if (everything && !thread.copies.empty()) {
       finish(thread.copies);
@@ -919,28 +950,7 @@ void window(Context *context, uint64_t address, uint32_t bytes, uint32_t access,
 }
 
 void global_race(Context *context, uint64_t address, uint32_t bytes, uint32_t access, uint32_t site) {
-  Engine &engine = *context->engine;
-  const BlockState &block = engine.block;
-  if (block.fenced && !(access & NonCoherent))
-    return;
-  bool isRead = (access & AccessKind) == Read;
-  uint64_t begin = alignDown(address, 4) - engine.memory.rangeBegin();
-  const uint32_t *tags = reinterpret_cast<const uint32_t *>(engine.memory.tagBase() + 2 * begin);
-  const Allocation *allocation = engine.memory.find(address);
-  std::string where = allocation ? "byte " + std::to_string(address - allocation->address) + " of '" + allocation->what + "'" : hex(address);
-  std::string text = std::string(isRead ? "read of " : "write of ") + std::to_string(bytes) + " bytes at " + where;
-  for (uint32_t i = 0; i < 2 * std::max(1u, bytes / 4); ++i) {
-    bool wrote = i % 2 == 0;
-    if (isRead && !wrote)
-      continue;
-    if (tags[i] < block.firstTag || (tags[i] == block.tag && !(access & NonCoherent)))
-      continue;
-    if (access & NonCoherent)
-      engine.fail(Fault::GlobalRace, context->thread, site, text + " with .nc, which this launch has written (" + engine.nameOfBlock(tags[i]) + ")", address,
-                  bytes);
-    engine.fail(Fault::GlobalRace, context->thread, site, text + ", which " + engine.nameOfBlock(tags[i]) + " has " + (wrote ? "written" : "read"), address,
-                bytes);
-  }
+  context->engine->checkTags(address, bytes, access, site);
 }
 
 void budget(Context *context, uint32_t site) {
@@ -1060,11 +1070,14 @@ std::optional<Report> launch(const Kernel &kernel, const LaunchConfig &config, A
   engine.block.firstTag = engine.memory.nextTag;
   engine.memory.nextTag += uint32_t(blocks);
   engine.epoch = Engine::lastEpoch;
-  Engine *outer = Engine::active;
   Engine::active = &engine;
+  // To nearest, with subnormal numbers, whatever the caller has set.
+  unsigned control = _mm_getcsr();
+  _mm_setcsr(0x1f80);
   for (uint64_t i = 0; i < blocks && !engine.stopped; ++i)
     engine.runBlock(i);
-  Engine::active = outer;
+  _mm_setcsr(control);
+  Engine::active = nullptr;
   Engine::lastEpoch = engine.epoch;
   engine.clean();
   engine.collect(counters);

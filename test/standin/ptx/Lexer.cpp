@@ -58,11 +58,11 @@ Token Lexer::next() {
   char c = source[at];
   if (startsWord(c) || (c == '.' && startsWord(peek(1)))) {
     ++at;
-    // Dots belong to the word, and so does "::" between letters: "shared::cta".
+    // Dots belong to the word, and so does "::" between letters: "shared::cta". But ".reg.b32" is two.
     while (at < source.size()) {
       if (inWord(source[at]))
         ++at;
-      else if (source[at] == '.' && inWord(peek(1)))
+      else if (c != '.' && source[at] == '.' && inWord(peek(1)))
         at += 2;
       else if (source[at] == ':' && peek(1) == ':' && inWord(peek(2)))
         at += 3;

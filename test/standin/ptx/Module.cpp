@@ -13,6 +13,12 @@
 #include "llvm/Passes/PassBuilder.h"
 #include "llvm/Support/TargetSelect.h"
 #include "llvm/Target/TargetMachine.h"
+#include "llvm/Transforms/InstCombine/InstCombine.h"
+#include "llvm/Transforms/Scalar/EarlyCSE.h"
+#include "llvm/Transforms/Scalar/LICM.h"
+#include "llvm/Transforms/Scalar/LoopPassManager.h"
+#include "llvm/Transforms/Scalar/SROA.h"
+#include "llvm/Transforms/Scalar/SimplifyCFG.h"
 
 using namespace llvm;
 
@@ -31,16 +37,23 @@ void optimize(llvm::Module &module, TargetMachine &machine) {
   FunctionAnalysisManager functions;
   CGSCCAnalysisManager calls;
   ModuleAnalysisManager modules;
-  // Checks make bodies large and the code runs a few times: vectors and unrolling cost more than they give.
-  PipelineTuningOptions tuning;
-  tuning.LoopVectorization = tuning.SLPVectorization = tuning.LoopUnrolling = false;
-  PassBuilder passes(&machine, tuning);
+  PassBuilder passes(&machine);
   passes.registerModuleAnalyses(modules);
   passes.registerCGSCCAnalyses(calls);
   passes.registerFunctionAnalyses(functions);
   passes.registerLoopAnalyses(loops);
   passes.crossRegisterProxies(loops, functions, calls, modules);
-  passes.buildPerModuleDefaultPipeline(OptimizationLevel::O1).run(module, modules);
+  // Checks make bodies large, and the code runs a few times: registers become values, addresses and
+  // what checks have in common are computed once. Loops stay as they are.
+  FunctionPassManager pipeline;
+  pipeline.addPass(SROAPass(SROAOptions::ModifyCFG));
+  pipeline.addPass(EarlyCSEPass(/*UseMemorySSA=*/true));
+  pipeline.addPass(SimplifyCFGPass());
+  pipeline.addPass(InstCombinePass());
+  pipeline.addPass(EarlyCSEPass(/*UseMemorySSA=*/true));
+  pipeline.addPass(createFunctionToLoopPassAdaptor(LICMPass(LICMOptions()), /*UseMemorySSA=*/true));
+  pipeline.addPass(SimplifyCFGPass());
+  createModuleToFunctionPassAdaptor(std::move(pipeline)).run(module, modules);
 }
 
 Error compile(Module::Impl &result, std::unique_ptr<ptx::Program> program) {

@@ -181,24 +181,26 @@ private:
       do {
         advance();
         StringRef target;
+        unsigned line = token.line;
         if (word(target, "a target such as sm_80"))
           return true;
         if (target.consume_front("sm_")) {
           target = target.take_while(isDigit);
           if (target.getAsInteger(10, program->target))
-            return fail("malformed target");
+            return failAt(line, "malformed target");
         } else if (target != "debug" && target != "texmode_independent" && target != "texmode_unified") {
-          return fail("unknown target '" + target + "'");
+          return failAt(line, "unknown target '" + target + "'");
         }
       } while (token.is(","));
       return false;
     }
     if (text == ".address_size") {
+      unsigned line = token.line;
       advance();
       uint64_t bits;
       if (integer(bits))
         return true;
-      return bits == 64 ? false : fail("address size " + Twine(bits) + " is not supported, only 64");
+      return bits == 64 ? false : failAt(line, "address size " + Twine(bits) + " is not supported, only 64");
     }
     if (text == ".file")
       return fileDirective();

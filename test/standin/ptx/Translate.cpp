@@ -824,6 +824,8 @@ struct Facts {
   unsigned line = 0;
 };
 
+constexpr uint64_t maxLocalBytes = 512 << 10; // as on a GPU
+
 class Layout {
 public:
   Layout(Program &program, Module::Impl &result) : program(program), result(result) {}
@@ -836,7 +838,8 @@ public:
         return error;
     if (Error error = globals(translator))
       return error;
-    locals();
+    if (Error error = locals())
+      return error;
     unsigned number = 0;
     for (Variable &variable : program.storage)
       if (variable.space == Space::Shared)
@@ -940,17 +943,35 @@ private:
     return Error::success();
   }
 
-  /// Each function has a place of its own in a thread's local memory: nothing is recursive.
-  void locals() {
-    localBytes = 0;
-    for (Variable &variable : program.storage)
-      if (variable.space == Space::Local) {
-        localBytes = uint32_t(alignTo(localBytes, std::max(16u, variable.alignment)));
-        variable.offset = localBytes;
-        localBytes += uint32_t(std::min<uint64_t>(variable.bytes, 1u << 24));
-        largestLocal = std::max(largestLocal, variable.bytes);
+  /// Functions have places of their own in a thread's local memory: nothing is recursive. Behind
+  /// them are those of the kernel that runs.
+  Error locals() {
+    auto place = [&](Function &function, uint64_t end) -> Expected<uint64_t> {
+      for (Variable *variable : function.variables) {
+        if (variable->space != Space::Local)
+          continue;
+        uint64_t begin = alignTo(end, std::max(16u, variable->alignment));
+        if (variable->bytes > maxLocalBytes || begin + variable->bytes > maxLocalBytes)
+          return fail(variable->line, "more than " + Twine(maxLocalBytes) + " bytes of local memory");
+        variable->offset = uint32_t(begin);
+        end = alignTo(begin + variable->bytes, 16);
       }
-    localBytes = uint32_t(alignTo(localBytes, 16));
+      return end;
+    };
+    uint64_t ofFunctions = 0;
+    for (bool kernels : {false, true})
+      for (Function &function : program.functions) {
+        if (function.isKernel != kernels)
+          continue;
+        Expected<uint64_t> end = place(function, ofFunctions);
+        if (!end)
+          return end.takeError();
+        if (kernels)
+          localBytes[&function] = uint32_t(*end);
+        else
+          ofFunctions = *end;
+      }
+    return Error::success();
   }
 
   Error kernel(Function &function, ModuleTranslator &translator, unsigned sharedCount) {
@@ -973,9 +994,7 @@ private:
     kernel->maxThreads = function.maxThreads;
     kernel->reqThreads = function.reqThreads;
     kernel->minBlocksPerSm = function.minBlocksPerSm;
-    if (largestLocal > (1u << 19) || localBytes > (1u << 20))
-      return fail(function.line, "more than 512 KiB of local memory");
-    kernel->localBytes = localBytes;
+    kernel->localBytes = localBytes[&function];
 
     KernelCode code;
     code.sharedOffsets.assign(sharedCount, 0);
@@ -1027,8 +1046,7 @@ private:
   Module::Impl &result;
   DenseMap<const Function *, Facts> facts;
   SmallPtrSet<const Function *, 8> finished;
-  uint32_t localBytes = 0;
-  uint64_t largestLocal = 0;
+  DenseMap<const Function *, uint32_t> localBytes; ///< of kernels
 };
 
 } // namespace

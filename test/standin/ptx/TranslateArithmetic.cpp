@@ -760,27 +760,43 @@ bool FunctionTranslator::set() {
       joined = each;
   bool ftz = has("ftz");
   Type to, type;
-  Value *a, *b, *result;
-  if (this->type(to, {Type::U32, Type::S32, Type::F32}) || this->type(type) || operands(joined.empty() ? 3 : 4) || read(op(1), type, a) ||
-      read(op(2), type, b))
+  Value *a, *b, *c = nullptr, *result;
+  if (this->type(to, {Type::U16, Type::S16, Type::U32, Type::S32, Type::F16, Type::BF16, Type::F32, Type::F16x2, Type::BF16x2}) ||
+      this->type(type) || operands(joined.empty() ? 3 : 4) || read(op(1), type, a) || read(op(2), type, b))
     return true;
-  if (isPacked(type))
-    return fail("'" + opcode() + "' is not supported by the stand-in");
+  if (!joined.empty() && readPredicate(op(3), c))
+    return true;
+  if (isPacked(type) ? bitsOf(to) != 32 || to == Type::F32 : isPacked(to))
+    return fail("malformed '" + opcode() + "'");
   if (ftz && type == Type::F32) {
     a = flush(a);
     b = flush(b);
   }
-  if (compare(operation, type, a, b, result))
-    return true;
-  if (!joined.empty()) {
-    Value *c;
-    if (readPredicate(op(3), c))
+  auto one = [&](Type of, Value *x, Value *y, Value *&holds) {
+    if (compare(operation, of, x, y, holds))
       return true;
-    result = joined == "and" ? builder.CreateAnd(result, c) : joined == "or" ? builder.CreateOr(result, c) : builder.CreateXor(result, c);
+    if (c)
+      holds = joined == "and" ? builder.CreateAnd(holds, c) : joined == "or" ? builder.CreateOr(holds, c) : builder.CreateXor(holds, c);
+    return false;
+  };
+  auto asNumber = [&](Value *holds, Type as) -> Value * {
+    if (as == Type::F32)
+      return builder.CreateUIToFP(holds, builder.getFloatTy());
+    if (is16(as))
+      return builder.CreateSelect(holds, ConstantInt::get(intType(16), as == Type::F16 ? 0x3c00 : 0x3f80), ConstantInt::get(intType(16), 0));
+    return builder.CreateSExt(holds, intType(bitsOf(as)));
+  };
+  if (!isPacked(type)) {
+    if (one(type, a, b, result))
+      return true;
+    return write(op(0), to, asNumber(result, to));
   }
-  if (to == Type::F32)
-    return write(op(0), to, builder.CreateUIToFP(result, builder.getFloatTy()));
-  return write(op(0), to, builder.CreateSExt(result, builder.getInt32Ty()));
+  bool failed = false;
+  Value *whole = eachHalf(type, {a, b}, [&](ArrayRef<Value *> halves) -> Value * {
+    failed |= one(halfOf(type), halves[0], halves[1], result);
+    return failed ? halves[0] : asNumber(result, isPacked(to) ? halfOf(to) : Type::U16);
+  });
+  return failed || write(op(0), to, whole);
 }
 
 bool FunctionTranslator::selp() {
@@ -868,9 +884,8 @@ bool FunctionTranslator::convert(Type to, Type from, Value *value, Value *&resul
   }
 
   if (!isFloat(from)) { // integer to float
-    if (integral || !mode || ftz)
-      if (integral || !mode)
-        return fail("'" + opcode() + "' needs a rounding: .rn, .rz, .rm or .rp");
+    if (integral || !mode)
+      return fail("'" + opcode() + "' needs a rounding: .rn, .rz, .rm or .rp");
     if (*mode == RoundNearest && !is16(to)) {
       result = isSigned(from) ? builder.CreateSIToFP(value, llvmType(to)) : builder.CreateUIToFP(value, llvmType(to));
     } else {
