@@ -135,8 +135,7 @@ static dlrt_status allocate_plan(dlrt_gpu *gpu, uint32_t function, dlrt_cuda_pla
   for (uint32_t l = 0; l < cuda->launch_count; ++l)
     sizes += launches[l].parameter_count;
   plan->function = function;
-  plan->argument_places =
-      allocate(desc->argument_count, sizeof *plan->argument_places, &failed);
+  plan->argument_places = allocate(desc->argument_count, sizeof *plan->argument_places, &failed);
   plan->result_places = allocate(desc->result_count, sizeof *plan->result_places, &failed);
   plan->addresses[0] = allocate(cuda->buffer_count, sizeof(cu_address), &failed);
   plan->addresses[1] = allocate(cuda->buffer_count, sizeof(cu_address), &failed);
@@ -254,7 +253,8 @@ static dlrt_status prepare_products(dlrt_gpu *gpu, dlrt_cuda_plan *plan) {
       continue;
     if (!replaceable)
       return dlrt_fail(
-          DLRT_DEVICE, "cuBLASLt has no algorithm for product '%s' of '%s' on cuda:%u for these arguments",
+          DLRT_DEVICE,
+          "cuBLASLt has no algorithm for product '%s' of '%s' on cuda:%u for these arguments",
           gpu->model->launch_names[gpu->model->first_launch[plan->function] + l],
           function_name(gpu, plan->function), gpu->ordinal);
     plan->uses_blas = false;
@@ -341,8 +341,8 @@ static void find_addresses(const dlrt_gpu *gpu, dlrt_cuda_plan *plan) {
 }
 
 /* Sends a plan's launches to a stream. With `events`, launch i lies between events i and i + 1. */
-static dlrt_status issue(dlrt_gpu *gpu, const dlrt_cuda_plan *plan, uint32_t slot,
-                         cu_stream stream, cu_event *events) {
+static dlrt_status issue(dlrt_gpu *gpu, const dlrt_cuda_plan *plan, uint32_t slot, cu_stream stream,
+                         cu_event *events) {
   const dlrt_driver *cu = gpu->cu;
   const dl_blob *blob = gpu->model->blob;
   const dl_cuda_desc *program = dlrt_at(blob, blob->cuda);
@@ -367,11 +367,10 @@ static dlrt_status issue(dlrt_gpu *gpu, const dlrt_cuda_plan *plan, uint32_t slo
     if (!grid[0] || !grid[1] || !grid[2])
       continue;
     for (uint32_t p = 0; p < launch->parameter_count; ++p)
-      gpu->values[p] = parameters[p].kind == DL_CUDA_BUFFER
-                           ? plan->addresses[slot][parameters[p].value]
-                       : parameters[p].kind == DL_CUDA_SIZE
-                           ? (uint64_t)plan->sizes[plan->first_size[l] + p]
-                           : gpu->out;
+      gpu->values[p] =
+          parameters[p].kind == DL_CUDA_BUFFER ? plan->addresses[slot][parameters[p].value]
+          : parameters[p].kind == DL_CUDA_SIZE ? (uint64_t)plan->sizes[plan->first_size[l] + p]
+                                               : gpu->out;
     result = cu->launch(gpu->functions[launch->index], grid[0], grid[1], grid[2],
                         kernels[launch->index].threads, 1, 1, kernels[launch->index].shared_bytes,
                         stream, gpu->parameters, NULL);
@@ -442,7 +441,8 @@ static dlrt_status allocate_io(dlrt_gpu *gpu, uint64_t in, uint64_t out) {
   if (result == CU_SUCCESS) {
     gpu->pinned = pinned;
     gpu->out = gpu->io + 2 * in;
-    result = gpu->cu->fill(gpu->out, 0, sizeof(dl_fault), gpu->compute);
+    /* No fault; and the gaps between results, which are copied with them, have a value. */
+    result = gpu->cu->fill(gpu->out, 0, out, gpu->compute);
   }
   if (result != CU_SUCCESS)
     return result == CU_ERROR_OUT_OF_MEMORY
@@ -464,8 +464,8 @@ static dlrt_status allocate_io(dlrt_gpu *gpu, uint64_t in, uint64_t out) {
  * that were there before allocate nothing. */
 static dlrt_status grow(dlrt_gpu *gpu, const dlrt_cuda_plan *plan) {
   bool more_arena = plan->arena_bytes > gpu->arena_bytes,
-       more_io = !gpu->pinned || plan->in_bytes > gpu->in_capacity ||
-                 plan->out_bytes > gpu->out_capacity;
+       more_io =
+           !gpu->pinned || plan->in_bytes > gpu->in_capacity || plan->out_bytes > gpu->out_capacity;
   if (!more_arena && !more_io)
     return NULL;
   dlrt_status status = dlrt_cuda_settle(gpu);
@@ -579,8 +579,7 @@ static dlrt_status make_events(dlrt_gpu *gpu, uint32_t count) {
     return dlrt_fail_memory("a profile's events", count * sizeof *events);
   gpu->profile_events = events;
   for (; gpu->profile_event_count < count; ++gpu->profile_event_count) {
-    cu_result result =
-        gpu->cu->event_create(&events[gpu->profile_event_count], CU_TIMED_EVENT);
+    cu_result result = gpu->cu->event_create(&events[gpu->profile_event_count], CU_TIMED_EVENT);
     if (result != CU_SUCCESS)
       return dlrt_cuda_failed(gpu, result, "make an event", false);
   }

@@ -79,8 +79,7 @@ static void leave(dlrt_gpu *gpu) {
 dlrt_status dlrt_cuda_allocate(dlrt_gpu *gpu, const char *what, uint64_t bytes,
                                cu_address *out_address) {
   *out_address = 0;
-  uint64_t left =
-      gpu->memory_limit > gpu->memory_used ? gpu->memory_limit - gpu->memory_used : 0;
+  uint64_t left = gpu->memory_limit > gpu->memory_used ? gpu->memory_limit - gpu->memory_used : 0;
   if (bytes > left)
     return dlrt_fail(DLRT_OUT_OF_MEMORY,
                      "out of memory: %s asked for %llu bytes of cuda:%u, %llu of the limit of %llu "
@@ -279,12 +278,11 @@ static dlrt_status list_constants(dlrt_gpu *gpu) {
   gpu->constant_bytes = DLRT_CUDA_ALIGNMENT; /* for the scalars */
   for (uint64_t i = 0; i < count; ++i) {
     dlrt_constant *constant = &gpu->constant[i];
-    if (gpu->constant_count &&
-        gpu->constant[gpu->constant_count - 1].offset == constant->offset)
+    if (gpu->constant_count && gpu->constant[gpu->constant_count - 1].offset == constant->offset)
       continue;
     constant->place = gpu->constant_bytes;
-    gpu->constant_bytes += (constant->bytes + DLRT_CUDA_ALIGNMENT - 1) &
-                           ~(uint64_t)(DLRT_CUDA_ALIGNMENT - 1);
+    gpu->constant_bytes +=
+        (constant->bytes + DLRT_CUDA_ALIGNMENT - 1) & ~(uint64_t)(DLRT_CUDA_ALIGNMENT - 1);
     gpu->constant[gpu->constant_count++] = *constant;
   }
   return NULL;
@@ -315,8 +313,7 @@ static dlrt_status fill_memory(dlrt_gpu *gpu) {
                                 gpu->constant[i].bytes, gpu->compute);
   if (result == CU_SUCCESS)
     result = gpu->cu->stream_synchronize(gpu->compute);
-  return result == CU_SUCCESS ? NULL
-                              : dlrt_cuda_failed(gpu, result, "copy the constants", false);
+  return result == CU_SUCCESS ? NULL : dlrt_cuda_failed(gpu, result, "copy the constants", false);
 }
 
 /* ---- opening ---- */
@@ -335,8 +332,7 @@ static dlrt_status find_device(dlrt_gpu *gpu, uint32_t ordinal) {
                      count == 1 ? "is" : "are", count);
   if ((result = cu->device_get(&gpu->device, (int)ordinal)) != CU_SUCCESS ||
       (result = cu->device_name(name, sizeof name, gpu->device)) != CU_SUCCESS ||
-      (result = cu->device_attribute(&major, CU_DEVICE_COMPUTE_MAJOR, gpu->device)) !=
-          CU_SUCCESS ||
+      (result = cu->device_attribute(&major, CU_DEVICE_COMPUTE_MAJOR, gpu->device)) != CU_SUCCESS ||
       (result = cu->device_attribute(&minor, CU_DEVICE_COMPUTE_MINOR, gpu->device)) != CU_SUCCESS)
     return dlrt_driver_failed(cu, ordinal, result, "ask the device what it is");
   name[sizeof name - 1] = 0;
@@ -362,8 +358,7 @@ static dlrt_status fill_gpu(dlrt_gpu *gpu) {
       (result = cu->stream_create(&gpu->capture, CU_OWN_STREAM)) != CU_SUCCESS)
     return dlrt_cuda_failed(gpu, result, "make a stream", false);
   for (uint32_t i = 0; i < 2; ++i)
-    if ((result = cu->event_create(&gpu->slots[i].copied, CU_UNTIMED_EVENT)) !=
-            CU_SUCCESS ||
+    if ((result = cu->event_create(&gpu->slots[i].copied, CU_UNTIMED_EVENT)) != CU_SUCCESS ||
         (result = cu->event_create(&gpu->slots[i].done, CU_UNTIMED_EVENT)) != CU_SUCCESS)
       return dlrt_cuda_failed(gpu, result, "make an event", false);
   if ((status = load_kernels(gpu)) || (status = open_blas(gpu)))
@@ -382,8 +377,7 @@ static dlrt_status cuda_open(const dlrt_model *model, uint32_t ordinal, uint64_t
   dlrt_gpu *gpu = calloc(1, sizeof *gpu);
   if (!gpu)
     return dlrt_fail_memory("an instance on a GPU", sizeof *gpu);
-  *gpu = (dlrt_gpu){
-      .model = model, .cu = cu, .ordinal = ordinal, .memory_limit = memory_limit};
+  *gpu = (dlrt_gpu){.model = model, .cu = cu, .ordinal = ordinal, .memory_limit = memory_limit};
   pthread_mutex_init(&gpu->mutex, NULL);
   cu_result result;
   if (!(status = find_device(gpu, ordinal)) &&

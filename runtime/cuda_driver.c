@@ -62,10 +62,10 @@ static dlrt_status open_driver(dlrt_driver *cu, bool *is_open) {
     version = 0;
   dlrt_status status = NULL;
   if (version < OLDEST_DRIVER)
-    status = dlrt_fail(DLRT_DEVICE,
-                       "the driver is too old: it is for CUDA %d.%d, needed is one for %d.%d or later",
-                       version / 1000, version % 1000 / 10, OLDEST_DRIVER / 1000,
-                       OLDEST_DRIVER % 1000 / 10);
+    status = dlrt_fail(
+        DLRT_DEVICE,
+        "the driver is too old: it is for CUDA %d.%d, needed is one for %d.%d or later",
+        version / 1000, version % 1000 / 10, OLDEST_DRIVER / 1000, OLDEST_DRIVER % 1000 / 10);
   else if ((missing = find_symbols(library, driver_symbols,
                                    sizeof driver_symbols / sizeof *driver_symbols, cu)))
     status = dlrt_fail(DLRT_DEVICE, "the driver (for CUDA %d.%d) lacks '%s'", version / 1000,

@@ -38,11 +38,11 @@ enum {
   CU_ERROR_UNKNOWN = 999
 };
 enum { CU_DEVICE_COMPUTE_MAJOR = 75, CU_DEVICE_COMPUTE_MINOR = 76 }; /* CUdevice_attribute */
-enum { CU_FUNCTION_MAX_DYNAMIC_SHARED_BYTES = 8 };                  /* CUfunction_attribute */
-enum { CU_JIT_LOG = 5, CU_JIT_LOG_BYTES = 6 }; /* CUjit_option */
+enum { CU_FUNCTION_MAX_DYNAMIC_SHARED_BYTES = 8 };                   /* CUfunction_attribute */
+enum { CU_JIT_LOG = 5, CU_JIT_LOG_BYTES = 6 };                       /* CUjit_option */
 enum { CU_OWN_STREAM = 1 }; /* CUstream_flags: does not wait for the default stream */
 enum { CU_TIMED_EVENT = 0, CU_UNTIMED_EVENT = 2 }; /* CUevent_flags */
-enum { CU_CAPTURE_RELAXED = 2 }; /* CUstreamCaptureMode */
+enum { CU_CAPTURE_RELAXED = 2 };                   /* CUstreamCaptureMode */
 
 typedef int cu_device;
 typedef uint64_t cu_address; /* CUdeviceptr */
@@ -75,10 +75,8 @@ typedef struct CUgraphExec_st *cu_graph_exec;
   F(free_host, "cuMemFreeHost", (void *memory))                                                    \
   F(copy_in, "cuMemcpyHtoDAsync_v2",                                                               \
     (cu_address to, const void *from, size_t bytes, cu_stream stream))                             \
-  F(copy_out, "cuMemcpyDtoHAsync_v2",                                                              \
-    (void *to, cu_address from, size_t bytes, cu_stream stream))                                   \
-  F(fill, "cuMemsetD8Async",                                                                       \
-    (cu_address to, unsigned char value, size_t bytes, cu_stream stream))                          \
+  F(copy_out, "cuMemcpyDtoHAsync_v2", (void *to, cu_address from, size_t bytes, cu_stream stream)) \
+  F(fill, "cuMemsetD8Async", (cu_address to, unsigned char value, size_t bytes, cu_stream stream)) \
   F(module_load, "cuModuleLoadDataEx",                                                             \
     (cu_module * module, const void *image, unsigned count, int *options, void **values))          \
   F(module_unload, "cuModuleUnload", (cu_module module))                                           \

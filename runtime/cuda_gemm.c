@@ -77,10 +77,11 @@ static bool fits(const dlrt_gpu *gpu, const dlrt_cuda_plan *plan, uint32_t buffe
 
 static dlrt_status measure(const dlrt_gpu *gpu, const dlrt_cuda_plan *plan, uint32_t launch,
                            const dl_cuda_gemm_desc *gemm, extents *e) {
-  bool bias, aux, ignored, is_relu = gemm->epilogue == DL_CUDA_EPILOGUE_RELU_AUX ||
-                                     gemm->epilogue == DL_CUDA_EPILOGUE_RELU_AUX_BIAS ||
-                                     gemm->epilogue == DL_CUDA_EPILOGUE_DRELU ||
-                                     gemm->epilogue == DL_CUDA_EPILOGUE_DRELU_BGRAD;
+  bool bias, aux, ignored,
+      is_relu = gemm->epilogue == DL_CUDA_EPILOGUE_RELU_AUX ||
+                gemm->epilogue == DL_CUDA_EPILOGUE_RELU_AUX_BIAS ||
+                gemm->epilogue == DL_CUDA_EPILOGUE_DRELU ||
+                gemm->epilogue == DL_CUDA_EPILOGUE_DRELU_BGRAD;
   dlrt_epilogue_buffers(gemm->epilogue, &bias, &ignored, &aux, &ignored);
   bool has_c = gemm->c != DL_CUDA_NO_BUFFER;
   *e = (extents){0};
@@ -124,11 +125,10 @@ static bool make_layout(const dlrt_gpu *gpu, const dl_cuda_gemm_desc *gemm, cons
     *out_layout = NULL;
     return false;
   }
-  return batch == 1 ||
-         (blas->layout_set(*out_layout, BLAS_LAYOUT_BATCH_COUNT, &batch, sizeof batch) ==
-              BLAS_SUCCESS &&
-          blas->layout_set(*out_layout, BLAS_LAYOUT_BATCH_STRIDE, &stride, sizeof stride) ==
-              BLAS_SUCCESS);
+  return batch == 1 || (blas->layout_set(*out_layout, BLAS_LAYOUT_BATCH_COUNT, &batch,
+                                         sizeof batch) == BLAS_SUCCESS &&
+                        blas->layout_set(*out_layout, BLAS_LAYOUT_BATCH_STRIDE, &stride,
+                                         sizeof stride) == BLAS_SUCCESS);
 }
 
 static bool set_desc(const dlrt_gpu *gpu, const dlrt_product *product, int attribute,
@@ -247,8 +247,8 @@ dlrt_status dlrt_product_issue(dlrt_gpu *gpu, const dlrt_cuda_plan *plan, uint32
                      gpu->ordinal, product_name(gpu, plan, launch));
   blas_result result = gpu->blas->multiply(
       gpu->blas_handle, product->desc, alpha, at[gemm->b], product->a, at[gemm->a], product->b,
-      beta, at[has_c ? gemm->c : gemm->d], product->c, at[gemm->d], product->d,
-      &product->algorithm, gpu->arena + plan->workspace, product->workspace_bytes, stream);
+      beta, at[has_c ? gemm->c : gemm->d], product->c, at[gemm->d], product->d, &product->algorithm,
+      gpu->arena + plan->workspace, product->workspace_bytes, stream);
   if (result != BLAS_SUCCESS)
     return dlrt_fail(DLRT_DEVICE,
                      "cuda:%u: cannot launch product '%s': cuBLASLt refuses (cublasStatus_t %d)",

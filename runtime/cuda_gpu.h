@@ -31,8 +31,8 @@ typedef struct dlrt_product {
 typedef struct dlrt_cuda_plan {
   dlrt_plan *plan; /* the key, and where buffers lie in the arena */
   uint32_t function;
-  uint64_t in_bytes, out_bytes;      /* arguments; fault and results */
-  uint64_t arena_bytes;              /* workspace included */
+  uint64_t in_bytes, out_bytes;        /* arguments; fault and results */
+  uint64_t arena_bytes;                /* workspace included */
   uint64_t workspace, workspace_bytes; /* place in the arena */
   bool uses_blas;
   uint64_t *argument_places; /* [argument_count] in a slot's block */

@@ -188,7 +188,8 @@ static bool value(reader *r, const dl_value_desc *value, bool is_argument) {
     return false;
   if (value->dtype >= DL_DTYPE_COUNT || value->rank > DL_MAX_RANK || value->has_default > 1)
     return damaged(r, "unknown element type or rank");
-  if (value->dim && (!is_argument || value->dim > r->blob->dim_count || value->dtype != DL_I64 || value->rank != 0))
+  if (value->dim && (!is_argument || value->dim > r->blob->dim_count || value->dtype != DL_I64 ||
+                     value->rank != 0))
     return damaged(r, "impossible dimension argument");
   if (value->has_default &&
       (!is_argument || value->rank != 0 || !representable(value->dtype, value->default_value)))
@@ -314,8 +315,8 @@ static bool cuda_program(reader *r) {
       array(r, blob->cuda, 1, sizeof *cuda, _Alignof(dl_cuda_desc), "the program for a GPU");
   if (!cuda)
     return false;
-  const dl_cuda_image *images = table(r, cuda->images, cuda->image_count, sizeof *images,
-                                      _Alignof(dl_cuda_image), "images");
+  const dl_cuda_image *images =
+      table(r, cuda->images, cuda->image_count, sizeof *images, _Alignof(dl_cuda_image), "images");
   const dl_cuda_kernel_desc *kernels = table(r, cuda->kernels, cuda->kernel_count, sizeof *kernels,
                                              _Alignof(dl_cuda_kernel_desc), "GPU kernels");
   if (!images || !kernels)
@@ -390,8 +391,8 @@ static bool gemm_buffer(reader *r, const dl_cuda_function_desc *cuda, uint32_t b
   if (!required || buffer >= cuda->buffer_count)
     return damaged(r, "a product names a buffer that does not exist");
   const dl_buffer_desc *buffers = (const dl_buffer_desc *)(r->base + cuda->buffers);
-  if (written && (buffers[buffer].kind == DL_BUFFER_ARGUMENT ||
-                  buffers[buffer].kind == DL_BUFFER_CONSTANT))
+  if (written &&
+      (buffers[buffer].kind == DL_BUFFER_ARGUMENT || buffers[buffer].kind == DL_BUFFER_CONSTANT))
     return damaged(r, "a product writes to what is read only");
   return true;
 }
@@ -443,9 +444,9 @@ static bool cuda_function(reader *r, const dl_function_desc *function) {
     return false;
   const dl_buffer_desc *buffers = table(r, cuda->buffers, cuda->buffer_count, sizeof *buffers,
                                         _Alignof(dl_buffer_desc), "GPU buffers");
-  const dl_cuda_launch_desc *launches = table(r, cuda->launches, cuda->launch_count,
-                                              sizeof *launches, _Alignof(dl_cuda_launch_desc),
-                                              "launches");
+  const dl_cuda_launch_desc *launches =
+      table(r, cuda->launches, cuda->launch_count, sizeof *launches, _Alignof(dl_cuda_launch_desc),
+            "launches");
   const dl_cuda_gemm_desc *gemms = table(r, cuda->gemms, cuda->gemm_count, sizeof *gemms,
                                          _Alignof(dl_cuda_gemm_desc), "products");
   if (!buffers || !launches || !gemms)

@@ -125,12 +125,14 @@ static dlrt_status initialize_gpu(dlrt_instance *instance, uint64_t seed) {
   const dlrt_model *model = instance->model;
   if (!dlrt_block_allocate(&instance->variables, model->variable_bytes))
     return dlrt_fail_memory("the variables' initial values", model->variable_bytes);
-  /* What the init function leaves alone keeps its value. */
-  dlrt_status status = model->gpu_half->read(instance->gpu, 0, instance->variables.data,
-                                             model->variable_bytes);
+  /* An init function assigns them all; without one they keep their values. */
+  dlrt_status status = NULL;
+  if (model->init == UINT32_MAX)
+    status =
+        model->gpu_half->read(instance->gpu, 0, instance->variables.data, model->variable_bytes);
   if (!status && !(status = initialize(instance, seed)))
-    status = model->gpu_half->write(instance->gpu, 0, instance->variables.data,
-                                    model->variable_bytes);
+    status =
+        model->gpu_half->write(instance->gpu, 0, instance->variables.data, model->variable_bytes);
   dlrt_block_release(&instance->variables);
   return status;
 }
@@ -155,8 +157,7 @@ static dlrt_status choose_device(dlrt_instance *instance, const dlrt_options *wa
   else
     status = model->gpu_half->open(model, wanted->ordinal, instance->memory_limit, &instance->gpu);
   if (!status) {
-    snprintf(instance->device, sizeof instance->device, "%s",
-             model->gpu_half->name(instance->gpu));
+    snprintf(instance->device, sizeof instance->device, "%s", model->gpu_half->name(instance->gpu));
     return NULL;
   }
   if (wanted->device == DLRT_DEVICE_CUDA || !dlrt_has_cpu_code(model->blob))

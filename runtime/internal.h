@@ -272,10 +272,10 @@ dlrt_status dlrt_plan_find(struct dlrt_instance *instance, dlrt_context *context
 struct dlrt_instance {
   dlrt_model *model;
   uint32_t threads;
-  uint64_t memory_limit; /* UINT64_MAX: none */
+  uint64_t memory_limit;            /* UINT64_MAX: none */
   dlrt_block variables;             /* empty on a GPU, except while they are initialised */
   dlrt_gpu *gpu;                    /* NULL: runs on the processor */
-  char device[256];                 /* what it runs on, in words */
+  char device[512];                 /* what it runs on, in words */
   dlrt_pool *pool;                  /* NULL: one thread */
   _Atomic int32_t users;            /* calls inside: n const ones, or -1 for one that is not */
   _Atomic uint64_t arena_bytes;     /* of all contexts */

@@ -326,9 +326,7 @@ void dlrt_model_get_info(const dlrt_model *model, dlrt_model_info *out_info) {
   out_info->dim_count = blob->dim_count;
   out_info->variable_count = blob->variable_count;
   out_info->function_count = model->exported_count;
-  out_info->targets = !blob->cuda                ? "cpu"
-                      : dlrt_has_cpu_code(blob) ? "cpu,cuda"
-                                                : "cuda";
+  out_info->targets = !blob->cuda ? "cpu" : dlrt_has_cpu_code(blob) ? "cpu,cuda" : "cuda";
   if (blob->cuda) {
     const dl_cuda_desc *cuda = dlrt_at(blob, blob->cuda);
     out_info->image_count = cuda->image_count;
@@ -365,9 +363,9 @@ dlrt_status dlrt_model_get_gpu_kernel(const dlrt_model *model, uint32_t kernel,
                      dlrt_string(blob, blob->name), count);
   const dl_cuda_kernel_desc *desc =
       (const dl_cuda_kernel_desc *)dlrt_at(blob, cuda->kernels) + kernel;
-  *out_info = (dlrt_gpu_kernel_info){
-      dlrt_string(blob, desc->symbol), desc->threads, desc->shared_bytes, desc->resource_count,
-      desc->resource_count ? dlrt_at(blob, desc->resources) : NULL};
+  *out_info = (dlrt_gpu_kernel_info){dlrt_string(blob, desc->symbol), desc->threads,
+                                     desc->shared_bytes, desc->resource_count,
+                                     desc->resource_count ? dlrt_at(blob, desc->resources) : NULL};
   return NULL;
 }
 
@@ -478,9 +476,9 @@ dlrt_status dlrt_function_get_launch(const dlrt_model *model, uint32_t function,
                      dlrt_string(model->blob, desc->name), count);
   const dl_cuda_launch_desc *l =
       (const dl_cuda_launch_desc *)dlrt_at(model->blob, cuda->launches) + launch;
-  *out_info = (dlrt_launch_info){dlrt_string(model->blob, l->name),
-                                 dlrt_string(model->blob, l->location),
-                                 l->kind == DL_CUDA_LAUNCH_KERNEL ? l->index : UINT32_MAX, l->when};
+  *out_info =
+      (dlrt_launch_info){dlrt_string(model->blob, l->name), dlrt_string(model->blob, l->location),
+                         l->kind == DL_CUDA_LAUNCH_KERNEL ? l->index : UINT32_MAX, l->when};
   return NULL;
 }
 

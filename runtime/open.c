@@ -68,7 +68,8 @@ static dlrt_status load(dlrt_model *model, const char *path) {
     return status;
   model->blob = answer->blob;
   model->entries = answer->entries;
-  model->gpu_half = &dlrt_cuda_half; /* whatever half the artefact brings: this runtime is its own */
+  model->gpu_half =
+      &dlrt_cuda_half; /* whatever half the artefact brings: this runtime is its own */
   free(model->owned_blob);
   model->owned_blob = NULL;
   return NULL;

@@ -47,7 +47,7 @@ struct Target {
     entries.assign(1, nothing);
     dl_model linked = {DL_ABI_VERSION, sizeof linked,
                        reinterpret_cast<const dl_blob *>(blob.data()), entries.data(), nullptr};
-    dlrt_options options = {sizeof options, 1, 0, 0};
+    dlrt_options options = {sizeof options, 1, 0, 0, DLRT_DEVICE_AUTO, 0};
     check(!dlrt_model_attach(&linked, &model) && !dlrt_instance_create(model, &options, &instance),
           "the model is refused");
   }

@@ -119,7 +119,7 @@ void call(const std::vector<uint64_t> &blob, uint32_t functions) {
   drop(dlrt_model_attach(&linked, &model));
   if (!model)
     return;
-  dlrt_options options = {sizeof options, 1, 0, 1 << 20};
+  dlrt_options options = {sizeof options, 1, 0, 1 << 20, DLRT_DEVICE_AUTO, 0};
   dlrt_instance *instance = nullptr;
   // Scratch memory has no limit of its own; a description that asks for much would only try the
   // machine.

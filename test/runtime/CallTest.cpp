@@ -262,7 +262,7 @@ TEST_F(Call, SeedsInitialise) {
 
 TEST_F(Call, OptionsAreChecked) {
   dlrt_instance *made = nullptr;
-  dlrt_options options = {0, 1, 0, 0};
+  dlrt_options options = {0, 1, 0, 0, DLRT_DEVICE_AUTO, 0};
   EXPECT_FAILS(dlrt_instance_create(model.get(), &options, &made), DLRT_INVALID_ARGUMENT,
                "options.size is 0, expected " + std::to_string(sizeof options));
   options = {sizeof options, 1025, 0, 0};
@@ -288,7 +288,7 @@ TEST_F(Call, OptionsAreChecked) {
 }
 
 TEST_F(Call, MemoryLimit) {
-  dlrt_options options = {sizeof options, 1, 0, 100};
+  dlrt_options options = {sizeof options, 1, 0, 100, DLRT_DEVICE_AUTO, 0};
   dlrt_instance *made = nullptr;
   EXPECT_FAILS(dlrt_instance_create(model.get(), &options, &made), DLRT_OUT_OF_MEMORY,
                "out of memory: the variables of 'Fixture' asked for 448 bytes, the limit is 100");

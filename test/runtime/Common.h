@@ -73,7 +73,7 @@ inline ModelPtr attachFixture() {
 
 inline InstancePtr makeInstance(dlrt_model *model, uint32_t threads = 1, uint64_t seed = 0,
                                 size_t limit = 0) {
-  dlrt_options options = {sizeof options, threads, seed, limit};
+  dlrt_options options = {sizeof options, threads, seed, limit, DLRT_DEVICE_AUTO, 0};
   dlrt_instance *instance = nullptr;
   EXPECT_OK(dlrt_instance_create(model, &options, &instance));
   return InstancePtr(instance, dlrt_instance_release);

@@ -74,7 +74,9 @@ inline Model cudaFixtureModel() {
   // The gradient by cuBLASLt: x' error, or by a kernel.
   Function &step = m.functions[Step + InBlob];
   Gemm gemm{.transposeA = 1, .m = 4, .n = 3, .k = n, .a = 0, .b = 8, .d = 10};
-  Launch product{.name = "gradient", .location = "fixture.dl:8:3", .kind = DL_CUDA_LAUNCH_GEMM,
+  Launch product{.name = "gradient",
+                 .location = "fixture.dl:8:3",
+                 .kind = DL_CUDA_LAUNCH_GEMM,
                  .when = DL_CUDA_WITH_CUBLASLT};
   Launch kernel = kernelLaunch("gradient", 3, 1, {0, 8, 10}, {n});
   kernel.when = DL_CUDA_WITHOUT_CUBLASLT;
@@ -86,7 +88,11 @@ inline Model cudaFixtureModel() {
   Function &pick = m.functions[Pick + InBlob];
   pick.cuda = {{pick.buffers, {kernelLaunch("pick", 5, 1, {0, 1}, {n}, true)}, {}}};
   Function &stats = m.functions[Stats + InBlob];
-  stats.cuda = {{stats.buffers, {kernelLaunch("stats", 6, 1, {0, 1, 2, 3, 4}, {n}), }, {}}};
+  stats.cuda = {{stats.buffers,
+                 {
+                     kernelLaunch("stats", 6, 1, {0, 1, 2, 3, 4}, {n}),
+                 },
+                 {}}};
 
   Function count;
   count.name = "count";

@@ -2,8 +2,8 @@
 // Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
-#include "CudaFixture.h"
 #include "Common.h"
+#include "CudaFixture.h"
 #include "fake/FakeCuda.h"
 
 #include <cmath>
@@ -76,7 +76,8 @@ void stepUpdate(const uint64_t *p, const unsigned *) {
   if (at<dl_fault>(p[8])->site)
     return;
   for (int i = 0; i < 12; ++i)
-    at<float>(p[2])[i] -= *at<float>(p[1]) * at<float>(p[0])[i] / static_cast<float>(p[7] ? p[7] : 1);
+    at<float>(p[2])[i] -=
+        *at<float>(p[1]) * at<float>(p[0])[i] / static_cast<float>(p[7] ? p[7] : 1);
   ++*at<int64_t>(p[5]);
   ++*at<int64_t>(p[6]);
 }
@@ -131,7 +132,7 @@ public:
     std::vector<uint8_t> bytes = m.build();
     memory = aligned_alloc(64, (bytes.size() + 63) / 64 * 64);
     memcpy(memory, bytes.data(), bytes.size());
-    linked = {DL_ABI_VERSION,  sizeof linked, static_cast<const dl_blob *>(memory),
+    linked = {DL_ABI_VERSION, sizeof linked, static_cast<const dl_blob *>(memory),
               entries.data(), nullptr,       &dlrt_cuda_half};
   }
   ~Linked() { free(memory); }
@@ -396,10 +397,9 @@ TEST_F(Cuda, ProfileTimesEachLaunch) {
   Profiled profiled{{}, gpu.get()};
   dlrt_instance_set_profile(gpu.get(), Profiled::record, &profiled);
   EXPECT_EQ(trainStep(gpu.get(), 6), trainStep(cpu.get(), 6));
-  EXPECT_EQ(profiled.lines,
-            (std::vector<std::string>{"forward (fixture.dl:3) 6 1000000",
-                                      "gradient (fixture.dl:8:3) 1 10000000",
-                                      "update (fixture.dl:5) 1 1000000"}));
+  EXPECT_EQ(profiled.lines, (std::vector<std::string>{"forward (fixture.dl:3) 6 1000000",
+                                                      "gradient (fixture.dl:8:3) 1 10000000",
+                                                      "update (fixture.dl:5) 1 1000000"}));
   EXPECT_EQ(fake()->graph_launches, 0u);
   dlrt_instance_set_profile(gpu.get(), nullptr, nullptr);
   EXPECT_EQ(trainStep(gpu.get(), 6), trainStep(cpu.get(), 6));
@@ -539,7 +539,8 @@ TEST_F(Cuda, KernelsThatAreMissing) {
   Model m = cudaFixtureModel();
   m.cudaKernels[2].symbol = "nowhere";
   Linked other(m, fixtureEntries());
-  expectNone(other.attach(), DLRT_DEVICE, "cuda:0: cannot find kernel 'nowhere' in the model's code");
+  expectNone(other.attach(), DLRT_DEVICE,
+             "cuda:0: cannot find kernel 'nowhere' in the model's code");
   m = cudaFixtureModel();
   m.cudaKernels[2].sharedBytes = 1 << 19;
   Linked greedy(m, fixtureEntries());
@@ -766,9 +767,18 @@ struct ProductModel {
   Gemm gemm;
   /// f(a, b) = the product; buffers 0 and 1 are the arguments, 2 is the result. More may be added.
   ProductModel(int64_t rows, int64_t columns, int64_t terms, bool ta, bool tb, int64_t batch = 1)
-      : gemm{.transposeA = ta, .transposeB = tb, .m = rows, .n = columns, .k = terms,
-             .batch = batch, .a = 0, .b = 1, .d = 2, .strideA = rows * terms,
-             .strideB = terms * columns, .strideD = rows * columns} {
+      : gemm{.transposeA = ta,
+             .transposeB = tb,
+             .m = rows,
+             .n = columns,
+             .k = terms,
+             .batch = batch,
+             .a = 0,
+             .b = 1,
+             .d = 2,
+             .strideA = rows * terms,
+             .strideB = terms * columns,
+             .strideD = rows * columns} {
     m.hasCuda = true;
     f.name = "f";
     f.flags = DL_FUNCTION_CONST;
@@ -894,7 +904,8 @@ TEST_F(Cuda, MasksGoFromProductToProduct) {
   ModelPtr model = linked.attach();
   InstancePtr gpu = make(model, DLRT_DEVICE_CUDA);
   std::vector<float> a = numbers(20), b = numbers(12, 3), d(15), e(15), sums(3), expected(3);
-  dlrt_tensor arguments[] = {tensor(a, {1, 20}), tensor(b, {1, 12})}, results[] = {room(d), room(e)};
+  dlrt_tensor arguments[] = {tensor(a, {1, 20}), tensor(b, {1, 12})},
+              results[] = {room(d), room(e)};
   EXPECT_OK(dlrt_call(gpu.get(), 0, arguments, 2, results, 2));
   EXPECT_EQ(d, e); // the same product under the same mask
   EXPECT_NE(d, multiply(a, b, 5, 3, 4, false, false));
@@ -953,9 +964,9 @@ TEST_F(Cuda, ProductsWithoutAnAlgorithm) {
   InstancePtr alone = make(other, DLRT_DEVICE_CUDA);
   std::vector<float> a = numbers(20), b = numbers(12), d(15);
   dlrt_tensor arguments[] = {tensor(a, {1, 20}), tensor(b, {1, 12})}, result = room(d);
-  EXPECT_FAILS(
-      dlrt_call(alone.get(), 0, arguments, 2, &result, 1), DLRT_DEVICE,
-      "cuBLASLt has no algorithm for product 'product (p.dl:1)' of 'f' on cuda:0 for these arguments");
+  EXPECT_FAILS(dlrt_call(alone.get(), 0, arguments, 2, &result, 1), DLRT_DEVICE,
+               "cuBLASLt has no algorithm for product 'product (p.dl:1)' of 'f' on cuda:0 for "
+               "these arguments");
 }
 
 TEST_F(Cuda, ProductsLargerThanTheirBuffers) {

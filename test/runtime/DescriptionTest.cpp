@@ -351,7 +351,8 @@ TEST(Description, TablesOfAGpuProgramLieWithinBounds) {
   expectDamage(offsetof(dl_blob, cuda), head.cuda + 1, "the program for a GPU out of bounds");
   expectDamage(head.cuda + offsetof(dl_cuda_desc, images), end, "images out of bounds");
   expectDamage(head.cuda + offsetof(dl_cuda_desc, image_count), large, "images out of bounds");
-  expectDamage(head.cuda + offsetof(dl_cuda_desc, kernel_count), large, "GPU kernels out of bounds");
+  expectDamage(head.cuda + offsetof(dl_cuda_desc, kernel_count), large,
+               "GPU kernels out of bounds");
   expectDamage(at + offsetof(dl_function_desc, cuda), end, "program for a GPU out of bounds");
   expectDamage(function.cuda + offsetof(dl_cuda_function_desc, buffer_count), large,
                "GPU buffers out of bounds");

@@ -197,11 +197,8 @@ static Status writeTrace(const std::string &path, const Profile &profile,
                          const std::string &function, const std::string &device) {
   Json events = Json::array();
   auto name = [&](const char *what, uint32_t row, const std::string &text) {
-    events.push_back(Json{{"name", what},
-                          {"ph", "M"},
-                          {"pid", 1},
-                          {"tid", row},
-                          {"args", Json{{"name", text}}}});
+    events.push_back(Json{
+        {"name", what}, {"ph", "M"}, {"pid", 1}, {"tid", row}, {"args", Json{{"name", text}}}});
   };
   name("process_name", 0, device);
   name("thread_name", 0, concat("calls of ", function));
@@ -296,7 +293,8 @@ Expected<int> runBench(const BenchOptions &options) {
   if (Status prepared = frame.prepareResults(); !prepared)
     return prepared.error();
 
-  Expected<Instance> instance = Instance::create(*model, options.seed, options.threads, options.device);
+  Expected<Instance> instance =
+      Instance::create(*model, options.seed, options.threads, options.device);
   if (!instance)
     return instance.error();
   if (!options.load.empty())
@@ -337,8 +335,8 @@ Expected<int> runBench(const BenchOptions &options) {
   if (options.profile) {
     Profile profile;
     profile.function = function.index;
-    while (const char *name = dlrt_instance_kernel_name(instance->get(), function.index,
-                                                        static_cast<uint32_t>(profile.names.size())))
+    while (const char *name = dlrt_instance_kernel_name(
+               instance->get(), function.index, static_cast<uint32_t>(profile.names.size())))
       profile.names.push_back(name);
     profile.kernels.resize(profile.names.size());
     profile.onGpu = instance->device().starts_with("cuda:");
@@ -374,8 +372,7 @@ Expected<int> runBench(const BenchOptions &options) {
     double outside = std::max(0.0, total - inside);
     rows.push_back({"outside the kernels", 1, 0, outside, outside / total});
     if (!options.trace.empty())
-      if (Status written =
-              writeTrace(options.trace, profile, function.name, instance->device());
+      if (Status written = writeTrace(options.trace, profile, function.name, instance->device());
           !written)
         return written.error();
   }
@@ -385,9 +382,10 @@ Expected<int> runBench(const BenchOptions &options) {
   // Nanoseconds are the clock's unit: more digits would be noise.
   auto rounded = [](double microseconds) { return std::round(microseconds * 1000) / 1000; };
   if (options.json) {
-    Json root = {{"function", function.name},    {"device", instance->device()},
-                 {"threads", threads},           {"median_us", rounded(median)}, {"min_us", rounded(times.front())},
-                 {"runs", times.size()},         {"arena_bytes", arena}};
+    Json root = {
+        {"function", function.name},    {"device", instance->device()},     {"threads", threads},
+        {"median_us", rounded(median)}, {"min_us", rounded(times.front())}, {"runs", times.size()},
+        {"arena_bytes", arena}};
     if (options.profile) {
       root["kernels"] = Json::array();
       for (const Row &row : rows)

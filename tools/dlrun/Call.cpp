@@ -69,7 +69,8 @@ Expected<int> runCall(const CallOptions &options) {
     }
   }
 
-  Expected<Instance> instance = Instance::create(*model, options.seed, options.threads, options.device);
+  Expected<Instance> instance =
+      Instance::create(*model, options.seed, options.threads, options.device);
   if (!instance)
     return instance.error();
   if (!options.load.empty())

@@ -64,11 +64,11 @@ static Json launchesJson(const Model &model, const Function &function) {
   static const char *const when[] = {"always", "with cublasLt", "without cublasLt"};
   Json list = Json::array();
   for (const Launch &launch : function.launches)
-    list.push_back(Json{{"name", launch.name},
-                        {"location", launch.location},
-                        {"kernel", launch.kernel ? Json(model.gpuKernels()[*launch.kernel].symbol)
-                                                 : Json(nullptr)},
-                        {"when", when[launch.when]}});
+    list.push_back(Json{
+        {"name", launch.name},
+        {"location", launch.location},
+        {"kernel", launch.kernel ? Json(model.gpuKernels()[*launch.kernel].symbol) : Json(nullptr)},
+        {"when", when[launch.when]}});
   return list;
 }
 

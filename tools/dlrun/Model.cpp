@@ -171,7 +171,9 @@ Status Model::readGpuProgram() {
     dlrt_gpu_kernel_info info;
     if (Status status = toStatus(dlrt_model_get_gpu_kernel(handle, i, &info)); !status)
       return status;
-    gpuKernelList.push_back({textOf(info.symbol), info.threads, info.shared_bytes,
+    gpuKernelList.push_back({textOf(info.symbol),
+                             info.threads,
+                             info.shared_bytes,
                              {info.resources, info.resources + info.resource_count}});
   }
   return {};

@@ -747,7 +747,8 @@ Expected<int> Trainer::run() {
       return made.error();
   }
 
-  Expected<Instance> created = Instance::create(*model, state.seed, options.threads, options.device);
+  Expected<Instance> created =
+      Instance::create(*model, state.seed, options.threads, options.device);
   if (!created)
     return created.error();
   instance.emplace(std::move(*created));

@@ -24,7 +24,7 @@ static void must(dlrt_status status, const char *message) {
 static float x[64 * 1000], y[64 * 10], images[5 * 784], probability[5 * 10];
 
 int main(void) {
-  dlrt_options options = {sizeof(dlrt_options), 1, 7, 0};
+  dlrt_options options = {sizeof(dlrt_options), 1, 7, 0, DLRT_DEVICE_AUTO, 0};
   two_layer_instance *first = 0;
   mlp_instance *second = 0;
   const int32_t label[5] = {1, 2, 3, 4, 5}, wrong[5] = {1, 2, 3, 4, 10};

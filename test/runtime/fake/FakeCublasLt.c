@@ -54,7 +54,7 @@ EXPORT int cublasLtMatmulDescSetAttribute(desc *d, int attribute, const void *va
     int attribute;
     void *to;
     size_t bytes;
-  } known[] = {{2, &d->pointers, 4}, {3, &d->ta, 4},   {4, &d->tb, 4},      {7, &d->epilogue, 4},
+  } known[] = {{2, &d->pointers, 4}, {3, &d->ta, 4},   {4, &d->tb, 4},     {7, &d->epilogue, 4},
                {8, &d->bias, 8},     {11, &d->aux, 8}, {12, &d->aux_ld, 8}};
   for (size_t i = 0; i < sizeof known / sizeof *known; ++i)
     if (known[i].attribute == attribute && known[i].bytes == bytes) {
@@ -171,8 +171,8 @@ static void multiply(const void *state) {
           sum += bias[i];
         if (p.d.epilogue & 2) {
           if (p.d.epilogue & 128)
-            mask[bit / 8] = (unsigned char)((mask[bit / 8] & ~(1u << bit % 8)) |
-                                            (unsigned)(sum > 0) << bit % 8);
+            mask[bit / 8] = (unsigned char)((mask[bit / 8] & ~(1u << bit % 8)) | (unsigned)(sum > 0)
+                                                                                     << bit % 8);
           sum = sum > 0 ? sum : 0;
         }
         if (p.d.epilogue & 8)

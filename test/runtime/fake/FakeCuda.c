@@ -222,15 +222,15 @@ EXPORT int cuInit(unsigned flags) {
   END
 }
 EXPORT int cuGetErrorName(int error, const char **name) {
-  *name = error == 719                ? "CUDA_ERROR_LAUNCH_FAILED"
-          : error == OUT_OF_MEMORY    ? "CUDA_ERROR_OUT_OF_MEMORY"
-          : error == 700              ? "CUDA_ERROR_ILLEGAL_ADDRESS"
-          : error == 218              ? "CUDA_ERROR_INVALID_PTX"
-          : error == INVALID_IMAGE    ? "CUDA_ERROR_INVALID_IMAGE"
-          : error == 701              ? "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"
-          : error == NOT_FOUND        ? "CUDA_ERROR_NOT_FOUND"
-          : error == INVALID_CONTEXT  ? "CUDA_ERROR_INVALID_CONTEXT"
-                                      : NULL;
+  *name = error == 719               ? "CUDA_ERROR_LAUNCH_FAILED"
+          : error == OUT_OF_MEMORY   ? "CUDA_ERROR_OUT_OF_MEMORY"
+          : error == 700             ? "CUDA_ERROR_ILLEGAL_ADDRESS"
+          : error == 218             ? "CUDA_ERROR_INVALID_PTX"
+          : error == INVALID_IMAGE   ? "CUDA_ERROR_INVALID_IMAGE"
+          : error == 701             ? "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"
+          : error == NOT_FOUND       ? "CUDA_ERROR_NOT_FOUND"
+          : error == INVALID_CONTEXT ? "CUDA_ERROR_INVALID_CONTEXT"
+                                     : NULL;
   return *name ? SUCCESS : INVALID_VALUE;
 }
 EXPORT int cuGetErrorString(int error, const char **text) {
@@ -338,8 +338,7 @@ EXPORT int cuMemFreeHost(void *memory) {
   return lasting_error;
 }
 EXPORT int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *s) {
-  IN_CONTEXT node n = {
-      .what = COPY_IN, .to = (void *)(uintptr_t)to, .from = from, .bytes = bytes};
+  IN_CONTEXT node n = {.what = COPY_IN, .to = (void *)(uintptr_t)to, .from = from, .bytes = bytes};
   put(s, &n);
   END_IN_CONTEXT
 }
@@ -350,8 +349,7 @@ EXPORT int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *s) 
   END_IN_CONTEXT
 }
 EXPORT int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void *s) {
-  IN_CONTEXT node n = {
-      .what = FILL, .to = (void *)(uintptr_t)to, .value = value, .bytes = bytes};
+  IN_CONTEXT node n = {.what = FILL, .to = (void *)(uintptr_t)to, .value = value, .bytes = bytes};
   put(s, &n);
   END_IN_CONTEXT
 }

@@ -25,8 +25,8 @@ typedef struct fake_cuda {
   /* What the driver says it is. */
   int version, device_count, arch;
   const char *device_name;
-  uint64_t memory;        /* of each device */
-  const char *jit_log;    /* what it writes when an image is refused */
+  uint64_t memory;     /* of each device */
+  const char *jit_log; /* what it writes when an image is refused */
   int refuse_cubin;
   /* Work waits in the queue until somebody waits for it. */
   int lazy;
