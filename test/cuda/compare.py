@@ -78,9 +78,7 @@ def differ(name, a, b, exact):
     if a.shape != b.shape or a.dtype != b.dtype:
         return f"{name}: {a.dtype}{a.shape} and {b.dtype}{b.shape}"
     if exact or not np.issubdtype(a.dtype, np.floating):
-        same = np.array_equal(a.view(np.uint8) if a.size else a, b.view(np.uint8) if b.size else b)
-        if not same and np.array_equal(a, b, equal_nan=np.issubdtype(a.dtype, np.floating)):
-            same = True  # a zero's sign, a NaN's bits
+        same = np.array_equal(a, b, equal_nan=np.issubdtype(a.dtype, np.floating))
         return None if same else f"{name}: {np.count_nonzero(a != b)} of {a.size} elements differ"
     tolerance = 2e-5 if a.dtype == np.float32 else 1e-12
     scale = float(np.max(np.abs(a), initial=1.0))
@@ -119,7 +117,8 @@ class Comparison:
     def call(self, dlrun, name, artefact, function, arguments, rows, folder):
         inputs = make_inputs(arguments, rows, folder, np.random.default_rng(rows))
         outputs = []
-        for turn, device in enumerate(["cpu", "cuda", "cuda"]):
+        # What has the CPU's bits has the same ones twice.
+        for turn, device in enumerate(["cpu", "cuda"] if function in EXACT else ["cpu", "cuda", "cuda"]):
             place = os.path.join(folder, f"{turn}")
             os.makedirs(place, exist_ok=True)
             for old in os.listdir(place):
@@ -136,7 +135,8 @@ class Comparison:
         what = f"{name}.{function} with {rows} rows"
         for key, value in outputs[0].items():
             self.report(what, differ(key, value, outputs[1][key], function in EXACT))
-        self.report(what + " twice", next((p for p in (differ(key, value, outputs[2][key], True) for key, value in outputs[1].items()) if p), None))
+        if len(outputs) > 2:
+            self.report(what + " twice", next((p for p in (differ(key, value, outputs[2][key], True) for key, value in outputs[1].items()) if p), None))
 
 
 def main():

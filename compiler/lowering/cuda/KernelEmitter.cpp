@@ -187,12 +187,25 @@ void KernelEmitter::emit(unsigned launch, OpBuilder &b, KernelAccess &access, Va
     if (auto argument = dyn_cast<BlockArgument>(value))
       elements.setMemory(value, access.buffer(buffers[argument.getArgNumber()], getElementTypeOrSelf(value.getType())));
   };
-  for (Operation *op : needed)
-    for (Value operand : op->getOperands())
-      bind(operand);
   auto yield = cast<YieldOp>(kernel.getBody().front().getTerminator());
-  for (unsigned i : results)
-    bind(yield.getOperand(i)); // a copy
+  // In the second half of a reduction in chunks what is reduced has been read already, in the first half nothing else is.
+  DenseSet<Operation *> seen;
+  std::function<void(Value)> visit = [&](Value value) {
+    bind(value);
+    Operation *def = value.getDefiningOp();
+    bool isRead = !def || !llvm::is_contained(needed, def) || (chunks && launch == 1 && isa<ReductionOpInterface>(def));
+    if (!isRead && seen.insert(def).second)
+      for (Value operand : def->getOperands())
+        visit(operand);
+  };
+  if (chunks && launch == 0) {
+    for (Operation *op : needed)
+      if (isa<ReductionOpInterface>(op))
+        visit(op->getOperand(0));
+  } else {
+    for (unsigned i : results)
+      visit(yield.getOperand(i));
+  }
   for (const Given &one : given)
     if (Operation *def = one.value.getDefiningOp())
       elements.setInMemory(def->getResult(0));

@@ -6,6 +6,115 @@
 // RUN: dl-opt %s --pass-pipeline='builtin.module(dl.model(dl-fuse,dl-plan-memory),cuda-emit-kernels{print-launches})' -o /dev/null 2>&1 | FileCheck %s --check-prefix=LIST
 // RUN: dl-opt %s --pass-pipeline='builtin.module(dl.model(dl-fuse,dl-plan-memory),cuda-emit-kernels,cuda-to-llvm)' | FileCheck %s --check-prefix=LLVM
 
+// A thread computes four neighbours, with one access to each buffer; pointers come first.
+// CHECK-LABEL: func.func private @flat_0(%{{.*}}: !llvm.ptr {llvm.noalias}, %{{.*}}: !llvm.ptr {llvm.noalias}) attributes {threads = 256 : i32}
+// CHECK:         nvvm.read.ptx.sreg.ctaid.x
+// CHECK:         nvvm.read.ptx.sreg.tid.x
+// CHECK:         scf.if
+// CHECK:           vector.load {{.*}} {alignment = 16 : i64} {{.*}} vector<4xf32>
+// CHECK-NEXT:      math.exp {{.*}} : vector<4xf32>
+// CHECK-NEXT:      vector.store {{.*}} {alignment = 16 : i64}
+// CHECK-NEXT:    }
+// CHECK-NEXT:    return
+
+// What is left of a number of elements that 4 does not divide goes one by one. A size comes after the pointers.
+// CHECK-LABEL: func.func private @tail_0({{.*}}, %{{.*}}: i64)
+// CHECK:         scf.if
+// CHECK:           vector.load {{.*}} {alignment = 16 : i64}
+// CHECK:         } else {
+// CHECK:           scf.for
+// CHECK:             memref.load
+// CHECK:             math.sqrt {{.*}} : f32
+
+// Rows of 64 are aligned, and so is the bias that goes with each.
+// CHECK-LABEL: func.func private @bias_0
+// CHECK-COUNT-2: vector.load {{.*}} {alignment = 16 : i64}
+// CHECK:         vector.store {{.*}} {alignment = 16 : i64}
+
+// CHECK-LABEL: func.func private @transposed_0
+// CHECK-NOT:     vector
+// CHECK:         memref.load
+// CHECK:         memref.store
+
+// 16 lanes share a row of 10: it is read once, exp is computed once, and each of the two reductions takes four shuffles.
+// CHECK-LABEL: func.func private @softmax_0
+// CHECK-NOT:     scf.for
+// CHECK:         memref.load
+// CHECK-NOT:     memref.load
+// CHECK-COUNT-4: nvvm.shfl.sync
+// CHECK:         math.exp
+// CHECK-COUNT-4: nvvm.shfl.sync
+// CHECK-NOT:     nvvm.shfl.sync
+// CHECK-NOT:     math.exp
+// CHECK-NOT:     nvvm.barrier0
+// CHECK:         scf.if
+// CHECK:           memref.store
+
+// A row of unknown length belongs to a block: five shuffles, then the warps' sums through shared memory, in order.
+// CHECK-LABEL: func.func private @total_0
+// CHECK:         scf.for
+// CHECK-COUNT-5: nvvm.shfl.sync
+// CHECK:         llvm.store {{.*}} !llvm.ptr<3>
+// CHECK:         nvvm.barrier0
+// CHECK-COUNT-8: llvm.load {{.*}} !llvm.ptr<3> -> f32
+// CHECK:         scf.if
+// CHECK:           memref.store
+
+// The index goes along.
+// CHECK-LABEL: func.func private @best_0
+// CHECK:         nvvm.shfl.sync {{.*}} : f32 -> f32
+// CHECK:         nvvm.shfl.sync {{.*}} : i32 -> i32
+
+// Eight columns side by side, 32 threads to each: two shuffles between the four in a warp.
+// CHECK-LABEL: func.func private @columns_0
+// CHECK:         scf.for {{.*}} step %c32
+// CHECK:         nvvm.shfl.sync
+// CHECK:         nvvm.shfl.sync
+// CHECK-NOT:     nvvm.shfl.sync
+// CHECK:         nvvm.barrier0
+
+// CHECK-LABEL: func.func private @long_0
+// CHECK:         scf.for
+// CHECK-LABEL: func.func private @long_1
+
+// One block finds the first bad label; updates look at what it found.
+// CHECK-LABEL: func.func private @step_0
+// CHECK:         arith.cmpi uge
+// CHECK:         arith.minsi
+// CHECK:         nvvm.barrier0
+// CHECK:         scf.if
+// CHECK-COUNT-3:   memref.store
+// CHECK-LABEL: func.func private @step_1
+// CHECK:         %[[SITE:.*]] = memref.load {{.*}} : memref<?xi64>
+// CHECK:         %[[FINE:.*]] = arith.cmpi eq, %[[SITE]], %c0_i64
+// CHECK:         %[[FIRST:.*]] = arith.andi %{{.*}}, %[[FINE]]
+// CHECK:         scf.if %[[FIRST]] {
+// CHECK:           arith.addf
+// CHECK:         %[[SECOND:.*]] = arith.andi %{{.*}}, %[[FINE]]
+// CHECK:         scf.if %[[SECOND]] {
+// CHECK:           arith.mulf
+
+// A draw of four is one block of Philox; the function becomes part of the kernel.
+// CHECK-LABEL: func.func private @noise_0
+// CHECK:         call @dl.uniform_f32_4
+// CHECK:       func.func private @dl.uniform_f32_4
+// CHECK-SAME:    passthrough = ["alwaysinline", "nounwind"]
+
+// LIST-LABEL: function flat
+// LIST-NEXT:    kernel flat_0 exp: 1 blocks, 0 1{{$}}
+// LIST-LABEL: function columns
+// LIST-NEXT:    kernel columns_0 sum: 8 blocks, 0 1 N{{$}}
+// LIST-LABEL: function long
+// LIST-NEXT:    kernel long_0 max_chunks: 64 blocks, 0 2{{$}}
+// LIST-NEXT:    kernel long_1 max: 1 blocks, 2 1{{$}}
+// LIST-LABEL: function step
+// LIST-NEXT:    kernel step_0 check_index: 1 blocks, 0 fault N{{$}}
+// LIST-NEXT:    kernel step_1 add+mul: 2 blocks, fault 1 2{{$}}
+
+// LLVM-NOT: {{(func|arith|scf|memref|vector)\.}}
+// LLVM:     llvm.mlir.global internal @dl_shared_0() {addr_space = 3 : i32
+// LLVM:     llvm.func @flat_0({{.*}}) attributes {nvvm.kernel, nvvm.reqntid = array<i32: 256>
+
 #N = affine_map<()[s0] -> (s0)>
 #N64 = affine_map<()[s0] -> (s0, 64)>
 #N3 = affine_map<()[s0] -> (s0, 3)>
