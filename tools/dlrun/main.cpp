@@ -234,8 +234,8 @@ int runMain(int argc, char **argv) {
       command = used->get_name();
     std::string unknown = unknownName(app, argc, argv);
     std::string message = unknown.empty() ? oneLine(error.what()) : unknown;
-    return fail(makeUsageError(message, "; see dlrun ", command,
-                               command.empty() ? "" : " ", "--help"));
+    return fail(
+        makeUsageError(message, "; see dlrun ", command, command.empty() ? "" : " ", "--help"));
   }
   Expected<int> code = line.run();
   return code ? *code : fail(code.error());

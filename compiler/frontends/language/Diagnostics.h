@@ -83,7 +83,7 @@ private:
   llvm::SourceMgr &sources;
   std::deque<Report> reports; // a deque: references to reports stay valid
   std::deque<Report> remarks;
-  Report overflow;            // takes what comes after `kept` reports
+  Report overflow; // takes what comes after `kept` reports
   unsigned limit, count = 0;
 };
 

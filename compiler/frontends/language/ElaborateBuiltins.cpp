@@ -495,8 +495,8 @@ Value Elaborator::callConcat(StringRef name, CallArguments &arguments) {
     return {};
   // Everything but the axis must agree.
   for (mlir::Value &tensor : llvm::drop_begin(tensors)) {
-    std::string types = "'concat' of " + describeType(tensors[0]) + " and " +
-                        describeType(tensor) + " along axis " + std::to_string(axes->front());
+    std::string types = "'concat' of " + describeType(tensors[0]) + " and " + describeType(tensor) +
+                        " along axis " + std::to_string(axes->front());
     Shape shape = shapeOf(tensors[0]);
     if (rankOf(tensor) == rankOf(tensors[0]))
       shape[axes->front()] = shapeOf(tensor)[axes->front()];

@@ -449,9 +449,8 @@ Value Elaborator::checkResults(const ast::FnDecl *fn, Value value, SMRange where
       continue;
     }
     if (tensor) {
-      std::string types = name + " declares the result " +
-                          describeType(type->first, type->second) + " and returns " +
-                          describeType(tensor);
+      std::string types = name + " declares the result " + describeType(type->first, type->second) +
+                          " and returns " + describeType(tensor);
       bool isType = dtypeOf(tensor) == type->first;
       tensor = isType ? conform(tensor, type->second, types, result.range) : mlir::Value();
       if (!tensor)

@@ -790,13 +790,13 @@ void Elaborator::assignElement(const ast::IndexExpr *target, Value value, option
     // A smaller value is repeated, as by NumPy.
     mlir::Value tensor = toTensor(value, where);
     Shape from = shapeOf(tensor);
-    if (dtypeOf(tensor) == dtype && from.size() < region->shape.size()) {
+    if (dtypeOf(tensor) == dtype && from.size() <= region->shape.size()) {
       Shape to(region->shape.end() - from.size(), region->shape.end());
       for (auto [size, wanted] : llvm::zip_equal(from, to))
         if (size == constantSize(1))
           wanted = size;
       if (mlir::Value same = conform(tensor, to,
-                                     "the elements " + describeShape(region->shape) +
+                                     "the elements " + describeType(dtype, region->shape) +
                                          " become " + describeType(tensor),
                                      where))
         value = Value::tensor(broadcast(same, region->shape, where));

@@ -166,8 +166,8 @@ std::string language::didYouMean(StringRef name, ArrayRef<StringRef> names,
       unsigned distance =
           name.edit_distance(candidate, /*AllowReplacements=*/true, bestDistance + 1);
       // The first of equal ones in the order of names, so that messages do not depend on a hash.
-      if (distance < bestDistance || (distance == bestDistance && nearer.empty() &&
-                                      (best.empty() || candidate < best))) {
+      if (distance < bestDistance ||
+          (distance == bestDistance && nearer.empty() && (best.empty() || candidate < best))) {
         best = candidate;
         bestDistance = distance;
         nearer = {};

@@ -307,12 +307,20 @@ void Elaborator::checkOnEntry(AffineExpr lhs, StringRef predicate, AffineExpr rh
                                                ", else \"" + message + "\"");
 }
 
+AffineExpr Elaborator::withMultiples(AffineExpr size) {
+  bool isLarge = false; // coefficients must not overflow
+  size.walk([&](AffineExpr part) {
+    if (auto constant = dyn_cast<AffineConstantExpr>(part))
+      isLarge |=
+          constant.getValue() > (int64_t(1) << 40) || constant.getValue() < -(int64_t(1) << 40);
+  });
+  return isLarge ? size : dl::normalizeSize(size.replace(function->multiples));
+}
+
 bool Elaborator::equalSizes(AffineExpr a, AffineExpr b, const Twine &what, SMRange where) {
   if (a == b)
     return true;
-  // What is known to come out whole is replaced by what it is a multiple of.
-  AffineExpr x = dl::normalizeSize(a.replace(function->multiples)),
-             y = dl::normalizeSize(b.replace(function->multiples));
+  AffineExpr x = withMultiples(a), y = withMultiples(b);
   if (x == y)
     return true;
   if (optional<bool> equal = foldCompare(Tok::Equal, Number::ofSize(x), Number::ofSize(y)))
@@ -351,9 +359,8 @@ AffineExpr Elaborator::wholeSize(const Number &number, SMRange where) {
   AffineExpr quotient = dl::normalizeSize(number.size.floorDiv(number.denominator));
   checkOnEntry(dl::normalizeSize(number.size % number.denominator), "eq", constantSize(0),
                "the size " + text(number) + " is not a whole number", where);
-  if (isa<mlir::AffineSymbolExpr>(number.size)) {
-    function->multiples.try_emplace(number.size,
-                                    dl::normalizeSize(quotient * number.denominator));
+  if (isa<mlir::AffineSymbolExpr>(number.size) && number.denominator <= 1 << 20) {
+    function->multiples.try_emplace(number.size, dl::normalizeSize(quotient * number.denominator));
     function->multiples.try_emplace(quotient, quotient); // stays, with the N in it
   }
   return quotient;
@@ -566,8 +573,8 @@ mlir::Value Elaborator::fit(const Value &value, DType dtype, ArrayRef<AffineExpr
       return broadcast(tensor, shape, where);
     if (dtypeOf(tensor) == dtype)
       if (mlir::Value same = conform(tensor, shape,
-                                     what + " is " + describeType(dtype, shape) +
-                                         " and becomes " + describeType(tensor),
+                                     what + " is " + describeType(dtype, shape) + " and becomes " +
+                                         describeType(tensor),
                                      where))
         return same;
     error(where, what + " is " + describeType(dtype, shape) + " and cannot become " +
@@ -1127,17 +1134,23 @@ Elaborator::regionOf(mlir::Value value, ArrayRef<ast::Subscript> subscripts, SMR
   // Decided while compiling, or checked on entry.
   auto require = [&](AffineExpr lhs, StringRef predicate, AffineExpr rhs, const Twine &message,
                      SMRange place) {
-    Tok op = predicate == "lt"   ? Tok::Less
-             : predicate == "le" ? Tok::LessEqual
-                                 : Tok::GreaterEqual;
+    Tok op = predicate == "lt" ? Tok::Less : predicate == "le" ? Tok::LessEqual : Tok::GreaterEqual;
     optional<bool> holds =
-        foldCompare(op, Number::ofSize(lhs.replace(function->multiples)),
-                    Number::ofSize(rhs.replace(function->multiples)));
+        foldCompare(op, Number::ofSize(withMultiples(lhs)), Number::ofSize(withMultiples(rhs)));
     if (!holds)
       checkOnEntry(lhs, predicate, rhs, message, place);
     else if (!*holds)
       error(place, message);
     return !holds || *holds;
+  };
+  // A place counts from the end where it is negative; one like -M is where M is not 0.
+  auto place = [&](const Number &n, SMRange range, AffineExpr size) {
+    if (optional<int64_t> whole = n.asWhole())
+      return *whole < 0 ? dl::normalizeSize(size + *whole) : constantSize(*whole);
+    if (!foldCompare(Tok::LessEqual, n, Number::whole(0)).value_or(false))
+      return n.size;
+    require(n.size, "lt", zero, "the place " + text(n) + " counts from the end, and is 0", range);
+    return dl::normalizeSize(size + n.size);
   };
   for (auto [subscript, element] : llvm::zip(subscripts, elements)) {
     if (subscript.kind == ast::Subscript::Kind::Ellipsis) {
@@ -1167,7 +1180,7 @@ Elaborator::regionOf(mlir::Value value, ArrayRef<ast::Subscript> subscripts, SMR
                        "index " + Twine(*n) + " is out of range for size " + sizeText,
                        subscript.range);
       } else if (number.isSize()) {
-        start = wholeSize(number, subscript.range);
+        start = place(Number::ofSize(wholeSize(number, subscript.range)), subscript.range, size);
         std::string message = "index " + text(number) + " is out of range for size " + sizeText;
         if (!require(start, "lt", size, message, subscript.range) ||
             !require(start, "ge", zero, message, subscript.range))
@@ -1234,11 +1247,12 @@ Elaborator::regionOf(mlir::Value value, ArrayRef<ast::Subscript> subscripts, SMR
       region.sizes.push_back(dl::normalizeSize(size.ceilDiv(-step)));
     } else {
       // Both ends must lie inside: what algebra does not say is checked on entry.
-      auto place = [&](const Number &n) {
-        optional<int64_t> w = n.asWhole();
-        return w ? (*w < 0 ? dl::normalizeSize(size + *w) : constantSize(*w)) : n.size;
-      };
-      AffineExpr first = start ? place(*start) : zero, last = stop ? place(*stop) : size;
+      AffineExpr first = start ? place(*start, subscript.range, size) : zero,
+                 last = stop ? place(*stop, subscript.range, size) : size;
+      if (foldCompare(Tok::Greater, Number::ofSize(first), Number::ofSize(last)).value_or(false)) {
+        // Nothing, however long the axis is.
+        first = last = zero;
+      }
       std::string message =
           "the slice " +
           StringRef(subscript.range.Start.getPointer(),

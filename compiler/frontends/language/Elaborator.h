@@ -243,6 +243,8 @@ private:
                     const llvm::Twine &words, llvm::SMRange where);
   /// The condition as a key, the same for the same condition; the symmetric ones either way round.
   std::string conditionKey(mlir::AffineExpr lhs, llvm::StringRef predicate, mlir::AffineExpr rhs);
+  /// The size with each dimension that is known to be a multiple written as one.
+  mlir::AffineExpr withMultiples(mlir::AffineExpr size);
   /// A number of sizes as a size: that it comes out whole is checked on entry if need be.
   mlir::AffineExpr wholeSize(const Number &number, llvm::SMRange where);
 
@@ -432,7 +434,7 @@ private:
   dl::ModelOp modelOp;
   llvm::SmallVector<llvm::StringRef> dimNames; // of the model's dynamic dimensions
   std::vector<std::pair<const ast::Assertion *, Layer *>> sizeAssertions; // checked on entry
-  llvm::StringSet<> asserted; // what they say, by conditionKey
+  llvm::StringSet<> asserted;    // what they say, by conditionKey
   std::vector<Variable *> slots; // state of optimizers, in the order in which it was declared
   Variable *seedVariable = nullptr, *callsVariable = nullptr;
 
