@@ -172,6 +172,7 @@ bool Compilation::compile(mlir::TimingScope &total) {
   frontEnd.stop();
   if (!module || diagnostics.hasErrors())
     return failed();
+  diagnostics.print(errs()); // what is checked on entry
   addIr(Stage::Dl, *module);
   if (!wantsBeyond(Stage::Dl))
     return true;

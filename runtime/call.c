@@ -89,6 +89,33 @@ static bool is_bare_dim(const dl_size *size, uint32_t *out_dim) {
   return true;
 }
 
+/* The values of the dimensions in a size, each once: " (N = 5, M = 4)"; as many as there is room
+ * for, nothing where there are none. */
+static const char *dims_text(char *buffer, size_t bytes, const dl_blob *blob, const dl_size *size,
+                             const dlrt_binding *binding) {
+  const dl_ref *names = dlrt_at(blob, blob->dims);
+  uint64_t seen = 0;
+  size_t used = 0;
+  for (uint32_t i = 0; i < size->count; ++i) {
+    int64_t op = size->code[i];
+    if (op != DL_SIZE_CONST && op != DL_SIZE_DIM)
+      continue;
+    int64_t dim = size->code[++i];
+    if (op == DL_SIZE_CONST || seen >> dim & 1)
+      continue;
+    int length = snprintf(buffer + used, bytes - used, "%s%s = %lld", seen ? ", " : " (",
+                          dlrt_string(blob, names[dim]), (long long)binding->dims[dim]);
+    if (length < 0 || used + (size_t)length + 2 > bytes)
+      break;
+    seen |= 1ull << dim;
+    used += (size_t)length;
+  }
+  if (used)
+    buffer[used++] = ')';
+  buffer[used] = 0;
+  return buffer;
+}
+
 /* Binds the dimensions and checks types, shapes and the function's conditions. With `with_data`, an
  * argument with NULL data takes its default; without, data is not looked at. */
 static dlrt_status bind(const signature *s, const dlrt_tensor *arguments, uint32_t count,
@@ -174,14 +201,17 @@ static dlrt_status bind(const signature *s, const dlrt_tensor *arguments, uint32
   /* Conditions. */
   const dl_check_desc *checks = dlrt_at(s->blob, s->desc->checks);
   for (uint32_t c = 0; c < s->desc->check_count; ++c) {
+    const dl_size *condition = dlrt_at(s->blob, checks[c].condition);
     int64_t holds;
-    dlrt_size_result result =
-        dlrt_size_evaluate(dlrt_at(s->blob, checks[c].condition), binding, &holds);
+    dlrt_size_result result = dlrt_size_evaluate(condition, binding, &holds);
     if (result != DLRT_SIZE_OK)
       return size_failure(s, "a condition", result);
-    if (!holds)
-      return dlrt_fail(DLRT_INVALID_ARGUMENT, "arguments of '%s': %s", s->name,
-                       dlrt_string(s->blob, checks[c].message));
+    if (!holds) {
+      char values[256];
+      return dlrt_fail(DLRT_INVALID_ARGUMENT, "arguments of '%s': %s%s", s->name,
+                       dlrt_string(s->blob, checks[c].message),
+                       dims_text(values, sizeof values, s->blob, condition, binding));
+    }
   }
   return NULL;
 }

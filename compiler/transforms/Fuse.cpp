@@ -431,6 +431,10 @@ void Fuser::build() {
     if (isSink(&op))
       for (OpOperand &operand : op.getOpOperands())
         operand.set(memoryValue(operand.get()));
+  // Labels that are computed are checked once they are there.
+  for (auto check : llvm::make_early_inc_range(block.getOps<CheckIndexOp>()))
+    if (Operation *kernel = check.getX().getDefiningOp<FusedOp>())
+      check->moveAfter(kernel);
   for (Operation &op : llvm::make_early_inc_range(llvm::reverse(block)))
     if (!isSink(&op) && !isa<FusedOp>(op) && op.use_empty())
       op.erase();

@@ -115,6 +115,8 @@ void Planner::placeAssignments() {
     // Every other reader, and every check, has to be able to run first.
     for (Operation *reader : readers)
       fits = fits && !reaches(kernel, reader);
+    for (Operation *check : checks)
+      fits = fits && !(kernel && reaches(kernel, check));
     if (!fits) {
       late.push_back(assign);
       continue;
@@ -123,8 +125,7 @@ void Planner::placeAssignments() {
     for (Operation *reader : readers)
       before[kernel].insert(reader);
     for (Operation *check : checks)
-      if (!reaches(kernel, check))
-        before[kernel].insert(check);
+      before[kernel].insert(check);
     ++inPlace;
   }
 

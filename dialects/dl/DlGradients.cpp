@@ -30,6 +30,11 @@ LogicalResult ReshapeOp::buildVjp(OpBuilder &b, ValueRange cotangents, SmallVect
   return success();
 }
 
+LogicalResult AssumeShapeOp::buildVjp(OpBuilder &b, ValueRange cotangents, SmallVectorImpl<Value> &grads) {
+  grads.push_back(AssumeShapeOp::create(b, getLoc(), getX().getType(), cotangents[0]));
+  return success();
+}
+
 LogicalResult TransposeOp::buildVjp(OpBuilder &b, ValueRange cotangents, SmallVectorImpl<Value> &grads) {
   SmallVector<int64_t> inverse(getPermutation().size());
   for (auto [i, axis] : llvm::enumerate(getPermutation()))

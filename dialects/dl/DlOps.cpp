@@ -153,7 +153,44 @@ struct MulNoNanByNumber : OpRewritePattern<MulNoNanOp> {
     return success();
   }
 };
+/// Sizes that are assumed move towards the arguments: what computes in between has one shape, the one of what it meets.
+struct AssumeShapeEarlier : OpRewritePattern<AssumeShapeOp> {
+  using OpRewritePattern::OpRewritePattern;
+  LogicalResult matchAndRewrite(AssumeShapeOp op, PatternRewriter &rewriter) const override {
+    auto to = cast<RankedTensorType>(op.getType());
+    Operation *def = op.getX().getDefiningOp();
+    if (!def)
+      return failure();
+    auto assume = [&](Value value, RankedTensorType shape) {
+      return AssumeShapeOp::create(rewriter, op.getLoc(), withElementType(shape, getElementTypeOrSelf(value.getType())), value).getResult();
+    };
+    if (auto fill = dyn_cast<FillOp>(def)) {
+      rewriter.replaceOpWithNewOp<FillOp>(op, to, fill.getValue());
+      return success();
+    }
+    if (!def->hasOneUse())
+      return failure();
+    if (auto broadcast = dyn_cast<BroadcastOp>(def)) {
+      SmallVector<AffineExpr> sizes = sizesOf(broadcast.getX()), before = sizesOf(broadcast.getResult()), after = sizesOf(to);
+      for (auto [size, axis] : llvm::zip_equal(sizes, broadcast.getAxes()))
+        if (size == before[axis])
+          size = after[axis];
+      Value x = assume(broadcast.getX(), tensorType(sizes, to.getElementType()));
+      rewriter.replaceOpWithNewOp<BroadcastOp>(op, to, x, broadcast.getAxes());
+      return success();
+    }
+    if (!isa<ElementwiseOpInterface>(def))
+      return failure();
+    SmallVector<Value> operands;
+    for (Value operand : def->getOperands())
+      operands.push_back(assume(operand, to));
+    Operation *earlier = rewriter.create(def->getLoc(), def->getName().getIdentifier(), operands, to, def->getAttrs());
+    rewriter.replaceOp(op, earlier->getResults());
+    return success();
+  }
+};
 } // namespace
+void AssumeShapeOp::getCanonicalizationPatterns(RewritePatternSet &patterns, MLIRContext *context) { patterns.add<AssumeShapeEarlier>(context); }
 void MulNoNanOp::getCanonicalizationPatterns(RewritePatternSet &patterns, MLIRContext *context) { patterns.add<MulNoNanByNumber>(context); }
 void DivOp::getCanonicalizationPatterns(RewritePatternSet &patterns, MLIRContext *context) { patterns.add<DivideByNarrowedScalar>(context); }
 void PowOp::getCanonicalizationPatterns(RewritePatternSet &patterns, MLIRContext *context) { patterns.add<ExpandPower>(context); }
@@ -218,6 +255,15 @@ OpFoldResult ReshapeOp::fold(FoldAdaptor) {
   if (getX().getType() == getType())
     return getX();
   if (auto inner = getX().getDefiningOp<ReshapeOp>()) {
+    getXMutable().assign(inner.getX());
+    return getResult();
+  }
+  return {};
+}
+OpFoldResult AssumeShapeOp::fold(FoldAdaptor) {
+  if (getX().getType() == getType())
+    return getX();
+  if (auto inner = getX().getDefiningOp<AssumeShapeOp>()) {
     getXMutable().assign(inner.getX());
     return getResult();
   }
@@ -332,6 +378,21 @@ bool ReshapeOp::dropsInnermost() {
 
 std::optional<SmallVector<int64_t>> ReshapeOp::getAxisMap() { return std::nullopt; }
 bool ReshapeOp::keepsOrder() { return true; }
+
+LogicalResult AssumeShapeOp::verify() {
+  auto from = cast<RankedTensorType>(getX().getType()), to = cast<RankedTensorType>(getType());
+  bool fits = from.getElementType() == to.getElementType() && from.getRank() == to.getRank();
+  for (int64_t axis = 0; fits && axis < from.getRank(); ++axis)
+    fits = from.isDynamicDim(axis) || to.isDynamicDim(axis) || from.getDimSize(axis) == to.getDimSize(axis);
+  if (!fits)
+    return emitOpError() << "takes " << from << " for " << to << ", which it can never be";
+  return success();
+}
+SmallVector<Value> AssumeShapeOp::mapIndices(OpBuilder &, Location, ValueRange indices, llvm::function_ref<Value(AffineExpr)>) { return llvm::to_vector(indices); }
+bool AssumeShapeOp::keepsInnermost() { return cast<RankedTensorType>(getType()).getRank() != 0; }
+bool AssumeShapeOp::dropsInnermost() { return !keepsInnermost(); }
+std::optional<SmallVector<int64_t>> AssumeShapeOp::getAxisMap() { return llvm::to_vector(llvm::seq<int64_t>(0, cast<RankedTensorType>(getType()).getRank())); }
+bool AssumeShapeOp::keepsOrder() { return true; }
 
 LogicalResult TransposeOp::inferReturnTypes(MLIRContext *, std::optional<Location> location, ValueRange operands, DictionaryAttr attributes, OpaqueProperties properties, RegionRange,
                                             SmallVectorImpl<Type> &results) {

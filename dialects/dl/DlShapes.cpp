@@ -171,7 +171,11 @@ std::string sizeToString(AffineExpr size, ArrayRef<StringRef> dims) {
     if (!binary)
       return factor.key;
     StringRef op = factor.expr.getKind() == AffineExprKind::Mod ? " % " : factor.expr.getKind() == AffineExprKind::CeilDiv ? " ceildiv " : " / ";
-    return "((" + sizeToString(binary.getLHS(), dims) + ")" + op.str() + "(" + sizeToString(binary.getRHS(), dims) + "))";
+    auto operand = [&](AffineExpr size) {
+      std::string text = sizeToString(size, dims);
+      return isa<AffineBinaryOpExpr>(size) ? "(" + text + ")" : text;
+    };
+    return "(" + operand(binary.getLHS()) + op.str() + operand(binary.getRHS()) + ")";
   };
   Polynomial polynomial = polynomialOf(size);
   if (polynomial.empty())

@@ -83,6 +83,13 @@ def Dl_ReshapeOp : Dl_IndexingOp<"reshape"> {
   let assemblyFormat = "$x attr-dict `:` type($x) `->` type($result)";
   let hasFolder = 1;
 }
+def Dl_AssumeShapeOp : Dl_IndexingOp<"assume_shape"> {
+  let summary = "The operand as it is, under sizes that nothing proves equal to its own: `dl.check_size` makes them so before the function starts";
+  let arguments = (ins Dl_Tensor:$x);
+  let assemblyFormat = "$x attr-dict `:` type($x) `->` type($result)";
+  let hasFolder = 1;
+  let hasCanonicalizer = 1;
+}
 def Dl_TransposeOp : Dl_IndexingOp<"transpose", [DeclareOpInterfaceMethods<InferTypeOpInterface>]> {
   let summary = "Axis i of the result is axis permutation[i] of the operand";
   let arguments = (ins Dl_Tensor:$x, DenseI64ArrayAttr:$permutation);

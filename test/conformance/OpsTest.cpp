@@ -108,6 +108,9 @@ MakeCase broadcast(Sizes from, Sizes to, std::vector<int64_t> axes) {
 MakeCase reshape(Sizes from, Sizes to) {
   return moving(from, to, [=](OpBuilder &b, Value x, RankedTensorType type) { return dl::ReshapeOp::create(b, loc(), type, x); });
 }
+MakeCase assumeShape(Sizes from, Sizes to) {
+  return moving(from, to, [=](OpBuilder &b, Value x, RankedTensorType type) { return dl::AssumeShapeOp::create(b, loc(), type, x); });
+}
 MakeCase transpose(Sizes from, std::vector<int64_t> permutation) {
   Sizes to;
   for (int64_t axis : permutation)
@@ -350,6 +353,10 @@ const std::map<std::string, std::vector<MakeCase>> &casesOfOps() {
                               reshape({c(1)}, {}),                 reshape({}, {c(1), c(1)}),                   reshape({n, c(4)}, {n * 2, c(2)}), reshape({c(4), n}, {c(2), n * 2}),
                               reshape({n, m}, {n * m}),            reshape({n * m}, {m, n}),                    reshape({n}, {c(1), n, c(1)}),     reshape({c(12), c(5)}, {c(4), c(15)}),
                               of(i8, whole(-9, 9), reshape({n, c(6)}, {n * 6}))};
+    // n * (n + 1) is even, which no algebra of polynomials says.
+    AffineExpr even = n * n + n, twice = even.floorDiv(2) * 2;
+    (*cases)["dl.assume_shape"] = {assumeShape({even}, {twice}), assumeShape({even, c(17)}, {twice, c(17)}), assumeShape({c(3), twice}, {c(3), even}), assumeShape({}, {}),
+                                   assumeShape({m, even, c(4)}, {m, twice, c(4)}), of(i1(), whole(0, 1), assumeShape({even}, {twice}))};
     (*cases)["dl.transpose"] = {transpose({n, c(33)}, {1, 0}), transpose({n, c(2), c(17)}, {0, 2, 1}), transpose({n, c(2), c(17)}, {1, 0, 2}), transpose({n, m}, {1, 0}), transpose({c(5)}, {0}),
                                 of(i1(), whole(0, 1), transpose({n, c(33)}, {1, 0}))};
     for (std::vector<int64_t> permutation : {std::vector<int64_t>{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}})

@@ -400,6 +400,11 @@ static const llvm::StringMap<Evaluate> &evaluators() {
          });
          result.exact = x[0].exact;
        }},
+      {"dl.assume_shape",
+       [](Operation *, Ops x, Sizes, Array &result) {
+         result.values = x[0].values;
+         result.exact = x[0].exact;
+       }},
       {"dl.reshape",
        [](Operation *, Ops x, Sizes, Array &result) {
          result.values = x[0].values;

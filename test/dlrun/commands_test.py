@@ -2,7 +2,8 @@
 # Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #===------------------------------------------------------------------------===#
-"""Runs info, call, train and bench on the model of model.c. Needs Python's own library only; ends with 'N passed, M failed'."""
+"""Runs info, call, train and bench on the model of model.c. Needs Python's own library only; ends with 'N passed, M failed'.
+Arguments name classes of tests; exits with 77 where a test was skipped."""
 
 import argparse
 import gzip
@@ -144,6 +145,20 @@ class Usage(Commands):
         ):
             with self.subTest(words):
                 self.fails(*words, code=2)
+
+    def test_misspelt_names(self):
+        for words, said in (
+            (["train", "--chekpoint", "a"], "unknown option '--chekpoint'; did you mean '--checkpoint'?; see dlrun train --help"),
+            (["train", options.model, "--data", "x=f", "--bacth=3"], "unknown option '--bacth'; did you mean '--batch'?; see dlrun train --help"),
+            (["call", options.model, "step", "--ouput-dir", "d"], "unknown option '--ouput-dir'; did you mean '--output-dir'?; see dlrun call --help"),
+            (["bench", options.model, "step", "--colour"], "unknown option '--colour'; see dlrun bench --help"),
+            (["info", options.model, "--jason"], "unknown option '--jason'; did you mean '--json'?; see dlrun info --help"),
+            (["--versoin"], "unknown option '--versoin'; did you mean '--version'?; see dlrun --help"),
+            (["trian", options.model], "unknown command 'trian'; did you mean 'train'?; see dlrun --help"),
+            (["walk"], "unknown command 'walk'; see dlrun --help"),
+        ):
+            with self.subTest(words):
+                self.assertEqual(self.fails(*words, code=2), said)
 
     def test_full_device(self):
         with open("/dev/full", "w") as full:
@@ -365,13 +380,17 @@ class Bench(Commands):
             (["--dim", "N=4", "--range", "labels=3"], "no argument 'labels'"),
             (["--dim", "N=4", "--range", "label=4000000000"], "does not fit i32"),
             (["--dim", "N=9223372036854775807", "--range", "label=3"], "memory"),
+            (
+                ["--dim", "N=400000000000000000", "--range", "label=3"],
+                "argument 'x' would be f32[400000000000000000, 4]: there is no memory for its 6400000000000000000 bytes",
+            ),
             (["--dim", "N=4", "--range", "label=50"], "not in 0 to 2"),
         ):
             with self.subTest(words):
                 self.assertIn(part, self.fails("bench", options.model, "step", *words))
 
 
-class Train(Commands):
+class Training(Commands):
     def train(self, *words, model=None, **more):
         return self.dlrun("train", model or options.model, *words, **more)
 
@@ -390,6 +409,8 @@ class Train(Commands):
             time.sleep(0.005)
         self.fail("it did not happen in 10 seconds")
 
+
+class Train(Training):
     def test_learns(self):
         done = self.train(*self.data(), "--batch", 32, "--epochs", 6, "--checkpoint", self.path("c"))
         lines = done.stdout.splitlines()
@@ -628,8 +649,16 @@ class Train(Commands):
         without = data[: data.index("--validation")] + ["--scale", "x=1/255"]
         self.assertRegex(self.train(*without, "--epochs", 1).stdout, r"^epoch 1/1  loss (\d\.\d{4})  3 steps .*\nloss \1\n$")
 
+    def test_one_step_is_no_steps(self):
+        done = self.train(*self.data(), "--epochs", 1, "--batch", 300)
+        self.assertRegex(done.stdout, r"^epoch 1/1 .*  1 step  \d+\.\d s  \d+ steps?/s\n")
+
     def test_no_epoch_measures_only(self):
         self.assertRegex(self.train(*self.data(), "--epochs", 0).stdout, r"^accuracy \d\.\d{4}\n$")
+
+
+class Terminal(Training):
+    """A test of its own for ctest: skipped where there is no pseudo-terminal to be had."""
 
     def test_progress_line(self):
         data = self.data()
@@ -662,18 +691,19 @@ class Train(Commands):
 
 
 class Result(unittest.TextTestResult):
-    """Counts tests, a failed one once however many of its parts failed."""
+    """Counts the tests that passed, a failed one once however many of its parts failed."""
 
     passed = 0
 
     def stopTest(self, test):
         super().stopTest(test)
-        bad = {getattr(case, "test_case", case) for case, _ in self.failures + self.errors}
-        self.passed += test not in bad
+        others = {getattr(case, "test_case", case) for case, _ in self.failures + self.errors + self.skipped}
+        self.passed += test not in others
 
 
 if __name__ == "__main__":
     runner = unittest.TextTestRunner(sys.stdout, verbosity=2, resultclass=Result)
     result = unittest.main(argv=[sys.argv[0], *rest], testRunner=runner, exit=False).result
-    print(f"{result.passed} passed, {result.testsRun - result.passed} failed")
-    sys.exit(result.passed != result.testsRun)
+    skipped, failed = len(result.skipped), result.testsRun - result.passed - len(result.skipped)
+    print(f"{result.passed} passed, {failed} failed")
+    sys.exit(1 if failed or not result.testsRun else 77 if skipped else 0)

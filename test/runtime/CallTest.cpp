@@ -116,7 +116,7 @@ TEST_F(Call, WrongArgumentsAreNamed) {
       "an argument's shape of 'stats' has no value for these arguments: it overflows 64 bits");
   std::vector<float> thirteen(52);
   EXPECT_FAILS(call(Predict, {tensor(thirteen, {13, 4})}), DLRT_INVALID_ARGUMENT,
-               "arguments of 'predict': a batch of 13 brings bad luck");
+               "arguments of 'predict': a batch of 13 brings bad luck (N = 13)");
   EXPECT_EQ(variablesOf(model.get(), instance.get()), before);
 }
 

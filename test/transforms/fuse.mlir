@@ -152,6 +152,30 @@ dl.model @m dims ["N"] {
     dl.return %s : tensor<8x8xf32>
   }
 
+  // Labels that are computed are checked after the kernel that computes them.
+  // CHECK-LABEL: dl.func @checked(
+  // CHECK:         %[[L:.*]] = dl.fused "loop"
+  // CHECK:         dl.check_index %[[L]] below
+  // CHECK:         dl.return %[[L]]
+  dl.func @checked(%x: tensor<8xi32>) -> tensor<8xi32> {
+    %l = dl.add %x, %x : tensor<8xi32>
+    dl.check_index %l below affine_map<() -> (4)> "label {value}" : tensor<8xi32>
+    dl.return %l : tensor<8xi32>
+  }
+
+  // Sizes that are assumed are read through: one kernel.
+  // CHECK-LABEL: dl.func @assumed(
+  // CHECK:         dl.fused "loop"
+  // CHECK:           dl.assume_shape
+  // CHECK:           dl.add
+  // CHECK-NOT:     dl.fused
+  // CHECK:         dl.return
+  dl.func @assumed(%x: tensor<8xf32>, %y: tensor<?xf32, #n>) -> tensor<8xf32> {
+    %z = dl.assume_shape %y : tensor<?xf32, #n> -> tensor<8xf32>
+    %s = dl.add %x, %z : tensor<8xf32>
+    dl.return %s : tensor<8xf32>
+  }
+
   // No merge closes a cycle: the sum of all stands between the two.
   // CHECK-LABEL: dl.func @cycle(
   // CHECK:         dl.fused "rows"

@@ -8,6 +8,7 @@ dl.model @m dims ["N"] {
   dl.variable trained @w : tensor<4x8xf32>
   dl.variable state @a : tensor<8xf32>
   dl.variable state @b : tensor<8xf32>
+  dl.variable state @k : tensor<8xi32>
 
   // The input's gradient reads w before the product of w's own gradient overwrites it, whatever the order in the text.
   // CHECK-LABEL: dl.func @order(
@@ -70,6 +71,19 @@ dl.model @m dims ["N"] {
     %na = dl.add %a, %x : tensor<8xf32>
     dl.check_index %label below affine_map<() -> (10)> or -100 "label {value}" : tensor<8xi32>
     dl.assign @a, %na : tensor<8xf32>
+    dl.return
+  }
+
+  // What is computed may be checked too: the variable that it goes to changes after that.
+  // CHECK-LABEL: dl.func @check_new(
+  // CHECK:         %[[NEW:.*]] = dl.fused {{.*}}launch = 0
+  // CHECK:         dl.check_index %[[NEW]] {{.*}}launch = 1
+  // CHECK:         dl.fused "loop"(%[[NEW]]) {{.*}}launch = 2{{.*}}name = "copy"
+  dl.func @check_new(%x: tensor<8xi32>) {
+    %k = dl.read @k : tensor<8xi32>
+    %new = dl.add %k, %x : tensor<8xi32>
+    dl.check_index %new below affine_map<() -> (10)> "label {value}" : tensor<8xi32>
+    dl.assign @k, %new : tensor<8xi32>
     dl.return
   }
 

@@ -17,19 +17,26 @@
 
 namespace dlc::run {
 
-/// Uninitialised bytes at a multiple of 64, which vector loads like best. Throws std::bad_alloc.
+/// Uninitialised bytes at a multiple of 64, which vector loads like best.
 class Buffer {
 public:
   Buffer() = default;
-  explicit Buffer(size_t bytes) : byteCount(bytes) {
+  /// Throws std::bad_alloc.
+  explicit Buffer(size_t bytes) {
+    if (!allocate(bytes))
+      throw std::bad_alloc();
+  }
+
+  /// Replaces the bytes; false, and none are left, where there is no memory for them.
+  bool allocate(size_t bytes) {
     // aligned_alloc wants a multiple of the alignment; an empty buffer has an address of its own as
     // well, since NULL means "left out" to the runtime.
     size_t rounded = (bytes + 63) / 64 * 64;
-    if (rounded < bytes)
-      throw std::bad_alloc();
-    memory.reset(static_cast<std::byte *>(std::aligned_alloc(64, rounded ? rounded : 64)));
-    if (!memory)
-      throw std::bad_alloc();
+    memory.reset();
+    if (rounded >= bytes)
+      memory.reset(static_cast<std::byte *>(std::aligned_alloc(64, rounded ? rounded : 64)));
+    byteCount = memory ? bytes : 0;
+    return memory != nullptr;
   }
 
   std::byte *data() { return memory.get(); }

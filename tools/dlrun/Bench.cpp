@@ -38,7 +38,11 @@ public:
     if (!bytes || *bytes > SIZE_MAX / 2)
       return makeError("argument ", quote(argument.name), " would be ",
                        typeText(argument.dtype, dims), ", which no memory holds");
-    Array array{argument.dtype, std::move(dims), Buffer(static_cast<size_t>(*bytes))};
+    Array array{argument.dtype, dims, {}};
+    if (!array.data.allocate(static_cast<size_t>(*bytes)))
+      return makeError("argument ", quote(argument.name), " would be ",
+                       typeText(argument.dtype, dims), ": there is no memory for its ", *bytes,
+                       " bytes");
     size_t count = array.data.size() / bytesOf(argument.dtype);
     switch (argument.dtype) {
     case DLRT_BOOL:

@@ -255,7 +255,10 @@ Status CallFrame::prepareResults() {
                        " would be ", typeText(dtype, dims), ", which no memory holds");
     // Shapes repeat from call to call; memory that is large enough stays.
     if (!resultData[i].data() || resultData[i].size() < *bytes)
-      resultData[i] = Buffer(static_cast<size_t>(*bytes));
+      if (!resultData[i].allocate(static_cast<size_t>(*bytes)))
+        return makeError("result ", quote(function->results[i].name), " of ", quote(function->name),
+                         " would be ", typeText(dtype, dims), ": there is no memory for its ",
+                         *bytes, " bytes");
     results[i] = shapes[i];
     results[i].data = resultData[i].data();
     results[i].bytes = resultData[i].size();

@@ -5,6 +5,8 @@
 
 #include "Progress.h"
 
+#include "Support.h"
+
 #include <cmath>
 #include <cstdio>
 #include <unistd.h>
@@ -24,6 +26,12 @@ std::string formatDuration(double seconds) {
     std::snprintf(text, sizeof(text), "%u:%02u", static_cast<unsigned>(whole / 60),
                   static_cast<unsigned>(whole % 60));
   return text;
+}
+
+std::string formatRate(double stepsPerSecond) {
+  char text[48];
+  std::snprintf(text, sizeof(text), "%.0f", stepsPerSecond);
+  return concat(text, std::string_view(text) == "1" ? " step/s" : " steps/s");
 }
 
 Progress::Progress() : onTerminal(isatty(STDERR_FILENO) == 1) {}
@@ -47,7 +55,7 @@ void Progress::step(const Report &report) {
   if (!std::isnan(report.loss))
     std::snprintf(loss, sizeof(loss), "  loss %.4f", report.loss);
   if (rate > 0)
-    std::snprintf(speed, sizeof(speed), "  %.0f steps/s  %s left", rate,
+    std::snprintf(speed, sizeof(speed), "  %s  %s left", formatRate(rate).c_str(),
                   formatDuration(static_cast<double>(report.stepsLeft) / rate).c_str());
   constexpr int width = 16;
   int filled = static_cast<int>(report.step * width / (report.steps > 0 ? report.steps : 1));

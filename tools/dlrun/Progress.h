@@ -38,6 +38,8 @@ private:
 
 /// 75 -> "1:15", 3675 -> "1:01:15"
 std::string formatDuration(double seconds);
+/// "372 steps/s"
+std::string formatRate(double stepsPerSecond);
 
 } // namespace dlc::run
 

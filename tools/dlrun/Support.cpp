@@ -5,6 +5,7 @@
 
 #include "Support.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <set>
 
@@ -58,6 +59,43 @@ std::string printable(std::string_view text) {
 }
 
 std::string quote(std::string_view text) { return concat('\'', printable(text), '\''); }
+
+std::string counted(int64_t count, std::string_view noun) {
+  return concat(count, ' ', noun, count == 1 ? "" : "s");
+}
+
+/// How many letters are to be changed, put in, left out or exchanged with their neighbours.
+static size_t editDistance(std::string_view a, std::string_view b) {
+  std::vector<std::vector<size_t>> cost(a.size() + 1, std::vector<size_t>(b.size() + 1));
+  for (size_t i = 0; i <= a.size(); ++i) {
+    for (size_t j = 0; j <= b.size(); ++j) {
+      if (i == 0 || j == 0) {
+        cost[i][j] = i + j;
+        continue;
+      }
+      cost[i][j] = std::min(
+          {cost[i - 1][j] + 1, cost[i][j - 1] + 1, cost[i - 1][j - 1] + (a[i - 1] != b[j - 1])});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+        cost[i][j] = std::min(cost[i][j], cost[i - 2][j - 2] + 1);
+    }
+  }
+  return cost[a.size()][b.size()];
+}
+
+std::string didYouMean(std::string_view word, const std::vector<std::string> &candidates) {
+  const std::string *best = nullptr;
+  size_t distance = word.size() < 5 ? 1 : word.size() < 9 ? 2 : 3;
+  if (word.size() > 100)
+    return "";
+  for (const std::string &candidate : candidates) {
+    size_t here = editDistance(word, candidate);
+    if (here < distance || (here == distance && !best)) {
+      best = &candidate;
+      distance = here;
+    }
+  }
+  return best ? concat("; did you mean ", quote(*best), '?') : std::string();
+}
 
 std::string joinWords(const std::vector<std::string> &words) {
   std::string text;

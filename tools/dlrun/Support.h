@@ -88,6 +88,10 @@ template <typename... Parts> Error makeUsageError(const Parts &...parts) {
 std::string printable(std::string_view text);
 /// 'text', made printable.
 std::string quote(std::string_view text);
+/// "1 step", "2 steps"
+std::string counted(int64_t count, std::string_view noun);
+/// The word nearest to a misspelt one as "; did you mean 'word'?", or nothing where none is near.
+std::string didYouMean(std::string_view word, const std::vector<std::string> &candidates);
 /// "a, b and c"
 std::string joinWords(const std::vector<std::string> &words);
 /// 1234567 -> "1.2 MB"

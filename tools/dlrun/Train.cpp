@@ -600,12 +600,9 @@ Status Trainer::finishEpoch(bool &interrupted) {
     return {};
   for (const Measurement &measurement : *measured)
     add(measurement.label, measurement.key, measurement.value);
-  char text[96];
-  std::snprintf(text, sizeof(text), "  %lld steps  %.1f s  %.0f steps/s",
-                static_cast<long long>(stepsHere), seconds,
-                seconds > 0 ? static_cast<double>(stepsHere) / seconds : 0.0);
   progress.clear();
-  std::printf("%s%s\n", line.c_str(), text);
+  std::printf("%s  %s  %.1f s  %s\n", line.c_str(), counted(stepsHere, "step").c_str(), seconds,
+              formatRate(seconds > 0 ? static_cast<double>(stepsHere) / seconds : 0).c_str());
   std::fflush(stdout);
 
   state.history.push_back(std::move(record));

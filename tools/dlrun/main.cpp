@@ -196,6 +196,40 @@ std::string oneLine(std::string text) {
   return printable(text);
 }
 
+/// What is wrong with the names on a command line that CLI11 refuses: the first unknown option or
+/// command, and which one is near; nothing where they are all known.
+std::string unknownName(CLI::App &app, int argc, char **argv) {
+  CLI::App *command = nullptr;
+  std::vector<std::string> names;
+  for (int i = 1; i < argc; ++i) {
+    std::string_view word = argv[i];
+    if (word == "--")
+      return "";
+    if (!command && !word.starts_with("-")) {
+      for (CLI::App *candidate : app.get_subcommands(nullptr)) {
+        names.push_back(candidate->get_name());
+        if (word == names.back())
+          command = candidate;
+      }
+      if (!command)
+        return concat("unknown command ", quote(word), didYouMean(word, names));
+      continue;
+    }
+    if (!word.starts_with("--"))
+      continue;
+    std::string name(word.substr(0, word.find('=')));
+    CLI::App &scope = command ? *command : app;
+    if (scope.get_option_no_throw(name))
+      continue;
+    names.clear();
+    for (const CLI::Option *option : scope.get_options())
+      for (const std::string &known : option->get_lnames())
+        names.push_back("--" + known);
+    return concat("unknown option ", quote(name), didYouMean(name, names));
+  }
+  return "";
+}
+
 int runMain(int argc, char **argv) {
   CommandLine line;
   line.train.commandLine.assign(argv, argv + argc);
@@ -218,8 +252,10 @@ int runMain(int argc, char **argv) {
     std::string_view command;
     for (const CLI::App *used : app.get_subcommands())
       command = used->get_name();
-    return fail(makeUsageError(oneLine(error.what()), "; see dlrun ", command,
-                               command.empty() ? "" : " ", "--help"));
+    std::string unknown = unknownName(app, argc, argv);
+    std::string message = unknown.empty() ? oneLine(error.what()) : unknown;
+    return fail(
+        makeUsageError(message, "; see dlrun ", command, command.empty() ? "" : " ", "--help"));
   }
   Expected<int> code = line.run();
   return code ? *code : fail(code.error());

@@ -36,6 +36,13 @@ Diagnostics::Report &Diagnostics::error(SMRange where, const llvm::Twine &messag
   return reports.back();
 }
 
+void Diagnostics::remark(SMRange where, const llvm::Twine &message) {
+  if (remarks.size() >= kept)
+    return;
+  remarks.emplace_back();
+  remarks.back().head = {where, message.str()};
+}
+
 StringRef Diagnostics::fileOf(SMLoc where) const {
   if (!where.isValid())
     return {};
@@ -75,7 +82,9 @@ SMRange Diagnostics::find(mlir::Location location) const {
 }
 
 void Diagnostics::printLine(llvm::raw_ostream &os, const Report::Line &line, StringRef kind) const {
-  auto color = kind == "error" ? llvm::raw_ostream::RED : llvm::raw_ostream::CYAN;
+  auto color = kind == "error"    ? llvm::raw_ostream::RED
+               : kind == "remark" ? llvm::raw_ostream::BLUE
+                                  : llvm::raw_ostream::CYAN;
   auto paint = [&](llvm::raw_ostream::Colors paint, bool bold, StringRef text) {
     llvm::WithColor(os, paint, bold, /*BG=*/false, llvm::ColorMode::Auto) << text;
   };
@@ -83,7 +92,7 @@ void Diagnostics::printLine(llvm::raw_ostream &os, const Report::Line &line, Str
     paint(llvm::raw_ostream::SAVEDCOLOR, true, place);
     paint(color, true, kind);
     os << ": ";
-    paint(llvm::raw_ostream::SAVEDCOLOR, kind == "error", line.message);
+    paint(llvm::raw_ostream::SAVEDCOLOR, kind != "note", line.message);
     os << '\n';
   };
   unsigned id = line.where.Start.isValid() ? sources.FindBufferContainingLoc(line.where.Start) : 0;
@@ -153,7 +162,8 @@ void Diagnostics::print(llvm::raw_ostream &os) {
   using Place = std::pair<unsigned, ptrdiff_t>;
   std::vector<std::tuple<Place, size_t, const Report *>>
       sorted; // at one place in the order of reporting
-  for (const Report &report : reports)
+  bool errors = !reports.empty();
+  for (const Report &report : errors ? reports : remarks)
     sorted.emplace_back(key(report), sorted.size(), &report);
   llvm::sort(sorted);
 
@@ -166,12 +176,12 @@ void Diagnostics::print(llvm::raw_ostream &os) {
     place = at;
     if (!seen.insert(report->head.message).second)
       continue;
-    if (limit && printed == limit) {
+    if (errors && limit && printed == limit) {
       ++left;
       continue;
     }
     ++printed;
-    printLine(os, report->head, "error");
+    printLine(os, report->head, errors ? "error" : "remark");
     for (const Report::Line &note : report->notes)
       printLine(os, note, "note");
   }
@@ -179,6 +189,7 @@ void Diagnostics::print(llvm::raw_ostream &os) {
     os << "dlc: " << left << " more error" << (left == 1 ? "" : "s") << " not shown\n";
   os.flush();
   reports.clear();
+  remarks.clear();
 }
 
 MlirDiagnosticHandler::MlirDiagnosticHandler(mlir::MLIRContext *context, Diagnostics &diagnostics)

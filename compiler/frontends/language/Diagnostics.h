@@ -58,11 +58,14 @@ public:
   /// An error that belongs to no line of a program (a file that cannot be read).
   Report &error(const llvm::Twine &message) { return error(llvm::SMRange(), message); }
 
+  /// Something that the compiler found and took care of; printed where there are no errors.
+  void remark(llvm::SMRange where, const llvm::Twine &message);
+
   bool hasErrors() const { return count != 0; }
   unsigned errorCount() const { return count; }
 
-  /// Prints what was reported, sorted by file and place, each once, and forgets it (hasErrors
-  /// stays).
+  /// Prints the errors, or the remarks if there are none, sorted by file and place, each once, and
+  /// forgets them (hasErrors stays).
   void print(llvm::raw_ostream &os);
 
   llvm::SourceMgr &getSources() { return sources; }
@@ -79,7 +82,8 @@ private:
 
   llvm::SourceMgr &sources;
   std::deque<Report> reports; // a deque: references to reports stay valid
-  Report overflow;            // takes what comes after `kept` reports
+  std::deque<Report> remarks;
+  Report overflow; // takes what comes after `kept` reports
   unsigned limit, count = 0;
 };
 

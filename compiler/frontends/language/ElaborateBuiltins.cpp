@@ -425,20 +425,18 @@ Value Elaborator::callReshape(StringRef name, CallArguments &arguments) {
     if (!rest || (rest->isKnown() && !rest->asWhole()))
       return refuse(": " + Twine(dl::sizeToString(count, dimNames)) +
                     " elements are not divided by " + dl::sizeToString(given, dimNames));
-    shape[*open] = sizeOf(*rest, where);
-    // What a check on entry has to say is no reason to give up the equality of the types: both
-    // sides have it.
-    if (rest->isSize() && rest->denominator != 1)
-      return refuse("; nothing says that " + Twine(dl::sizeToString(given, dimNames)) +
-                    " divides " + dl::sizeToString(count, dimNames));
-  } else if (count != given) {
-    bool undecided = !isa<AffineConstantExpr>(count) || !isa<AffineConstantExpr>(given);
+    shape[*open] = sizeOf(*rest, where); // that it comes out whole is what is to be checked
+    given = dl::productOf(shape, &context);
+  } else if (!equalSizes(count, given,
+                         "'reshape' of " + describeType(x) + " to " + describeShape(shape),
+                         where)) {
     return refuse(": " + Twine(dl::sizeToString(count, dimNames)) + " elements and " +
-                  dl::sizeToString(given, dimNames) +
-                  (undecided ? "; nothing says that they are equally many" : ""));
+                  dl::sizeToString(given, dimNames));
   }
   if (!checkElements(shape, where))
     return {};
+  if (count != given)
+    x = assumeShape(reshape(x, {count}, where), {given}, where);
   return Value::tensor(reshape(x, shape, where));
 }
 
@@ -496,17 +494,18 @@ Value Elaborator::callConcat(StringRef name, CallArguments &arguments) {
   if (!axes || axes->size() != 1)
     return {};
   // Everything but the axis must agree.
-  Shape first = shapeOf(tensors[0]);
-  for (mlir::Value tensor : llvm::drop_begin(tensors)) {
-    Shape shape = shapeOf(tensor);
-    bool fits = shape.size() == first.size();
-    for (size_t i = 0; fits && i < shape.size(); ++i)
-      fits = shape[i] == first[i] || static_cast<int64_t>(i) == axes->front();
-    if (!fits) {
-      error(where, "'concat' of " + describeType(tensors[0]) + " and " + describeType(tensor) +
-                       " along axis " + Twine(axes->front()));
+  for (mlir::Value &tensor : llvm::drop_begin(tensors)) {
+    std::string types = "'concat' of " + describeType(tensors[0]) + " and " + describeType(tensor) +
+                        " along axis " + std::to_string(axes->front());
+    Shape shape = shapeOf(tensors[0]);
+    if (rankOf(tensor) == rankOf(tensors[0]))
+      shape[axes->front()] = shapeOf(tensor)[axes->front()];
+    mlir::Value same = conform(tensor, shape, types, where);
+    if (!same) {
+      error(where, types);
       return {};
     }
+    tensor = same;
   }
   if (tensors.size() == 1)
     return Value::tensor(tensors[0]);
@@ -539,23 +538,17 @@ Value Elaborator::callStack(StringRef name, CallArguments &arguments) {
                      describeType(tensors[0]) + " stacked");
     return {};
   }
+  Shape shape = shapeOf(tensors[0]), thin = shape;
+  thin.insert(thin.begin() + at, constantSize(1));
+  std::string first = describeType(tensors[0]);
   for (mlir::Value &tensor : tensors) {
-    if (tensor.getType() != tensors[0].getType() && rankOf(tensor) + 1 == rank &&
-        shapeOf(tensor) != shapeOf(tensors[0])) {
-      error(where, "'stack' of " + describeType(tensors[0]) + " and " + describeType(tensor));
+    std::string types = "'stack' of " + first + " and " + describeType(tensor);
+    mlir::Value same = conform(tensor, shape, types, where);
+    if (!same) {
+      error(where, types);
       return {};
     }
-  }
-  for (mlir::Value &tensor : tensors) {
-    Shape shape = shapeOf(tensor);
-    if (static_cast<int64_t>(shape.size()) == rank)
-      continue; // the first one, reshaped already
-    if (static_cast<int64_t>(shape.size()) + 1 != rank) {
-      error(where, "'stack' of tensors of different ranks");
-      return {};
-    }
-    shape.insert(shape.begin() + at, constantSize(1));
-    tensor = reshape(tensor, shape, where);
+    tensor = reshape(same, thin, where);
   }
   if (tensors.size() == 1)
     return Value::tensor(tensors[0]);
@@ -980,7 +973,10 @@ Value Elaborator::callCrossEntropy(StringRef name, CallArguments &arguments) {
   scores = transpose(scores, permutation, where);
   Shape rest = shapeOf(scores);
   AffineExpr classes = rest.pop_back_val();
-  if (shapeOf(label) != rest) {
+  mlir::Value labels = conform(
+      label, rest, "'cross_entropy' of scores " + scoresType + " and labels " + describeType(label),
+      where);
+  if (!labels) {
     error(where, "'cross_entropy' of scores " + scoresType + " needs labels " +
                      describeShape(rest) + ", found " + describeType(label));
     return {};
@@ -991,6 +987,7 @@ Value Elaborator::callCrossEntropy(StringRef name, CallArguments &arguments) {
       builder().getI64IntegerAttr(-100),
       builder().getStringAttr("label {value} at index {index} is outside the classes 0 to " +
                               highest + " of cross_entropy"));
+  label = labels;
   mlir::Value loss = build("cross_entropy", {scores, label}, where);
   if (*reduction == "none" || !loss)
     return loss ? Value::tensor(loss) : Value();

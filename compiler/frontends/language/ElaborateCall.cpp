@@ -280,21 +280,25 @@ optional<std::pair<DType, Shape>> Elaborator::evaluateType(const ast::Type *type
   return std::make_pair(*dtype, shape);
 }
 
-bool Elaborator::bindShape(const ast::Type *type, ArrayRef<mlir::AffineExpr> shape, StringRef what,
-                           SMRange at, Frame &own) {
-  auto refuse = [&](const Twine &why) {
+static bool isBound(StringRef name, const Frame &frame) {
+  return frame.locals.contains(name) ||
+         (frame.owner &&
+          (frame.owner->params.contains(name) || frame.owner->members.contains(name))) ||
+         (frame.file && frame.file->decls.contains(name));
+}
+
+bool Elaborator::bindShape(const ast::Type *type, Shape &shape, StringRef what, SMRange at,
+                           Frame &own) {
+  auto refuse = [&, found = shape](const Twine &why) {
     error(at,
-          what + " has shape " + describeShape(shape) + ", declared " + sourceOf(type->range) + why)
+          what + " has shape " + describeShape(found) + ", declared " + sourceOf(type->range) + why)
         .note(type->range, "declared here");
     return false;
   };
-  auto bindOne = [&](const ast::Dim &dim, mlir::AffineExpr size) {
+  std::string words = (what + ", declared " + sourceOf(type->range)).str();
+  auto bindOne = [&](const ast::Dim &dim, mlir::AffineExpr &size) {
     auto *name = dyn_cast<ast::NameExpr>(dim.size);
-    bool declared = name && (own.locals.contains(name->name) ||
-                             (own.owner && (own.owner->params.contains(name->name) ||
-                                            own.owner->members.contains(name->name))) ||
-                             (own.file && own.file->decls.contains(name->name)));
-    if (name && !declared) {
+    if (name && !isBound(name->name, own)) {
       own.locals[name->name] = Number::ofSize(size);
       return true;
     }
@@ -302,14 +306,12 @@ bool Elaborator::bindShape(const ast::Type *type, ArrayRef<mlir::AffineExpr> sha
     mlir::AffineExpr wanted = sizeOf(value, dim.range);
     if (!wanted)
       return false;
-    if (wanted == size)
+    if (equalSizes(wanted, size, words, at)) {
+      size = wanted;
       return true;
+    }
     std::string source = sourceOf(dim.range).str(), is = dl::sizeToString(wanted, dimNames),
                 found = dl::sizeToString(size, dimNames);
-    optional<bool> decided = foldCompare(Tok::Equal, Number::ofSize(wanted), Number::ofSize(size));
-    if (!decided)
-      return refuse("; nothing says that " + Twine(is) + " equals " + found + ": 'assert(" + is +
-                    " == " + found + ", \"…\")' in the model does");
     return refuse(": size " + Twine(source == is ? "" : source + " = ") + is + ", found " + found);
   };
 
@@ -327,10 +329,17 @@ bool Elaborator::bindShape(const ast::Type *type, ArrayRef<mlir::AffineExpr> sha
   }
   size_t before = dots - type->dims.begin(), after = count - before - 1;
   Shape middle(shape.begin() + before, shape.end() - after);
-  if (own.ellipsis && *own.ellipsis != middle)
-    return refuse("; '...' is " + Twine(describeShape(*own.ellipsis)) + " and " +
-                  describeShape(middle));
-  own.ellipsis = middle;
+  if (own.ellipsis) {
+    bool fits = own.ellipsis->size() == middle.size();
+    for (size_t i = 0; fits && i < middle.size(); ++i)
+      fits = equalSizes((*own.ellipsis)[i], middle[i], words, at);
+    if (!fits)
+      return refuse("; '...' is " + Twine(describeShape(*own.ellipsis)) + " and " +
+                    describeShape(middle));
+    llvm::copy(*own.ellipsis, shape.begin() + before);
+  } else {
+    own.ellipsis = middle;
+  }
   for (size_t i = 0; i < count; ++i) {
     if (i == before)
       continue;
@@ -351,13 +360,14 @@ Value Elaborator::bindArgument(const ast::Arg &arg, const Value &value, StringRe
   if (!dtype)
     return {};
   mlir::Value tensor;
+  Shape shape;
   if (auto *number = value.number()) {
     // A number that meets a declared type takes it; it has no dimensions.
-    if (!bindShape(arg.type, {}, what, at, own))
+    if (!bindShape(arg.type, shape, what, at, own))
       return {};
     tensor = materialize(*number, *dtype, {}, at);
   } else if (auto *truth = value.as<BoolValue>(); truth && *dtype == DType::Bool) {
-    if (!bindShape(arg.type, {}, what, at, own))
+    if (!bindShape(arg.type, shape, what, at, own))
       return {};
     tensor = fill(tensorType({}, DType::Bool), Number::whole(truth->value), at);
   } else {
@@ -369,8 +379,10 @@ Value Elaborator::bindArgument(const ast::Arg &arg, const Value &value, StringRe
           .note(arg.type->range, "declared here");
       return {};
     }
-    if (!bindShape(arg.type, shapeOf(tensor), what, at, own))
+    shape = shapeOf(tensor);
+    if (!bindShape(arg.type, shape, what, at, own))
       return {};
+    tensor = assumeShape(tensor, shape, at);
   }
   return tensor ? Value::tensor(tensor) : Value();
 }
@@ -418,19 +430,34 @@ Value Elaborator::checkResults(const ast::FnDecl *fn, Value value, SMRange where
   for (auto [result, value] : llvm::zip_equal(declared, values)) {
     if (!result.type)
       continue;
+    mlir::Value tensor = value.asTensor();
+    // A size that no argument has bound is the result's own.
+    bool isOpen = llvm::any_of(result.type->dims, [&](const ast::Dim &dim) {
+      auto *size = dim.size ? dyn_cast<ast::NameExpr>(dim.size) : nullptr;
+      return dim.size ? size && !isBound(size->name, *frame) : !frame->ellipsis;
+    });
+    if (isOpen && tensor) {
+      Shape shape = shapeOf(tensor);
+      if (!bindShape(result.type, shape, "the result of " + name, result.range, *frame)) {
+        failed = true;
+        continue;
+      }
+    }
     optional<std::pair<DType, Shape>> type = evaluateType(result.type);
     if (!type) {
       failed = true;
       continue;
     }
-    mlir::Value tensor = value.asTensor();
-    if (tensor && (dtypeOf(tensor) != type->first || shapeOf(tensor) != type->second)) {
-      error(result.range, name + " declares the result " + describeType(type->first, type->second) +
-                              " and returns " + describeType(tensor));
-      failed = true;
-      continue;
+    if (tensor) {
+      std::string types = name + " declares the result " + describeType(type->first, type->second) +
+                          " and returns " + describeType(tensor);
+      bool isType = dtypeOf(tensor) == type->first;
+      tensor = isType ? conform(tensor, type->second, types, result.range) : mlir::Value();
+      if (!tensor)
+        error(result.range, types);
+    } else {
+      tensor = fit(value, type->first, type->second, "the result of " + name, result.range);
     }
-    tensor = fit(value, type->first, type->second, "the result of " + name, result.range);
     failed |= !tensor;
     if (tensor)
       value = Value::tensor(tensor);

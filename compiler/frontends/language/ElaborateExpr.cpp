@@ -545,7 +545,9 @@ void Elaborator::runFor(const ast::ForStmt *loop) {
       auto now = frame->locals.find(entry.getKey());
       mlir::Value was = entry.second.asTensor();
       mlir::Value is = now != frame->locals.end() ? now->second.asTensor() : mlir::Value();
-      if (was && is && was.getType() != is.getType())
+      if (was && is && was.getType() != is.getType() &&
+          (dtypeOf(was) != dtypeOf(is) ||
+           !conform(is, shapeOf(was), "'" + entry.getKey() + "' in the loop", loop->range)))
         error(loop->variable.range(),
               "'" + entry.getKey() + "' changes from " + describeType(was) + " to " +
                   describeType(is) + " in the loop; what a loop carries keeps its type and shape");
@@ -783,6 +785,22 @@ void Elaborator::assignElement(const ast::IndexExpr *target, Value value, option
     op = nullopt;
     if (value.isPoison())
       return;
+  }
+  if (value.asTensor() || value.is<std::shared_ptr<ArrayValue>>()) {
+    // A smaller value is repeated, as by NumPy.
+    mlir::Value tensor = toTensor(value, where);
+    Shape from = shapeOf(tensor);
+    if (dtypeOf(tensor) == dtype && from.size() <= region->shape.size()) {
+      Shape to(region->shape.end() - from.size(), region->shape.end());
+      for (auto [size, wanted] : llvm::zip_equal(from, to))
+        if (size == constantSize(1))
+          wanted = size;
+      if (mlir::Value same = conform(tensor, to,
+                                     "the elements " + describeType(dtype, region->shape) +
+                                         " become " + describeType(tensor),
+                                     where))
+        value = Value::tensor(broadcast(same, region->shape, where));
+    }
   }
   mlir::Value part = fit(value, dtype, region->shape, "the element", where);
   if (!part)

@@ -38,14 +38,20 @@ Elaborator::Elaborator(mlir::MLIRContext &context, llvm::SourceMgr &sources,
 // Errors and places
 //===----------------------------------------------------------------------===//
 
-Diagnostics::Report &Elaborator::error(SMRange where, const Twine &message) {
-  SMRange inner = where;
-  Frame *at = frame;
+SMRange Elaborator::userPlace(SMRange where, Frame *&at) const {
+  at = frame;
   while (at && isLibraryFile(diagnostics.fileOf(where.Start))) {
     if (at->call.isValid())
       where = at->call;
     at = at->caller;
   }
+  return where;
+}
+
+Diagnostics::Report &Elaborator::error(SMRange where, const Twine &message) {
+  SMRange inner = where;
+  Frame *at;
+  where = userPlace(where, at);
   Report &report = diagnostics.error(where, message);
   if (where.Start != inner.Start)
     report.note(inner, "in the library, here");
@@ -148,18 +154,24 @@ std::string Elaborator::describe(const Value &value) const {
   return "an error";
 }
 
-std::string language::didYouMean(StringRef name, ArrayRef<StringRef> names) {
+std::string language::didYouMean(StringRef name, ArrayRef<StringRef> names,
+                                 ArrayRef<StringRef> farther) {
   StringRef best;
   unsigned bestDistance = name.size() <= 1 ? 0 : name.size() <= 2 ? 1 : name.size() <= 5 ? 2 : 3;
-  for (StringRef candidate : names) {
-    if (candidate == name)
-      continue;
-    unsigned distance = name.edit_distance(candidate, /*AllowReplacements=*/true, bestDistance + 1);
-    // The first of equal ones in the order of names, so that messages do not depend on a hash.
-    if (distance < bestDistance ||
-        (distance == bestDistance && (best.empty() || candidate < best))) {
-      best = candidate;
-      bestDistance = distance;
+  for (ArrayRef<StringRef> scope : {names, farther}) {
+    StringRef nearer = best; // one of an inner scope wins where it is as close
+    for (StringRef candidate : scope) {
+      if (candidate == name || candidate.size() <= 1)
+        continue; // any name is near to a single letter
+      unsigned distance =
+          name.edit_distance(candidate, /*AllowReplacements=*/true, bestDistance + 1);
+      // The first of equal ones in the order of names, so that messages do not depend on a hash.
+      if (distance < bestDistance ||
+          (distance == bestDistance && nearer.empty() && (best.empty() || candidate < best))) {
+        best = candidate;
+        bestDistance = distance;
+        nearer = {};
+      }
     }
   }
   return best.empty() ? "" : ("; did you mean '" + best + "'?").str();
@@ -748,6 +760,28 @@ void Elaborator::variablesOf(const Value &value, llvm::SetVector<Variable *> &in
 // Assertions
 //===----------------------------------------------------------------------===//
 
+static StringRef predicateOf(Tok op) {
+  switch (op) {
+  case Tok::Equal:
+    return "eq";
+  case Tok::NotEqual:
+    return "ne";
+  case Tok::Less:
+    return "lt";
+  case Tok::LessEqual:
+    return "le";
+  case Tok::Greater:
+    return "gt";
+  default:
+    return "ge";
+  }
+}
+
+/// One of sizesCompared.
+static mlir::AffineExpr sizeOfWhole(const Number &n, mlir::MLIRContext *context) {
+  return n.isSize() ? n.size : mlir::getAffineConstantExpr(*n.asWhole(), context);
+}
+
 void Elaborator::checkAssertion(const ast::Assertion &assertion, Layer *layer) {
   Value value = evaluateConstant(assertion.condition, layer->file, layer);
   if (auto *truth = value.as<BoolValue>()) {
@@ -780,8 +814,11 @@ void Elaborator::checkAssertion(const ast::Assertion &assertion, Layer *layer) {
       layer->params[dimNames[symbol.getPosition()]] = other;
       return true;
     };
-    if (!alias(sizes->second, sizes->first) && !alias(sizes->first, sizes->second))
+    if (!alias(sizes->second, sizes->first) && !alias(sizes->first, sizes->second)) {
       sizeAssertions.emplace_back(&assertion, layer);
+      asserted.insert(conditionKey(sizeOfWhole(sizes->first, &context), predicateOf(compare->op),
+                                   sizeOfWhole(sizes->second, &context)));
+    }
     return;
   }
   unsupported(assertion.range, "a run-time 'assert' of anything but two sizes");
@@ -813,34 +850,13 @@ bool Elaborator::checkSizes(const ast::Expr *condition, StringRef words) {
   optional<std::pair<Number, Number>> sizes = sizesCompared(condition);
   if (!sizes)
     return false;
-  StringRef predicate;
-  switch (llvm::cast<ast::CompareExpr>(condition)->op) {
-  case Tok::Equal:
-    predicate = "eq";
-    break;
-  case Tok::NotEqual:
-    predicate = "ne";
-    break;
-  case Tok::Less:
-    predicate = "lt";
-    break;
-  case Tok::LessEqual:
-    predicate = "le";
-    break;
-  case Tok::Greater:
-    predicate = "gt";
-    break;
-  default:
-    predicate = "ge";
-  }
-  auto map = [&](const Number &n) {
-    return dl::sizeMap({n.isSize() ? n.size : constantSize(*n.asWhole())}, &context);
-  };
-  mlir::AffineMap lhs = map(sizes->first), rhs = map(sizes->second);
-  std::string key;
-  llvm::raw_string_ostream(key) << lhs << predicate << rhs << words;
-  if (function->checks.insert(key).second)
-    dl::CheckSizeOp::create(builder(), locationOf(condition->place), lhs, predicate, rhs, words);
+  mlir::AffineExpr lhs = sizeOfWhole(sizes->first, &context),
+                   rhs = sizeOfWhole(sizes->second, &context);
+  StringRef predicate = predicateOf(llvm::cast<ast::CompareExpr>(condition)->op);
+  // Words of the program come first: they are checked even where another check says the same.
+  function->checks.insert(conditionKey(lhs, predicate, rhs));
+  dl::CheckSizeOp::create(builder(), locationOf(condition->place), dl::sizeMap({lhs}, &context),
+                          predicate, dl::sizeMap({rhs}, &context), words);
   return true;
 }
 

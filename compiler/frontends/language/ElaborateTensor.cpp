@@ -215,6 +215,10 @@ mlir::Value Elaborator::broadcast(mlir::Value value, ArrayRef<AffineExpr> shape,
   if (ArrayRef<AffineExpr>(from) == shape)
     return value;
   size_t offset = shape.size() - from.size();
+  for (auto [i, size] : llvm::enumerate(from))
+    if (size != constantSize(1))
+      size = shape[offset + i];
+  value = assumeShape(value, from, where);
   llvm::SmallVector<int64_t> axes;
   Shape kept;
   for (auto [i, size] : llvm::enumerate(from)) {
@@ -247,16 +251,119 @@ optional<Shape> Elaborator::broadcastShapes(ArrayRef<mlir::Value> values, String
         std::string types;
         llvm::raw_string_ostream os(types);
         llvm::interleave(values, os, [&](mlir::Value v) { os << describeType(v); }, " and ");
-        std::string a = dl::sizeToString(into, dimNames), b = dl::sizeToString(size, dimNames);
-        bool undecided = !isa<AffineConstantExpr>(into) || !isa<AffineConstantExpr>(size);
-        error(where, what + " of " + types + ": sizes " + a + " and " + b + " do not fit" +
-                         (undecided ? "; nothing says that they are equal" : ""));
-        return nullopt;
+        if (!equalSizes(into, size, what + " of " + types, where)) {
+          error(where, what + " of " + types + ": sizes " + dl::sizeToString(into, dimNames) +
+                           " and " + dl::sizeToString(size, dimNames) + " do not fit");
+          return nullopt;
+        }
+        if (!isa<AffineConstantExpr>(size))
+          continue;
       }
       into = size;
     }
   }
   return result;
+}
+
+//===----------------------------------------------------------------------===//
+// Sizes that must fit
+//===----------------------------------------------------------------------===//
+
+std::string Elaborator::conditionKey(AffineExpr lhs, StringRef predicate, AffineExpr rhs) {
+  auto textOf = [](const Twine &before, AffineExpr size) {
+    std::string text = before.str();
+    llvm::raw_string_ostream(text) << size;
+    return text;
+  };
+  optional<Number> difference = fold(Tok::Minus, Number::ofSize(lhs), Number::ofSize(rhs));
+  if (!difference || !difference->isSize())
+    return textOf(textOf("", lhs) + " " + predicate + " ", rhs);
+  std::string key = textOf(predicate + " ", difference->size);
+  if (predicate != "eq" && predicate != "ne")
+    return key;
+  return std::min(key, textOf(predicate + " ", dl::normalizeSize(-difference->size)));
+}
+
+void Elaborator::checkOnEntry(AffineExpr lhs, StringRef predicate, AffineExpr rhs,
+                              const Twine &words, SMRange where) {
+  // Constants are evaluated again in the functions that use them.
+  std::string key = conditionKey(lhs, predicate, rhs);
+  if (function->isConstant || !function->checks.insert(key).second)
+    return;
+  std::string message = words.str();
+  dl::CheckSizeOp::create(builder(), locationOf(where), dl::sizeMap({lhs}, &context), predicate,
+                          dl::sizeMap({rhs}, &context), message);
+  if (asserted.contains(key))
+    return;
+  StringRef sign = llvm::StringSwitch<StringRef>(predicate)
+                       .Case("eq", "==")
+                       .Case("lt", "<")
+                       .Case("le", "<=")
+                       .Case("gt", ">")
+                       .Default(">=");
+  Frame *at;
+  diagnostics.remark(userPlace(where, at), "checked on entry: " + dl::sizeToString(lhs, dimNames) +
+                                               " " + sign + " " + dl::sizeToString(rhs, dimNames) +
+                                               ", else \"" + message + "\"");
+}
+
+AffineExpr Elaborator::withMultiples(AffineExpr size) {
+  bool isLarge = false; // coefficients must not overflow
+  size.walk([&](AffineExpr part) {
+    if (auto constant = dyn_cast<AffineConstantExpr>(part))
+      isLarge |=
+          constant.getValue() > (int64_t(1) << 40) || constant.getValue() < -(int64_t(1) << 40);
+  });
+  return isLarge ? size : dl::normalizeSize(size.replace(function->multiples));
+}
+
+bool Elaborator::equalSizes(AffineExpr a, AffineExpr b, const Twine &what, SMRange where) {
+  if (a == b)
+    return true;
+  AffineExpr x = withMultiples(a), y = withMultiples(b);
+  if (x == y)
+    return true;
+  if (optional<bool> equal = foldCompare(Tok::Equal, Number::ofSize(x), Number::ofSize(y)))
+    return *equal;
+  if (differUnlessEmpty(x, y))
+    return false;
+  checkOnEntry(a, "eq", b,
+               what + ": sizes " + dl::sizeToString(a, dimNames) + " and " +
+                   dl::sizeToString(b, dimNames) + " differ",
+               where);
+  return true;
+}
+
+mlir::Value Elaborator::assumeShape(mlir::Value value, ArrayRef<AffineExpr> shape, SMRange where) {
+  RankedTensorType type = tensorType(shape, dtypeOf(value));
+  if (value.getType() == type)
+    return value;
+  return dl::AssumeShapeOp::create(builder(), locationOf(where), type, value);
+}
+
+mlir::Value Elaborator::conform(mlir::Value value, ArrayRef<AffineExpr> shape, const Twine &what,
+                                SMRange where) {
+  Shape found = shapeOf(value);
+  if (found.size() != shape.size())
+    return {};
+  std::string words = what.str();
+  for (auto [size, wanted] : llvm::zip_equal(found, shape))
+    if (!equalSizes(wanted, size, words, where))
+      return {};
+  return assumeShape(value, shape, where);
+}
+
+AffineExpr Elaborator::wholeSize(const Number &number, SMRange where) {
+  if (number.denominator == 1)
+    return number.size;
+  AffineExpr quotient = dl::normalizeSize(number.size.floorDiv(number.denominator));
+  checkOnEntry(dl::normalizeSize(number.size % number.denominator), "eq", constantSize(0),
+               "the size " + text(number) + " is not a whole number", where);
+  if (isa<mlir::AffineSymbolExpr>(number.size) && number.denominator <= 1 << 20) {
+    function->multiples.try_emplace(number.size, dl::normalizeSize(quotient * number.denominator));
+    function->multiples.try_emplace(quotient, quotient); // stays, with the N in it
+  }
+  return quotient;
 }
 
 //===----------------------------------------------------------------------===//
@@ -462,11 +569,14 @@ mlir::Value Elaborator::fit(const Value &value, DType dtype, ArrayRef<AffineExpr
       return fill(tensorType(shape, dtype), Number::whole(truth->value), where);
   } else if (value.asTensor() || value.is<std::shared_ptr<ArrayValue>>()) {
     mlir::Value tensor = toTensor(value, where);
-    Shape found = shapeOf(tensor);
-    if (dtypeOf(tensor) == dtype && found == shape)
-      return tensor;
-    if (dtypeOf(tensor) == dtype && found.empty())
+    if (dtypeOf(tensor) == dtype && rankOf(tensor) == 0)
       return broadcast(tensor, shape, where);
+    if (dtypeOf(tensor) == dtype)
+      if (mlir::Value same = conform(tensor, shape,
+                                     what + " is " + describeType(dtype, shape) + " and becomes " +
+                                         describeType(tensor),
+                                     where))
+        return same;
     error(where, what + " is " + describeType(dtype, shape) + " and cannot become " +
                      describeType(tensor));
     return {};
@@ -527,15 +637,7 @@ AffineExpr Elaborator::sizeOf(const Value &value, SMRange where) {
           "a size must be known when the function is entered; this number is computed in it");
     return {};
   }
-  if (number->denominator == 1)
-    return number->size;
-  // Whether it comes out whole depends on the call: checked on entry.
-  AffineExpr rest = dl::normalizeSize(number->size % number->denominator);
-  if (!function->isConstant)
-    dl::CheckSizeOp::create(builder(), locationOf(where), dl::sizeMap({rest}, &context), "eq",
-                            dl::sizeMap({constantSize(0)}, &context),
-                            "the size " + text(*number) + " is not a whole number");
-  return dl::normalizeSize(number->size.floorDiv(number->denominator));
+  return wholeSize(*number, where);
 }
 
 optional<Shape> Elaborator::shapeListOf(const Value &value, SMRange where) {
@@ -815,10 +917,15 @@ Value Elaborator::matmul(mlir::Value a, mlir::Value b, SMRange where) {
     return refuse(": a scalar is multiplied by '*'");
   if (!isFloat(dtypeOf(a)))
     return refuse(": products of matrices are of floating point; write f32(…)");
-  AffineExpr columns = x.back(), rows = y.size() == 1 ? y[0] : y[y.size() - 2];
-  if (columns != rows)
+  std::string types = "'@' of " + describeType(a) + " and " + describeType(b);
+  AffineExpr &columns = x.back(), &rows = y.size() == 1 ? y[0] : y[y.size() - 2];
+  if (!equalSizes(columns, rows, types, where))
     return refuse(": " + Twine(dl::sizeToString(columns, dimNames)) + " columns meet " +
                   dl::sizeToString(rows, dimNames) + " rows");
+  AffineExpr inner = isa<AffineConstantExpr>(rows) ? rows : columns;
+  columns = rows = inner;
+  a = assumeShape(a, x, where);
+  b = assumeShape(b, y, where);
   AffineExpr one = constantSize(1);
   // A vector is a matrix of one row or column, which goes again.
   bool dropRow = x.size() == 1, dropColumn = y.size() == 1;
@@ -830,7 +937,7 @@ Value Elaborator::matmul(mlir::Value a, mlir::Value b, SMRange where) {
   Shape batchX(x.begin(), x.end() - 2), batchY(y.begin(), y.end() - 2), batch, result;
   if (batchY.empty()) {
     // One matrix on the right: all rows on the left are one matrix too.
-    Shape flat{dl::productOf(ArrayRef<AffineExpr>(x).drop_back(), &context), columns};
+    Shape flat{dl::productOf(ArrayRef<AffineExpr>(x).drop_back(), &context), inner};
     mlir::Value product = build("matmul", {reshape(a, flat, where), reshape(b, y, where)}, where);
     if (!product)
       return {};
@@ -845,14 +952,14 @@ Value Elaborator::matmul(mlir::Value a, mlir::Value b, SMRange where) {
   for (size_t i = 0; i < rank; ++i) {
     AffineExpr p = i + batchX.size() >= rank ? batchX[i + batchX.size() - rank] : one;
     AffineExpr q = i + batchY.size() >= rank ? batchY[i + batchY.size() - rank] : one;
-    if (p != q && p != one && q != one)
+    if (p != one && q != one && !equalSizes(p, q, types, where))
       return refuse(": sizes " + Twine(dl::sizeToString(p, dimNames)) + " and " +
                     dl::sizeToString(q, dimNames) + " do not fit");
-    batch.push_back(p == one ? q : p);
+    batch.push_back(p == one || (q != one && isa<AffineConstantExpr>(q)) ? q : p);
   }
   Shape left = batch, right = batch;
-  left.append({m, columns});
-  right.append({columns, n});
+  left.append({m, inner});
+  right.append({inner, n});
   mlir::Value product = build(
       "matmul",
       {broadcast(reshape(a, x, where), left, where), broadcast(reshape(b, y, where), right, where)},
@@ -1024,9 +1131,26 @@ Elaborator::regionOf(mlir::Value value, ArrayRef<ast::Subscript> subscripts, SMR
       region.shape.push_back(shape[axis]);
     }
   };
-  auto check = [&](AffineExpr lhs, StringRef predicate, AffineExpr rhs, const Twine &message) {
-    dl::CheckSizeOp::create(builder(), locationOf(where), dl::sizeMap({lhs}, &context), predicate,
-                            dl::sizeMap({rhs}, &context), message.str());
+  // Decided while compiling, or checked on entry.
+  auto require = [&](AffineExpr lhs, StringRef predicate, AffineExpr rhs, const Twine &message,
+                     SMRange place) {
+    Tok op = predicate == "lt" ? Tok::Less : predicate == "le" ? Tok::LessEqual : Tok::GreaterEqual;
+    optional<bool> holds =
+        foldCompare(op, Number::ofSize(withMultiples(lhs)), Number::ofSize(withMultiples(rhs)));
+    if (!holds)
+      checkOnEntry(lhs, predicate, rhs, message, place);
+    else if (!*holds)
+      error(place, message);
+    return !holds || *holds;
+  };
+  // A place counts from the end where it is negative; one like -M is where M is not 0.
+  auto place = [&](const Number &n, SMRange range, AffineExpr size) {
+    if (optional<int64_t> whole = n.asWhole())
+      return *whole < 0 ? dl::normalizeSize(size + *whole) : constantSize(*whole);
+    if (!foldCompare(Tok::LessEqual, n, Number::whole(0)).value_or(false))
+      return n.size;
+    require(n.size, "lt", zero, "the place " + text(n) + " counts from the end, and is 0", range);
+    return dl::normalizeSize(size + n.size);
   };
   for (auto [subscript, element] : llvm::zip(subscripts, elements)) {
     if (subscript.kind == ast::Subscript::Kind::Ellipsis) {
@@ -1052,19 +1176,15 @@ Elaborator::regionOf(mlir::Value value, ArrayRef<ast::Subscript> subscripts, SMR
           return nullopt;
         }
         if (!constant)
-          check(size, *n < 0 ? "ge" : "gt", constantSize(*n < 0 ? -*n : *n),
-                "index " + Twine(*n) + " is out of range for size " + sizeText);
-      } else if (number.isSize() && number.denominator == 1) {
-        start = number.size;
+          checkOnEntry(size, *n < 0 ? "ge" : "gt", constantSize(*n < 0 ? -*n : *n),
+                       "index " + Twine(*n) + " is out of range for size " + sizeText,
+                       subscript.range);
+      } else if (number.isSize()) {
+        start = place(Number::ofSize(wholeSize(number, subscript.range)), subscript.range, size);
         std::string message = "index " + text(number) + " is out of range for size " + sizeText;
-        optional<bool> below = foldCompare(Tok::Less, number, Number::ofSize(size));
-        if (below && !*below) {
-          error(subscript.range, message);
+        if (!require(start, "lt", size, message, subscript.range) ||
+            !require(start, "ge", zero, message, subscript.range))
           return nullopt;
-        }
-        if (!below)
-          check(start, "lt", size, message);
-        check(start, "ge", zero, message);
       } else {
         error(subscript.range, "an index must be a whole number, found " + text(number));
         return nullopt;
@@ -1093,8 +1213,10 @@ Elaborator::regionOf(mlir::Value value, ArrayRef<ast::Subscript> subscripts, SMR
       if (!number)
         return nullopt;
       decide(number->settings);
-      if (number->asWhole() || (number->isSize() && number->denominator == 1))
+      if (number->asWhole())
         return number;
+      if (number->isSize())
+        return Number::ofSize(wholeSize(*number, expr->range));
       error(expr, "a slice needs whole numbers, found " + text(*number));
       return nullopt;
     };
@@ -1125,28 +1247,21 @@ Elaborator::regionOf(mlir::Value value, ArrayRef<ast::Subscript> subscripts, SMR
       region.sizes.push_back(dl::normalizeSize(size.ceilDiv(-step)));
     } else {
       // Both ends must lie inside: what algebra does not say is checked on entry.
-      auto place = [&](const Number &n) {
-        optional<int64_t> w = n.asWhole();
-        return w ? (*w < 0 ? dl::normalizeSize(size + *w) : constantSize(*w)) : n.size;
-      };
-      AffineExpr first = start ? place(*start) : zero, last = stop ? place(*stop) : size;
-      auto require = [&](AffineExpr a, AffineExpr b) {
-        optional<bool> holds = foldCompare(Tok::LessEqual, Number::ofSize(a), Number::ofSize(b));
-        std::string message =
-            "the slice " +
-            StringRef(subscript.range.Start.getPointer(),
-                      subscript.range.End.getPointer() - subscript.range.Start.getPointer())
-                .str() +
-            " reaches beyond size " + sizeText;
-        if (holds && !*holds) {
-          error(subscript.range, message);
-          return false;
-        }
-        if (!holds)
-          check(a, "le", b, message);
-        return true;
-      };
-      if (!require(zero, first) || !require(first, last) || !require(last, size))
+      AffineExpr first = start ? place(*start, subscript.range, size) : zero,
+                 last = stop ? place(*stop, subscript.range, size) : size;
+      if (foldCompare(Tok::Greater, Number::ofSize(first), Number::ofSize(last)).value_or(false)) {
+        // Nothing, however long the axis is.
+        first = last = zero;
+      }
+      std::string message =
+          "the slice " +
+          StringRef(subscript.range.Start.getPointer(),
+                    subscript.range.End.getPointer() - subscript.range.Start.getPointer())
+              .str() +
+          " reaches beyond size " + sizeText;
+      if (!require(first, "ge", zero, message, subscript.range) ||
+          !require(first, "le", last, message, subscript.range) ||
+          !require(last, "le", size, message, subscript.range))
         return nullopt;
       region.starts.push_back(first);
       region.sizes.push_back(dl::normalizeSize((last - first).ceilDiv(step)));

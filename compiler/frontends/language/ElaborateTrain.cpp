@@ -565,7 +565,10 @@ bool Elaborator::runOptimizer(Optimizer *optimizer, ArrayRef<Variable *> variabl
     if (result.isPoison())
       return false;
     mlir::Value next = result.asTensor();
-    if (!next || next.getType() != value.getType()) {
+    if (next && dtypeOf(next) == dtypeOf(value))
+      next = conform(next, shapeOf(value), "the update of '" + variable->path + "'",
+                     parts.update->range);
+    if (!next || dtypeOf(next) != dtypeOf(value)) {
       error(parts.update->range, "'update' returns the new value, " + describeType(value) +
                                      " for '" + variable->path + "', found " + describe(result));
       return false;
@@ -851,13 +854,19 @@ Value Elaborator::callOptimizer(Optimizer *optimizer, const ast::CallExpr *call)
           counted(places.size(), "variable") + ", " + counted(gradients.size(), "gradient"));
     return {};
   }
-  for (auto [variable, gradient] : llvm::zip_equal(places, gradients))
-    if (gradient.getType() != tensorType(variable->shape, variable->dtype)) {
+  for (auto [variable, gradient] : llvm::zip_equal(places, gradients)) {
+    mlir::Value same;
+    if (dtypeOf(gradient) == variable->dtype)
+      same = conform(gradient, variable->shape, "the gradient of '" + variable->path + "'",
+                     call->range);
+    if (!same) {
       error(call->range, "the gradient of '" + variable->path + "' is " +
                              describeType(variable->dtype, variable->shape) + ", found " +
                              describeType(gradient));
       return {};
     }
+    gradient = same;
+  }
   if (!function->varAssigned)
     function->varAssigned = call->range;
   applyOptimizer(optimizer, llvm::SmallVector<Variable *>(places.begin(), places.end()), gradients,

@@ -77,7 +77,8 @@ struct FunctionState {
   llvm::StringMap<unsigned> draws;  // number of draws by path
   const Variable *initOf = nullptr; // __init: the variable whose initial value is computed
   std::optional<llvm::SMRange> trainingRead, varAssigned; // for rule 25
-  llvm::StringSet<> checks;                               // checks that were emitted, by text
+  llvm::StringSet<> checks; // conditions on sizes that are checked on entry, by text
+  llvm::DenseMap<mlir::AffineExpr, mlir::AffineExpr> multiples; // N: 2 * (N / 2), once checked
 
   FunctionState(mlir::MLIRContext *context, mlir::Block *block) : builder(context), block(block) {
     builder.setInsertionPointToEnd(block);
@@ -109,6 +110,8 @@ private:
   /// Reports at the user's own line: in the library, where it was called from.
   Report &error(llvm::SMRange where, const llvm::Twine &message);
   Report &error(const ast::Expr *expr, const llvm::Twine &message);
+  /// The user's own line for a place in the library; \p at becomes the frame that it stands in.
+  llvm::SMRange userPlace(llvm::SMRange where, Frame *&at) const;
   /// "… is not supported yet".
   Value unsupported(llvm::SMRange where, const llvm::Twine &what);
   mlir::Location locationOf(llvm::SMLoc where);
@@ -203,8 +206,9 @@ private:
   /// The value as an argument of a declared type, whose free sizes it binds.
   Value bindArgument(const ast::Arg &arg, const Value &value, llvm::StringRef function,
                      llvm::SMRange at, Frame &frame);
-  bool bindShape(const ast::Type *type, llvm::ArrayRef<mlir::AffineExpr> shape,
-                 llvm::StringRef what, llvm::SMRange at, Frame &frame);
+  /// Binds the free sizes of a declared type; the others replace the ones of \p shape.
+  bool bindShape(const ast::Type *type, Shape &shape, llvm::StringRef what, llvm::SMRange at,
+                 Frame &frame);
   std::optional<DType> evaluateDType(const ast::Type *type);
   /// A type all of whose sizes are known to the frame.
   std::optional<std::pair<DType, Shape>> evaluateType(const ast::Type *type);
@@ -220,6 +224,29 @@ private:
   bool bindNames(CallArguments &arguments, const llvm::Twine &what,
                  llvm::ArrayRef<llvm::StringRef> names, unsigned required,
                  llvm::SmallVectorImpl<Value *> &into);
+
+  //===--- sizes that must fit (ElaborateTensor.cpp) ---===//
+
+  /// Whether two sizes are equal in every call that gets past its entry: algebra or an assert says
+  /// so, or a check on entry does, which is made here and listed as a remark. False where they can
+  /// never be.
+  bool equalSizes(mlir::AffineExpr a, mlir::AffineExpr b, const llvm::Twine &what,
+                  llvm::SMRange where);
+  /// The tensor under a shape that must be its own, by equalSizes; null where it can never be.
+  mlir::Value conform(mlir::Value value, llvm::ArrayRef<mlir::AffineExpr> shape,
+                      const llvm::Twine &what, llvm::SMRange where);
+  /// The same where the sizes are known to be equal.
+  mlir::Value assumeShape(mlir::Value value, llvm::ArrayRef<mlir::AffineExpr> shape,
+                          llvm::SMRange where);
+  /// A condition that calls are refused without, with words for who calls.
+  void checkOnEntry(mlir::AffineExpr lhs, llvm::StringRef predicate, mlir::AffineExpr rhs,
+                    const llvm::Twine &words, llvm::SMRange where);
+  /// The condition as a key, the same for the same condition; the symmetric ones either way round.
+  std::string conditionKey(mlir::AffineExpr lhs, llvm::StringRef predicate, mlir::AffineExpr rhs);
+  /// The size with each dimension that is known to be a multiple written as one.
+  mlir::AffineExpr withMultiples(mlir::AffineExpr size);
+  /// A number of sizes as a size: that it comes out whole is checked on entry if need be.
+  mlir::AffineExpr wholeSize(const Number &number, llvm::SMRange where);
 
   //===--- tensors (ElaborateTensor.cpp) ---===//
 
@@ -407,6 +434,7 @@ private:
   dl::ModelOp modelOp;
   llvm::SmallVector<llvm::StringRef> dimNames; // of the model's dynamic dimensions
   std::vector<std::pair<const ast::Assertion *, Layer *>> sizeAssertions; // checked on entry
+  llvm::StringSet<> asserted;    // what they say, by conditionKey
   std::vector<Variable *> slots; // state of optimizers, in the order in which it was declared
   Variable *seedVariable = nullptr, *callsVariable = nullptr;
 
@@ -440,9 +468,10 @@ struct FrameScope {
   ~FrameScope() { elaborator.frame = before; }
 };
 
-/// The name among \p names that is nearest to a misspelled one, as ": did you mean 'x'?", or
-/// nothing.
-std::string didYouMean(llvm::StringRef name, llvm::ArrayRef<llvm::StringRef> names);
+/// The name among \p names, or else \p farther, that is nearest to a misspelled one, as
+/// "; did you mean 'x'?", or nothing.
+std::string didYouMean(llvm::StringRef name, llvm::ArrayRef<llvm::StringRef> names,
+                       llvm::ArrayRef<llvm::StringRef> farther = {});
 
 /// The hash that names a stream of random numbers: FNV-1a of the path, 32 bits.
 uint32_t streamOf(llvm::StringRef path);

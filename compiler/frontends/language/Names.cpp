@@ -207,9 +207,15 @@ void NameChecker::checkFn(const FnDecl *fn, bool isExported) {
     if (result.name && !names.try_emplace(result.name.text, result.name.range()).second)
       diagnostics.error(result.name.range(),
                         "the result '" + result.name.text + "' is declared twice");
-    if (!result.name && result.type->scalar)
-      continue; // a name or a type: elaboration tells
-    checkType(result.type, false, false);
+    if (!result.name && result.type->scalar) {
+      // A name or a type: elaboration tells.
+      StringRef word = result.type->dtype.text;
+      if (!dtypeNamed(word) && !params.contains(word) &&
+          !names.try_emplace(word, result.type->range).second)
+        diagnostics.error(result.type->range, "the result '" + word + "' is declared twice");
+      continue;
+    }
+    checkType(result.type, /*binds=*/true, isExported);
   }
   if (fn->gradient)
     checkName(fn->gradient.text, fn->gradient.range());
@@ -436,14 +442,16 @@ void NameChecker::checkName(StringRef name, SMRange where) {
         .note(loop->second, "assigned here; give it a value before the loop");
     return;
   }
-  std::vector<StringRef> candidates(builtins.begin(), builtins.end());
+  std::vector<StringRef> candidates, farther(builtins.begin(), builtins.end());
   for (auto *scope : {&locals, &members, &params})
     for (auto &entry : *scope)
       candidates.push_back(entry.getKey());
   for (auto &entry : file.decls)
     candidates.push_back(entry.getKey());
-  candidates.insert(candidates.end(), std::begin(known), std::end(known));
-  diagnostics.error(where, "unknown name '" + name + "'" + didYouMean(name, candidates));
+  farther.insert(farther.end(), std::begin(known), std::end(known));
+  for (unsigned i = 0; i <= static_cast<unsigned>(DType::F64); ++i)
+    farther.push_back(nameOf(static_cast<DType>(i)));
+  diagnostics.error(where, "unknown name '" + name + "'" + didYouMean(name, candidates, farther));
 }
 
 void NameChecker::checkExpr(const Expr *expr) {

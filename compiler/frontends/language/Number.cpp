@@ -319,6 +319,19 @@ optional<Number> language::foldNegate(const Number &a) {
   return fold(Tok::Minus, Number::whole(0), a);
 }
 
+/// Whether a size is surely not negative: dynamic dimensions are not, nor is what is added,
+/// multiplied or divided from such.
+static bool isNonNegative(AffineExpr size) {
+  if (auto constant = llvm::dyn_cast<AffineConstantExpr>(size))
+    return constant.getValue() >= 0;
+  auto binary = llvm::dyn_cast<AffineBinaryOpExpr>(size);
+  if (!binary)
+    return true;
+  if (size.getKind() == AffineExprKind::Mod)
+    return isNonNegative(binary.getRHS());
+  return isNonNegative(binary.getLHS()) && isNonNegative(binary.getRHS());
+}
+
 /// `difference op 0` where the signs of its terms decide it: a dynamic dimension is never negative.
 static optional<bool> compareBySign(Tok op, AffineExpr difference) {
   int64_t constant = 0;
@@ -328,9 +341,8 @@ static optional<bool> compareBySign(Tok op, AffineExpr difference) {
       constant = coefficient;
       continue;
     }
-    // A quotient or a remainder in a size may be of either sign.
-    if (!llvm::all_of(factors,
-                      [](AffineExpr factor) { return llvm::isa<mlir::AffineSymbolExpr>(factor); }))
+    // A quotient in a size may be of either sign.
+    if (!llvm::all_of(factors, isNonNegative))
       positive = negative = true;
     (coefficient > 0 ? positive : negative) = true;
   }
@@ -356,6 +368,17 @@ static optional<bool> compareBySign(Tok op, AffineExpr difference) {
   default:
     return nullopt;
   }
+}
+
+bool language::differUnlessEmpty(AffineExpr a, AffineExpr b) {
+  optional<Number> difference = fold(Tok::Minus, Number::ofSize(a), Number::ofSize(b));
+  if (llvm::isa<AffineConstantExpr>(a) || llvm::isa<AffineConstantExpr>(b) || !difference ||
+      !difference->isSize())
+    return false;
+  auto terms = termsOf(difference->size);
+  return terms.size() == 1 && llvm::all_of(terms[0].second, [](AffineExpr factor) {
+           return llvm::isa<mlir::AffineSymbolExpr>(factor);
+         });
 }
 
 optional<bool> language::foldCompare(Tok op, const Number &a, const Number &b) {

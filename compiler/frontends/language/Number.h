@@ -55,6 +55,9 @@ std::optional<Number> fold(Tok op, const Number &a, const Number &b);
 /// `a op b` of a comparison where algebra decides it.
 std::optional<bool> foldCompare(Tok op, const Number &a, const Number &b);
 
+/// Whether two sizes can be equal only where a dynamic dimension is 0, as N and 2*N.
+bool differUnlessEmpty(mlir::AffineExpr a, mlir::AffineExpr b);
+
 /// `-a`; nothing for a Runtime number.
 std::optional<Number> foldNegate(const Number &a);
 

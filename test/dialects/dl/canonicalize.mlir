@@ -118,6 +118,23 @@ dl.model @m dims ["N"] {
     %4 = dl.reshape %a : tensor<?x2x2xf32, affine_map<()[s0] -> (s0, 2, 2)>> -> tensor<?xf32, affine_map<()[s0] -> (s0 * 4)>>
     dl.return %0, %1, %2, %3, %4 : tensor<?x4xf32, #n4>, tensor<?x4xf32, #n4>, tensor<?x4xf32, #n4>, tensor<?x4xf32, #n4>, tensor<?xf32, affine_map<()[s0] -> (s0 * 4)>>
   }
+  // Assumed sizes move to where the tensor comes from, until what computes has the sizes that are met.
+  // CHECK-LABEL: dl.func @assumed(
+  // CHECK-SAME:    %[[X:.*]]: tensor<?x4xf32, #{{.*}}>, %[[B:.*]]: tensor<4xf32>
+  // CHECK-DAG:     %[[A:.*]] = dl.assume_shape %[[X]] : tensor<?x4xf32, #{{.*}}> -> tensor<7x4xf32>
+  // CHECK-DAG:     %[[WIDE:.*]] = dl.broadcast %[[B]] [1] : tensor<4xf32> -> tensor<7x4xf32>
+  // CHECK:         %[[SUM:.*]] = dl.add %[[A]], %[[WIDE]] : tensor<7x4xf32>
+  // CHECK-NEXT:    %[[EXP:.*]] = dl.exp %[[SUM]] : tensor<7x4xf32>
+  // CHECK-NEXT:    dl.return %[[EXP]], %[[X]] :
+  dl.func @assumed(%x: tensor<?x4xf32, #n4>, %b: tensor<4xf32>) -> (tensor<7x4xf32>, tensor<?x4xf32, #n4>) {
+    %0 = dl.broadcast %b [1] : tensor<4xf32> -> tensor<?x4xf32, #n4>
+    %1 = dl.add %x, %0 : tensor<?x4xf32, #n4>
+    %2 = dl.exp %1 : tensor<?x4xf32, #n4>
+    %3 = dl.assume_shape %2 : tensor<?x4xf32, #n4> -> tensor<7x4xf32>
+    %4 = dl.assume_shape %x : tensor<?x4xf32, #n4> -> tensor<7x4xf32>
+    %5 = dl.assume_shape %4 : tensor<7x4xf32> -> tensor<?x4xf32, #n4>
+    dl.return %3, %5 : tensor<7x4xf32>, tensor<?x4xf32, #n4>
+  }
   // A slice of all elements the other way round is no identity, though its type says so.
   // CHECK-LABEL: dl.func @reversed(
   // CHECK-NEXT:    dl.slice

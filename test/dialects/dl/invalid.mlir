@@ -84,6 +84,17 @@ dl.model @m dims ["N"] {
 
 dl.model @m dims ["N"] {
   dl.variable state @v : tensor<2xf32>
+  dl.func @assume_shape(%x: tensor<3x4xf32>, %y: tensor<4xf32>, %z: tensor<3x5xf32>) {
+    // expected-error@+1 {{takes 'tensor<3x4xf32>' for 'tensor<3x5xf32>', which it can never be}}
+    %0 = dl.assume_shape %x : tensor<3x4xf32> -> tensor<3x5xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  dl.variable state @v : tensor<2xf32>
   dl.func @reshape_count(%x: tensor<3x4xf32>, %y: tensor<4xf32>, %z: tensor<3x5xf32>) {
     // expected-error@+1 {{reshapes 12 elements of 'tensor<3x4xf32>' to 10 of 'tensor<10xf32>'}}
     %0 = dl.reshape %x : tensor<3x4xf32> -> tensor<10xf32>
