@@ -13,6 +13,11 @@ from dataclasses import dataclass
 
 CHECK_STEPS = 5
 GEMM_SIZES = [(1024, 1024, 1024), (2048, 2048, 2048), (64, 1000, 100)]  # M, K, N
+CUDA_GEMM_SIZES = [(1024, 1024, 1024), (2048, 2048, 2048), (4096, 4096, 4096)]
+
+
+def gemm_sizes(options):
+    return options.sizes or (CUDA_GEMM_SIZES if options.device == "cuda" else GEMM_SIZES)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,10 @@ PROGRAMS = {
     "A2_adam": ("two_layer_adam", {"K": 1000, "scale": 0.1}, TWO_LAYER, "y"),
     "B": ("mlp", {}, MLP, "label"),
 }
+# On a GPU the mode is what computes products, dlc's --gemm; it is not named where it is the default.
+GEMM = a.mode if a.device == "cuda" else "auto"
+SHOWN = "" if GEMM == "auto" else GEMM
+DEVICE = ["--device", a.device]
 dlc, dlrun = (os.path.join(a.bin or os.path.join(here, "..", "..", "build", "bin"), name) for name in ("dlc", "dlrun"))
 work = tempfile.mkdtemp(prefix="dlc-benchmark-")
 
@@ -69,9 +73,14 @@ def high_water(pid):
         return 0  # it has ended
 
 
-def compile(program, defines):
+def compile(case, program, defines):
+    if a.artefacts:
+        artefact = os.path.join(a.artefacts, f"{case}-{GEMM}.so")
+        return artefact, dict(artefact_kb=round(os.path.getsize(artefact) / 1024, 1))
     artefact = os.path.join(work, "model.so")
     words = [word for name, value in defines.items() for word in ("-D", f"{name}={value}")]
+    if a.device == "cuda":
+        words += ["--target=cpu,cuda", f"--gemm={GEMM}"]
     command = [dlc, os.path.join(here, "programs", program + ".dl"), "-o", artefact, f"-march={a.march}", *words]
     _, _, memory = run(*command, watch=True)
     seconds = [] if a.check_only else [run(*command)[1] for _ in range(3)]
@@ -90,12 +99,13 @@ def call(artefact, function, inputs, *options):
     out = os.path.join(work, "out")
     os.makedirs(out, exist_ok=True)
     _, seconds, _ = run(
-        dlrun, "call", artefact, function, *inputs, "--output-dir", out, "--threads", a.threads, *options
+        dlrun, "call", artefact, function, *inputs, "--output-dir", out, "--threads", a.threads, *DEVICE, *options
     )
     return np.load(os.path.join(out, "out.npy")), seconds
 
 
 def bench(artefact, function, *options):
+    options = [*options, *DEVICE, *(["--runs", a.runs] if a.runs else [])]
     with Preferred():
         busy0, _ = machine_ticks()
         own0 = os.times()
@@ -112,24 +122,29 @@ def bench(artefact, function, *options):
         arena_kb=round(got["arena_bytes"] / 1024, 1),
         rss_mb=memory,
         others_pct=round(100 * others, 1),
+        # Kernels by themselves, without the copies of arguments and results.
+        **({"kernels_ms": round(sum(row["us"] for row in got["kernels"][:-1]) / 1e3, 5)} if "kernels" in got else {}),
     )
 
 
 def gemm():
-    for m, k, n in cases.GEMM_SIZES:
-        artefact, fields = compile("gemm", dict(M=m, K=k, N=n))
+    for m, k, n in cases.gemm_sizes(a):
+        case = f"F_{m}x{k}x{n}"
+        artefact, fields = compile(case, "gemm", dict(M=m, K=k, N=n))
         x, y = data.gemm_operands((m, k, n))
         inputs = save("x", x) + save("y", y)
         product, _ = call(artefact, "product", inputs)
         if not a.check_only:
-            fields.update(bench(artefact, "product", *inputs))
+            fields.update(bench(artefact, "product", *inputs, *(["--profile"] if a.device == "cuda" else [])))
+            # A peer's factors lie on the GPU: so dlc's copies do not count.
+            fields["ms"] = fields.pop("kernels_ms", fields["ms"])
             fields["gflops"] = round(2e-6 * m * k * n / fields["ms"], 1)
-        emit(peer="dlc", mode="", case=f"F_{m}x{k}x{n}", threads=a.threads, check=data.gemm_check(product), **fields)
+        emit(peer="dlc", mode=SHOWN, case=case, threads=a.threads, check=data.gemm_check(product), **fields)
 
 
 def training():
     program, defines, names, second = PROGRAMS[a.case]
-    artefact, fields = compile(program, defines)
+    artefact, fields = compile(a.case, program, defines)
     weights, x, y = data.make(a.case)
     inputs = save("x", x) + save(second, y)
     path = os.path.join(work, "variables.safetensors")
@@ -137,7 +152,7 @@ def training():
     seconds = [call_first() for _ in range(1 if a.check_only else 7)]
     fields["first_result_s"] = round(statistics.median(seconds), 4)
     out = os.path.join(work, "out")
-    run(dlrun, "call", artefact, "step", *inputs, "--repeat", 0, "--save", path, "--output-dir", out)
+    run(dlrun, "call", artefact, "step", *inputs, "--repeat", 0, "--save", path, "--output-dir", out, *DEVICE)
     tensors, metadata = checkpoints.read(path)
     for name, value in data.in_out(weights).items():
         assert (
@@ -148,7 +163,7 @@ def training():
     loss, _ = call(artefact, "step", inputs, "--load", path, "--repeat", cases.CHECK_STEPS)
     if not a.check_only:
         fields.update(bench(artefact, "step", *inputs, "--load", path))
-    emit(peer="dlc", mode="", case=a.case, threads=a.threads, check=float(loss), **fields)
+    emit(peer="dlc", mode=SHOWN, case=a.case, threads=a.threads, check=float(loss), **fields)
 
 
 try:

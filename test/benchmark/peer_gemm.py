@@ -10,7 +10,7 @@ import cases
 import data
 import numpy as np
 
-for size in cases.GEMM_SIZES:
+for size in cases.gemm_sizes(a):
     x, y = data.gemm_operands(size)
     if a.mode == "numpy":
         version, out = np.__version__, np.empty((size[0], size[2]), np.float32)
@@ -24,22 +24,27 @@ for size in cases.GEMM_SIZES:
         import torch
 
         torch.set_num_threads(a.threads)
-        version, tx, ty, out = (
+        version, tx, ty, result = (
             torch.__version__,
-            torch.from_numpy(x),
-            torch.from_numpy(y),
-            torch.empty(size[0], size[2]),
+            torch.from_numpy(x).to(a.device),
+            torch.from_numpy(y).to(a.device),
+            torch.empty(size[0], size[2], device=a.device),
         )
 
         def run(n):
             for _ in range(n):
-                torch.mm(tx, ty, out=out)
+                torch.mm(tx, ty, out=result)
+            if a.device == "cuda":
+                torch.cuda.synchronize()
 
         run(1)
+        out = result.cpu()
     elif a.mode == "jax":
         import jax
         import jax.numpy as jnp
 
+        if a.device == "cuda":  # f32 as the others have it; by itself JAX takes TF32
+            jax.config.update("jax_default_matmul_precision", "highest")
         version, jx, jy, product = jax.__version__, jnp.asarray(x), jnp.asarray(y), jax.jit(jnp.dot)
         out = product(jx, jy).block_until_ready()
 

@@ -2,7 +2,8 @@
 # Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #===------------------------------------------------------------------------===#
-"""Modes: eager; eager_fused, with the fused Adam; compile, forward, backward and update in one compiled graph."""
+"""Modes: eager; eager_fused, with the fused Adam; compile, forward, backward and update in one compiled graph; the same with torch.compile's own modes
+max-autotune and reduce-overhead, which on a GPU replay it as a CUDA graph."""
 
 import time
 
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 import_s = since_start()
 torch.set_num_threads(a.threads)
 case = cases.CASES[a.case]
+GRAPHS = ("max-autotune", "reduce-overhead")
 
 
 class Net(torch.nn.Module):
@@ -64,7 +66,10 @@ def compiled(net, x, y):
     names = [name for name, _ in net.named_parameters()]
     values = [parameter.detach() for parameter in net.parameters()]
     m, v = ([torch.zeros_like(value) for value in values] for _ in range(2))
-    t = torch.zeros(())
+    t = torch.zeros((), device=x.device)
+    # A CUDA graph may change what stays in its place; otherwise torch.compile would not make one.
+    for tensor in [*values, *m, *v, t, x, y] if a.mode in GRAPHS else []:
+        torch._dynamo.mark_static_address(tensor)
 
     def loss_of(values, x, y):
         return torch.func.functional_call(net, dict(zip(names, values)), (x, y))
@@ -85,9 +90,11 @@ def compiled(net, x, y):
             value.sub_(case.lr / c1 * mean / (square.sqrt() / c2 + 1e-8))
         return loss
 
-    step = torch.compile(step)
+    step = torch.compile(step, mode=a.mode if a.mode in GRAPHS else None)
 
     def one():
+        if a.mode in GRAPHS:
+            torch.compiler.cudagraph_mark_step_begin()
         with torch.no_grad():
             return step(values, m, v, t, x, y)
 
@@ -95,10 +102,12 @@ def compiled(net, x, y):
 
 
 weights, x, y = data.make(a.case)
-net = Net(a.case, weights).train()
-x, y = torch.from_numpy(x), torch.from_numpy(y)
-y = y.long() if a.case == "B" else y
-one = compiled(net, x, y) if a.mode == "compile" else eager(net, x, y, a.mode == "eager_fused")
+net = Net(a.case, weights).train().to(a.device)
+host = [torch.from_numpy(x), torch.from_numpy(y).long() if a.case == "B" else torch.from_numpy(y)]
+if a.device == "cuda":
+    host = [tensor.pin_memory() for tensor in host]
+x, y = (tensor.to(a.device) for tensor in host)
+one = compiled(net, x, y) if a.mode in ("compile", *GRAPHS) else eager(net, x, y, a.mode == "eager_fused")
 begin = time.perf_counter()
 loss = float(one().detach())
 compile_s, first_result_s = time.perf_counter() - begin, since_start()
@@ -109,8 +118,28 @@ for _ in range(cases.CHECK_STEPS - 1):
 def run(n):
     for _ in range(n):
         one()
+    if a.device == "cuda":
+        torch.cuda.synchronize()
 
 
+def run_from_host(n):
+    """As a training loop has it, and as dlrun bench does: the batch comes from the host, the loss goes back, each step."""
+    for _ in range(n):
+        x.copy_(host[0], non_blocking=True)
+        y.copy_(host[1], non_blocking=True)
+        float(one().detach())
+
+
+times = {} if a.check_only else measure(run_from_host if a.device == "cuda" else run)
+if a.device == "cuda":
+    if times:
+        times["resident_ms"] = measure(run)["ms"]
+    if a.mode in GRAPHS:
+        times["graphs_left_out"] = sum(
+            count
+            for name, count in torch._dynamo.utils.counters["inductor"].items()
+            if name.startswith("cudagraph_skips")
+        )
 emit(
     peer="torch",
     mode=a.mode,
@@ -121,6 +150,6 @@ emit(
     compile_s=round(compile_s, 3),
     first_result_s=first_result_s,
     version=torch.__version__,
-    **({} if a.check_only else measure(run)),
+    **times,
     rss_mb=peak_memory_mb(),
 )

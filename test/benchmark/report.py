@@ -21,7 +21,7 @@ CHECK_TOLERANCE = 1e-3
 
 def title(record):
     """'jax', 'torch eager', …"""
-    mode = record["mode"] if record["peer"] == "torch" else ""
+    mode = record["mode"] if record["peer"] in ("torch", "dlc") else ""
     return f"{record['peer']} {mode}".strip()
 
 
@@ -36,6 +36,8 @@ def line(record):
 
 def setting(record):
     """Under what a record was measured: '2 threads', '1 thread, AVX2', …"""
+    if record.get("device", "cpu") != "cpu":
+        return record["device"]
     count = record["threads"]
     words = f"{count} thread{'s' if count > 1 else ''}"
     return words + (f", {record['vectors']}" if record.get("vectors") else "")
@@ -43,6 +45,11 @@ def setting(record):
 
 def number(value):
     return f"{value:.3f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def is_ours(peer):
+    """'dlc', and on a GPU also 'dlc own' and 'dlc cublaslt'"""
+    return peer.split()[0] == "dlc"
 
 
 class Results:
@@ -54,7 +61,8 @@ class Results:
             self.by.setdefault((record["case"], setting(record), title(record)), []).append(record)
         self.cases = list(dict.fromkeys(record["case"] for record in records if record["case"] != "F"))
         self.settings = list(dict.fromkeys(setting(record) for record in records))
-        self.peers = sorted({title(record) for record in records}, key=lambda name: (name != "dlc", name))
+        self.peers = sorted({title(record) for record in records}, key=lambda name: (not is_ours(name), name))
+        self.ours = [peer for peer in self.peers if is_ours(peer)]
 
     def times(self, case, where, peer):
         """-> ms by round"""
@@ -69,15 +77,15 @@ class Results:
         return f"{number(min(values))}–{number(max(values))}" if len(values) > 1 else ""
 
     def best_peer(self, case, where):
-        found = [(self.median(case, where, peer), peer) for peer in self.peers if peer != "dlc"]
+        found = [(self.median(case, where, peer), peer) for peer in self.peers if not is_ours(peer)]
         return min(((ms, peer) for ms, peer in found if ms is not None), default=None)
 
-    def ratio(self, case, where):
+    def ratio(self, case, where, ours="dlc"):
         """dlc's time over the best peer's, each round by itself; -> (median, best peer) or None"""
         best = self.best_peer(case, where)
         if best is None:
             return None
-        mine, other = self.times(case, where, "dlc"), self.times(case, where, best[1])
+        mine, other = self.times(case, where, ours), self.times(case, where, best[1])
         ratios = [mine[turn] / other[turn] for turn in mine if turn in other]
         return (statistics.median(ratios), best[1]) if ratios else None
 
@@ -108,15 +116,16 @@ def gemm_tables(results):
         for where in results.settings:
             cells = [results.median(case, where, peer, "gflops") for case in cases]
             rows.append([peer, where, *("—" if cell is None else f"{cell:.0f}" for cell in cells)])
-    for where in results.settings if "dlc" in peers else []:
-        cells = [results.ratio(case, where) for case in cases]
-        rows.append(
-            [
-                "**dlc's rate / best peer's**",
-                where,
-                *(f"**{1 / cell[0]:.2f}** ({cell[1]})" if cell else "—" for cell in cells),
-            ]
-        )
+    for where in results.settings:
+        for ours in (peer for peer in results.ours if peer in peers):
+            cells = [results.ratio(case, where, ours) for case in cases]
+            rows.append(
+                [
+                    f"**{ours}'s rate / best peer's**",
+                    where,
+                    *(f"**{1 / cell[0]:.2f}** ({cell[1]})" if cell else "—" for cell in cells),
+                ]
+            )
     return out + table(["", "", *(shape(case) for case in cases)], rows)
 
 
@@ -139,8 +148,22 @@ def training_tables(results):
             rows.append([*row, f"**{ratio[0]:.2f}** ({ratio[1]})" if ratio else "—"])
         out += [f"{where}; in brackets the fastest and the slowest process:", ""]
         out += table(["case", *peers, "dlc / best peer"], rows)
+        out += resident_table(results, where, cases, peers)
     out += ["- " + f"{case}: {CASES[case].words}" for case in cases] + [""]
     return out
+
+
+def resident_table(results, where, cases, peers):
+    """The peers without what belongs to every step of a training: the batch that comes and the loss that goes."""
+    peers = [peer for peer in peers if any(results.median(case, where, peer, "resident_ms") for case in cases)]
+    if not peers:
+        return []
+    rows = []
+    for case in cases:
+        cells = [results.median(case, where, peer, "resident_ms") for peer in peers]
+        rows.append([case, *("—" if cell is None else number(cell) for cell in cells)])
+    words = "In a step the batch comes from the host and the loss goes back. The peers alone, with data that stay on the device and one wait at the end of many steps:"
+    return [words, "", *table(["case", *peers], rows)]
 
 
 def cost_tables(results):
@@ -163,10 +186,10 @@ def cost_tables(results):
                 value = (
                     None
                     if not found
-                    else found[0] if key == "compile_s" and peer != "dlc" else statistics.median(found)
+                    else found[0] if key == "compile_s" and not is_ours(peer) else statistics.median(found)
                 )
                 values.append("—" if value is None else text(value))
-            if any(value != "—" for value in values) and not (case.startswith("F_") and peer != "dlc"):
+            if any(value != "—" for value in values) and not (case.startswith("F_") and not is_ours(peer)):
                 rows.append([shape(case) if case.startswith("F_") else case, peer, *values])
     if not rows:
         return []
@@ -215,6 +238,9 @@ def page(records):
     )
     if failed:
         out += ["Failed:", "", *failed, ""]
+    plain = sorted({title(record) for record in records if record.get("graphs_left_out")})
+    if plain:
+        out += [f"Parts of it ran without a CUDA graph, says PyTorch: {', '.join(plain)}.", ""]
     return "\n".join(out)
 
 
@@ -239,22 +265,27 @@ def problems(records):
 
 
 def write(records, output=None):
-    """Prints the tables, or puts them into a page: between its markers, if it has them, else as a new page."""
+    """Prints the tables, or puts them into a page."""
     if not records:
         return
     text = page(records)
     if output is None:
         print(text)
         return
-    block = f"{BEGIN}\n\n{text}\n{END}"
+    place(text, output, BEGIN, END, "# Performance")
+
+
+def place(text, output, begin, end, heading):
+    """Puts a text into a page: between the markers, if it has them, else at its end, or as a new page."""
+    block = f"{begin}\n\n{text}\n{end}"
     old = ""
     if os.path.exists(output):
         with open(output) as file:
             old = file.read()
-    if BEGIN in old and END in old:
-        new = old[: old.index(BEGIN)] + block + old[old.index(END) + len(END) :]
+    if begin in old and end in old:
+        new = old[: old.index(begin)] + block + old[old.index(end) + len(end) :]
     else:
-        new = (old.rstrip("\n") + "\n\n" if old else "# Performance\n\n") + block + "\n"
+        new = (old.rstrip("\n") if old else heading) + "\n\n" + block + "\n"
     with open(output, "w") as file:
         file.write(new)
 

@@ -10,6 +10,7 @@
     run.py --vectors native,AVX2              and again with dlc and the peers held to AVX2
     run.py --check-only                       only that all peers compute the same
     run.py --output docs/performance.md       the tables into the page, between its two markers
+    run.py --device cuda                      on a GPU; tools/gpu-check.sh does this where dlc is not
 
 A round measures every peer once, in turn, each in a fresh process; then comes the next round. Ratios are taken
 within a round, so that a slow minute of the machine falls on both. Results go to a file of JSON lines (--results);
@@ -27,6 +28,7 @@ import time
 sys.dont_write_bytecode = True
 
 import report
+from cases import CASES
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -36,8 +38,10 @@ PEER_NAMES = ["dlc", "jax", "torch", "torch-compile", "numpy"]
 LIMIT_S = 300
 
 
-def jobs_of(case, peers):
+def jobs_of(case, peers, device):
     """-> [(peer, script, mode)]"""
+    if device == "cuda":
+        return cuda_jobs_of(case, peers)
     if case == "F":
         found = [("dlc", "peer_dlc.py", "gemm"), *((peer, "peer_gemm.py", peer) for peer in ("jax", "torch", "numpy"))]
         return [job for job in found if job[0] in peers]
@@ -46,6 +50,35 @@ def jobs_of(case, peers):
         found.append(("torch", "peer_torch.py", "eager_fused"))
     found.append(("torch-compile", "peer_torch.py", "compile"))
     return [job for job in found if job[0] in peers]
+
+
+def cuda_jobs_of(case, peers):
+    if case == "F":
+        found = [("dlc", "peer_dlc.py", gemm) for gemm in ("own", "cublaslt")]
+        found += [(peer, "peer_gemm.py", peer) for peer in ("jax", "torch")]
+    else:
+        found = [("dlc", "peer_dlc.py", gemm) for gemm in ("auto", "own")]
+        found += [("jax", "peer_jax.py", "jit"), ("torch", "peer_torch.py", "eager")]
+        if CASES[case].optimizer == "adam":
+            found.append(("torch", "peer_torch.py", "eager_fused"))
+        found += [("torch-compile", "peer_torch.py", mode) for mode in ("max-autotune", "reduce-overhead")]
+    return [job for job in found if job[0] in peers]
+
+
+def lacking_on_gpu(python, peers):
+    """-> {peer: why it cannot be measured on the GPU}"""
+    tests = {
+        "numpy": "raise SystemExit('has no GPU program')",
+        "jax": "import jax; jax.devices('cuda')",
+        "torch": "import torch; torch.zeros(1, device='cuda')",
+    }
+    lacking = {}
+    for peer in peers:
+        if peer != "dlc":
+            done = subprocess.run([python, "-c", tests[peer.split("-")[0]]], capture_output=True, text=True)
+            if done.returncode:
+                lacking[peer] = (done.stderr.strip().splitlines() or ["failed"])[-1][:200]
+    return lacking
 
 
 def library_path(packages):
@@ -60,7 +93,13 @@ def library_path(packages):
     return os.pathsep.join(folder for folder in folders if os.path.isdir(folder))
 
 
-def environment(python, peer, threads, vectors, cache):
+def environment(python, peer, threads, vectors, cache, options):
+    if options.device == "cuda":
+        # The drivers and libraries of the machine are its owner's business; dlc's may be others.
+        env = dict(os.environ, PYTHONDONTWRITEBYTECODE="1", TORCHINDUCTOR_CACHE_DIR=cache, JAX_PLATFORMS="cuda")
+        if peer == "dlc" and options.libraries:
+            env["LD_LIBRARY_PATH"] = options.libraries
+        return env
     env = dict(os.environ, PYTHONDONTWRITEBYTECODE="1", PATH=os.path.dirname(python) + os.pathsep + os.environ["PATH"])
     for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "LD_LIBRARY_PATH", "XLA_FLAGS"):
         env.pop(name, None)  # settings of this machine's owner would change the peers
@@ -98,12 +137,16 @@ def measure(python, job, case, threads, vectors, options, cache):
         command.append("--check-only")
     if peer == "dlc":
         command += ["--bin", options.bin, "--march", "x86-64-v3" if vectors == "AVX2" else "native"]
+    for name in ("artefacts", "sizes", "runs"):
+        if getattr(options, name):
+            command += ["--" + name, str(getattr(options, name))]
+    command += ["--device", options.device]
     processors = sorted(os.sched_getaffinity(0))[-threads:]
     words = ""
     try:
         done = subprocess.run(
             command,
-            env=environment(python, peer, threads, vectors, cache),
+            env=environment(python, peer, threads, vectors, cache, options),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -120,7 +163,7 @@ def measure(python, job, case, threads, vectors, options, cache):
         found.append(
             dict(
                 peer=peer.split("-")[0],
-                mode=mode if script == "peer_torch.py" else "",
+                mode="" if mode in ("auto", "step", "gemm") else mode,
                 case=case,
                 threads=threads,
                 error=words,
@@ -134,7 +177,8 @@ def main():
         description=__doc__.split("\n")[0], epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {' '.join(GROUPS)} (default: all)")
-    parser.add_argument("--threads", default="2,1", help="thread counts (default 2,1)")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", help="thread counts (default 2,1; on a GPU all that there are)")
     parser.add_argument(
         "--vectors",
         default="native",
@@ -149,6 +193,14 @@ def main():
         "--results", default=os.path.join(ROOT, "build", "benchmark", "results.jsonl"), help="JSON lines; begun anew"
     )
     parser.add_argument("--output", help="write the tables into this Markdown page; else they are printed")
+    parser.add_argument(
+        "--python", default=os.path.join(PEERS, "venv", "bin", "python"), help="what runs the peers"
+    )
+    parser.add_argument("--artefacts", help="folder of CASE-GEMM.so, compiled before: dlc itself is not needed")
+    parser.add_argument("--libraries", help="LD_LIBRARY_PATH of dlrun on a GPU")
+    parser.add_argument("--only", help="of the cases named, only these: A1_sgd,B")
+    parser.add_argument("--sizes", help="M,K,N of case F, several with spaces between")
+    parser.add_argument("--runs", type=int, help="timed calls of dlrun bench")
     parser.add_argument("--check-only", action="store_true", help="no timing: only that all compute the same")
     options = parser.parse_args()
     options.bin = os.path.abspath(options.bin)
@@ -159,12 +211,20 @@ def main():
     for name in peers:
         if name not in PEER_NAMES:
             parser.error(f"no peer {name}; there are {' '.join(PEER_NAMES)}")
-    python = os.path.join(PEERS, "venv", "bin", "python")
-    if not os.access(python, os.X_OK):
-        parser.error(f"no peers in {PEERS}: run {os.path.join(HERE, 'install-peers.sh')} first, or set PEERS")
-    if "dlc" in peers and not os.access(os.path.join(options.bin, "dlc"), os.X_OK):
-        parser.error(f"no dlc in {options.bin}: build first, or say --bin, or leave it out with --peers")
+    python = shutil.which(options.python)
+    if not python:
+        parser.error(f"no {options.python}: run {os.path.join(HERE, 'install-peers.sh')} first, or set PEERS")
+    tool = "dlrun" if options.artefacts else "dlc"
+    if "dlc" in peers and not os.access(os.path.join(options.bin, tool), os.X_OK):
+        parser.error(f"no {tool} in {options.bin}: build first, or say --bin, or leave it out with --peers")
     names = [name for group in options.cases or GROUPS for name in GROUPS[group]]
+    names = [name for name in names if not options.only or name in options.only.split(",")]
+    if options.device == "cuda":
+        for name, why in lacking_on_gpu(python, peers).items():
+            print(f"run.py: {name} is left out: {why}", file=sys.stderr)
+            peers.remove(name)
+    if options.threads is None:
+        options.threads = str(len(os.sched_getaffinity(0))) if options.device == "cuda" else "2,1"
     settings = [
         (int(threads), "" if vectors == "native" else vectors)
         for vectors in options.vectors.split(",")
@@ -180,10 +240,11 @@ def main():
         for turn in range(1 if options.check_only else options.processes):
             for name in names:
                 for threads, vectors in settings:
-                    for job in jobs_of(name, peers):
+                    for job in jobs_of(name, peers, options.device):
                         for record in measure(python, job, name, threads, vectors, options, cache):
                             record.update(
                                 vectors=vectors,
+                                device=options.device,
                                 round=turn,
                                 load=round(os.getloadavg()[0], 2),
                                 when=time.strftime("%FT%TZ", time.gmtime()),

@@ -143,4 +143,10 @@ def arguments():
     parser.add_argument("--check-only", action="store_true")
     parser.add_argument("--bin", help="folder of dlc and dlrun")
     parser.add_argument("--march", default="native", help="processor that dlc compiles for")
-    return parser.parse_args()
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--artefacts", help="folder of what dlc has compiled before: dlc is not run")
+    parser.add_argument("--sizes", help="M,K,N of case F, several with spaces between (default: those of cases.py)")
+    parser.add_argument("--runs", type=int, help="timed calls of dlrun bench (default: its own)")
+    found = parser.parse_args()
+    found.sizes = [tuple(map(int, size.split(","))) for size in found.sizes.split()] if found.sizes else None
+    return found

@@ -4,7 +4,8 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #===------------------------------------------------------------------------===#
 """Compiles programs for both targets into one artefact and calls each function on both, from the same seed and inputs: results and variables must agree, to rounding where
-numbers are added up and to the bit elsewhere, and the GPU must give the same bits twice. --libraries is a folder with a libcuda.so.1, the stand-in's or none for the
+numbers are added up and to the bit elsewhere, and the GPU must give the same bits twice. With --artefacts FOLDER what was compiled stays there, and what is there is not
+compiled; with --march=… and --compile-only that is for another machine. --libraries is a folder with a libcuda.so.1, the stand-in's or none for the
 driver of the system; --gemm goes to dlc. Ends with 'N passed, M failed'."""
 
 import argparse
@@ -100,10 +101,14 @@ class Comparison:
     def program(self, path, folder):
         tool = lambda name: os.path.join(self.arguments.bin, name)
         name = os.path.splitext(os.path.basename(path))[0]
-        artefact = os.path.join(folder, name + ".so")
-        code, text = run([tool("dlc"), path, "--target=cpu,cuda", f"--gemm={self.arguments.gemm}", "-march=native", "-o", artefact], None)
-        if code:
-            return self.report(name, "does not compile: " + text.strip())
+        artefact = os.path.join(self.arguments.artefacts or folder, name + ".so")
+        if not self.arguments.artefacts or not os.path.exists(artefact):
+            words = [tool("dlc"), path, "--target=cpu,cuda", f"--gemm={self.arguments.gemm}", f"-march={self.arguments.march}", "-o", artefact]
+            code, text = run(words, None)
+            if code:
+                return self.report(name, "does not compile: " + text.strip())
+        if self.arguments.compile_only:
+            return self.report(name, None)
         code, text = run([tool("dlrun"), "info", artefact], None)
         functions = signatures(text)
         if not functions:
@@ -145,6 +150,9 @@ def main():
     parser.add_argument("--bin", required=True, help="folder of dlc and dlrun")
     parser.add_argument("--libraries", help="folder of libcuda.so.1")
     parser.add_argument("--gemm", default="auto")
+    parser.add_argument("--march", default="native")
+    parser.add_argument("--artefacts", help="folder of compiled programs")
+    parser.add_argument("--compile-only", action="store_true")
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 37])
     parser.add_argument("--functions", nargs="+", help="only these")
     arguments = parser.parse_args()

@@ -3,7 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #===------------------------------------------------------------------------===#
 """Compiles the examples for both targets, runs them with dlrun on the stand-in's libcuda and on the processor, and compares; looks at what the
-stand-in counted. Needs Python's own library only; ends with 'N passed, M failed'."""
+stand-in counted. Needs Python's own library only; ends with 'N passed, M failed'.
+
+For a machine with a GPU and without dlc: --pack FOLDER writes artefacts, inputs and the processor's results, --packed FOLDER takes them from there.
+Without --standin the machine's own driver is used, and tests of what only the stand-in can do or tell are skipped."""
 
 import argparse
 import json
@@ -18,13 +21,19 @@ import tempfile
 import unittest
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--dlc", required=True)
+parser.add_argument("--dlc", help="not needed with --packed")
 parser.add_argument("--dlrun", required=True)
-parser.add_argument("--examples", required=True)
-parser.add_argument("--standin", required=True, help="folder of the stand-in's libcuda.so.1")
+parser.add_argument("--examples", help="not needed with --packed")
+parser.add_argument("--standin", help="folder of the stand-in's libcuda.so.1")
+parser.add_argument("--pack", metavar="FOLDER", help="compile for every GPU and every x86-64-v3, and run no test")
+parser.add_argument("--packed", metavar="FOLDER")
 options, rest = parser.parse_known_args()
-for name in ("dlc", "dlrun", "examples", "standin"):
-    setattr(options, name, os.path.abspath(getattr(options, name)))
+if not options.packed and not (options.dlc and options.examples):
+    parser.error("--dlc and --examples are needed, or --packed")
+for name in ("dlc", "dlrun", "examples", "standin", "pack", "packed"):
+    if getattr(options, name):
+        setattr(options, name, os.path.abspath(getattr(options, name)))
+needs_standin = unittest.skipUnless(options.standin, "only the stand-in can do or tell this")
 
 FORMATS = {"f": "<f4", "i": "<i4"}
 
@@ -56,6 +65,12 @@ class Cuda(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.folder = tempfile.mkdtemp(prefix="dlrun-cuda-")
+        if options.packed:
+            shutil.copytree(options.packed, cls.folder, dirs_exist_ok=True)
+        cls.prepare()
+
+    @classmethod
+    def prepare(cls):
         draw = random.Random(1)
         normal = lambda count: [draw.gauss(0, 1) for _ in range(count)]
         write = lambda name, code, shape, values: write_npy(cls.path(name), code, shape, values)
@@ -82,13 +97,14 @@ class Cuda(unittest.TestCase):
     def compile(cls, model, gemm):
         path = cls.path(f"{model}-{gemm}.so")
         if not os.path.exists(path):
-            words = [options.dlc, os.path.join(options.examples, model + ".dl"), "--target=cpu,cuda", f"--gemm={gemm}", "--gpu-arch=sm_90", "-o", path]
+            words = [options.dlc, os.path.join(options.examples, model + ".dl"), "--target=cpu,cuda", f"--gemm={gemm}", "-o", path]
+            words += ["-march=x86-64-v3"] if options.pack else ["--gpu-arch=sm_90"]
             subprocess.run(words, check=True)
         return path
 
     def dlrun(self, *words, code=0, standin=True, **environment):
         names = dict(os.environ, **environment)
-        if standin:
+        if standin and options.standin:
             names["LD_LIBRARY_PATH"] = options.standin
         done = subprocess.run([options.dlrun, *map(str, words)], capture_output=True, text=True, env=names, timeout=500)
         self.assertEqual(done.returncode, code, done.stdout + done.stderr)
@@ -113,6 +129,10 @@ class Cuda(unittest.TestCase):
         losses, saved = {}, {}
         for device in ("cuda", "cpu"):
             saved[device] = self.path(f"{model}-{gemm}-{device}.safetensors")
+            if options.packed and device == "cpu":
+                with open(self.path(f"{model}-{gemm}-cpu.json")) as file:
+                    losses[device] = json.load(file)
+                continue
             losses[device] = self.steps(model, device, 3, gemm, saved[device])
         self.assertAlmostEqual(losses["cuda"], losses["cpu"], delta=1e-5 * abs(losses["cpu"]))
         on_gpu, on_cpu = read_checkpoint(saved["cuda"]), read_checkpoint(saved["cpu"])
@@ -145,6 +165,7 @@ class Cuda(unittest.TestCase):
                 contents.append(file.read())
         self.assertEqual(*contents)
 
+    @needs_standin
     def test_what_a_step_does(self):
         counts = []
         for repeat in (2, 12):
@@ -236,6 +257,7 @@ class Cuda(unittest.TestCase):
         self.assertTrue(all(bar["name"] == rows[bar["tid"]] for bar in bars))
         self.assertIn("mlp.dl:", "".join(rows.values()))
 
+    @needs_standin
     def test_refusals(self):
         model = self.compile("mlp", "auto")
         words = ["call", model, "step", "--input", *self.inputs["mlp"], "--device"]
@@ -252,6 +274,7 @@ class Cuda(unittest.TestCase):
                 if device == "cuda":
                     self.assertIn("device cpu: " + part if "sm_70" not in part else "device cpu: model", self.dlrun(*words, "auto", **environment).stdout)
 
+    @needs_standin
     def test_failures(self):
         words = ["call", self.compile("mlp", "auto"), "step", "--input", *self.inputs["mlp"], "--repeat", 3, "--device", "cuda"]
         for failure, part in (
@@ -262,6 +285,7 @@ class Cuda(unittest.TestCase):
             with self.subTest(failure):
                 self.assertIn(part, self.fails(*words, DLC_STANDIN_FAIL=failure))
 
+    @needs_standin
     def test_no_driver(self):
         words = ["call", self.compile("mlp", "auto"), "step", "--input", *self.inputs["mlp"], "--device"]
         done = self.dlrun(*words, "auto", standin=False)
@@ -271,8 +295,23 @@ class Cuda(unittest.TestCase):
         self.assertRegex(self.fails(*words, "cuda", standin=False), "no (driver|device)")
 
 
+def pack():
+    """Writes what --packed takes; ends with an exception where a program does not compile or run."""
+    os.makedirs(options.pack, exist_ok=True)
+    Cuda.folder = options.pack
+    Cuda.prepare()
+    test = Cuda()
+    for model in Cuda.inputs:
+        for gemm in ("auto", "own"):
+            loss = test.steps(model, "cpu", 3, gemm, test.path(f"{model}-{gemm}-cpu.safetensors"))
+            with open(test.path(f"{model}-{gemm}-cpu.json"), "w") as file:
+                json.dump(loss, file)
+
+
 if __name__ == "__main__":
+    if options.pack:
+        sys.exit(pack())
     result = unittest.main(argv=[sys.argv[0], *rest], exit=False, verbosity=2).result
     failed = len(result.failures) + len(result.errors)
-    print(f"{result.testsRun - failed} passed, {failed} failed")
+    print(f"{result.testsRun - failed - len(result.skipped)} passed, {failed} failed")
     sys.exit(failed != 0)
