@@ -115,10 +115,12 @@ def gemm_tables(results):
     for peer in peers:
         for where in results.settings:
             cells = [results.median(case, where, peer, "gflops") for case in cases]
-            rows.append([peer, where, *("—" if cell is None else f"{cell:.0f}" for cell in cells)])
+            rows.append([peer, where, *("—" if cell is None else number(cell) for cell in cells)])
     for where in results.settings:
         for ours in (peer for peer in results.ours if peer in peers):
             cells = [results.ratio(case, where, ours) for case in cases]
+            if not any(cells):
+                continue
             rows.append(
                 [
                     f"**{ours}'s rate / best peer's**",
