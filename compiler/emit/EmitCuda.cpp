@@ -36,12 +36,13 @@ constexpr StringLiteral cudaTriple = "nvptx64-nvidia-cuda";
 struct KnownArch {
   uint32_t arch, ptxVersion;
 };
-constexpr KnownArch knownArchs[] = {{75, 63}, {80, 70},  {86, 71},  {87, 74},
-                                    {88, 90}, {89, 78},  {90, 78},  {100, 86},
+constexpr KnownArch knownArchs[] = {{75, 63},  {80, 70},  {86, 71},  {87, 74},
+                                    {88, 90},  {89, 78},  {90, 78},  {100, 86},
                                     {103, 88}, {110, 90}, {120, 87}, {121, 88}};
 
 const KnownArch *findArch(uint32_t arch) {
-  const auto *found = find_if(knownArchs, [&](const KnownArch &known) { return known.arch == arch; });
+  const auto *found =
+      find_if(knownArchs, [&](const KnownArch &known) { return known.arch == arch; });
   return found == std::end(knownArchs) ? nullptr : found;
 }
 
@@ -209,8 +210,8 @@ Error assembleCubins(const CudaTargets &targets, CudaDescription &description,
     return Error::success();
   }
   SmallString<128> ptxPath, cubinPath, reportPath;
-  for (auto [path, extension] : {std::pair(&ptxPath, "ptx"), std::pair(&cubinPath, "cubin"),
-                                 std::pair(&reportPath, "txt")})
+  for (auto [path, extension] :
+       {std::pair(&ptxPath, "ptx"), std::pair(&cubinPath, "cubin"), std::pair(&reportPath, "txt")})
     if (std::error_code error = sys::fs::createTemporaryFile("dlc", extension, *path))
       return createStringError(error, "a file for ptxas cannot be made: " + error.message());
   FileRemover removers[] = {FileRemover(ptxPath), FileRemover(cubinPath), FileRemover(reportPath)};
