@@ -219,8 +219,11 @@ Error assembleCubins(const CudaTargets &targets, CudaDescription &description,
   StringRef ptx = description.images.front().bytes;
   std::error_code error;
   {
+    // Without the program's lines: ptxas would put the whole text beside each cubin's code.
     raw_fd_ostream stream(ptxPath, error);
-    stream << ptx;
+    for (StringRef line : split(ptx, '\n'))
+      if (StringRef word = line.ltrim(); !word.starts_with(".loc") && !word.starts_with(".file"))
+        stream << line << '\n';
     stream.close();
     if (stream.has_error())
       error = stream.error();
@@ -230,7 +233,7 @@ Error assembleCubins(const CudaTargets &targets, CudaDescription &description,
     return createStringError(error, "'" + ptxPath + "' cannot be written: " + error.message());
   for (uint32_t arch : targets.cubins) {
     std::string option = "-arch=" + nameOf(arch);
-    StringRef arguments[] = {ptxas, option, "-v", "-lineinfo", ptxPath, "-o", cubinPath};
+    StringRef arguments[] = {ptxas, option, "-v", ptxPath, "-o", cubinPath};
     std::optional<StringRef> redirects[] = {std::nullopt, StringRef(reportPath),
                                             StringRef(reportPath)};
     std::string message;
