@@ -197,7 +197,7 @@ bool Compilation::compile(mlir::TimingScope &total) {
   };
   auto model = std::make_shared<ModelDescription>();
   mlir::OwningOpRef<mlir::ModuleOp> kernels;
-  if (mlir::failed(lowerToLlvm(*module, pipeline, *model, kernels)) || diagnostics.hasErrors())
+  if (mlir::failed(lowerToLlvm(*module, pipeline, *model, &kernels)) || diagnostics.hasErrors())
     return failed();
   passes.stop();
   if (model->name.empty())

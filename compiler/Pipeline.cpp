@@ -49,7 +49,8 @@ static void keepFunctions(ModuleOp module, llvm::function_ref<bool(dl::FuncOp)> 
         function.erase();
 }
 
-LogicalResult lowerToLlvm(ModuleOp module, const PipelineOptions &options, ModelDescription &description, OwningOpRef<ModuleOp> &kernels) {
+LogicalResult lowerToLlvm(ModuleOp module, const PipelineOptions &options, ModelDescription &description, OwningOpRef<ModuleOp> *kernels) {
+  assert((!options.cuda || kernels) && "a GPU's kernels need a place");
   std::string error;
   std::optional<cpu::CpuInfo> cpu = cpu::CpuInfo::forFeatures(options.target.triple, options.target.baseline, options.target.featureString(), error);
   if (!cpu)
@@ -113,21 +114,21 @@ LogicalResult lowerToLlvm(ModuleOp module, const PipelineOptions &options, Model
 
   auto isInit = [](dl::FuncOp function) { return function->hasAttr("init"); };
   if (options.cuda) {
-    kernels = module.clone();
-    keepFunctions(*kernels, [&](dl::FuncOp function) { return !isInit(function); });
+    *kernels = module.clone();
+    keepFunctions(**kernels, [&](dl::FuncOp function) { return !isInit(function); });
   }
   if (!options.cpu)
     keepFunctions(module, isInit);
   for (auto [cpuLeg, cudaLeg] : llvm::zip_equal(cpuLegs, cudaLegs)) {
-    if (failed(runPasses(module, options, cpuLeg.build)) || (kernels && failed(runPasses(*kernels, options, cudaLeg.build))))
+    if (failed(runPasses(module, options, cpuLeg.build)) || (options.cuda && failed(runPasses(**kernels, options, cudaLeg.build))))
       return failure();
     if (!cpuLeg.stage || !options.atStage)
       continue;
     bool goesOn = true;
     if (options.cpu)
       goesOn = options.atStage(*cpuLeg.stage, module);
-    if (kernels)
-      goesOn = options.atStage(*cpuLeg.stage, *kernels);
+    if (options.cuda)
+      goesOn = options.atStage(*cpuLeg.stage, **kernels);
     if (!goesOn)
       return success();
   }

@@ -29,9 +29,9 @@ struct PipelineOptions {
   std::function<bool(Stage, mlir::ModuleOp)> atStage;
 };
 
-/// From dl as a front end makes it to the LLVM dialect; fills in the description, all but what emission knows. The GPU's kernels become a module of their own, `kernels`.
+/// From dl as a front end makes it to the LLVM dialect; fills in the description, all but what emission knows. The GPU's kernels, if there are any, become a module of their own, `kernels`.
 /// Errors go to the context's handler. Stops early, and succeeds, where atStage says so.
-mlir::LogicalResult lowerToLlvm(mlir::ModuleOp module, const PipelineOptions &options, ModelDescription &description, mlir::OwningOpRef<mlir::ModuleOp> &kernels);
+mlir::LogicalResult lowerToLlvm(mlir::ModuleOp module, const PipelineOptions &options, ModelDescription &description, mlir::OwningOpRef<mlir::ModuleOp> *kernels = nullptr);
 
 } // namespace dlc
 

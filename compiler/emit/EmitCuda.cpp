@@ -36,12 +36,13 @@ constexpr StringLiteral cudaTriple = "nvptx64-nvidia-cuda";
 struct KnownArch {
   uint32_t arch, ptxVersion;
 };
-constexpr KnownArch knownArchs[] = {{75, 63}, {80, 70},  {86, 71},  {87, 74},
-                                    {88, 90}, {89, 78},  {90, 78},  {100, 86},
+constexpr KnownArch knownArchs[] = {{75, 63},  {80, 70},  {86, 71},  {87, 74},
+                                    {88, 90},  {89, 78},  {90, 78},  {100, 86},
                                     {103, 88}, {110, 90}, {120, 87}, {121, 88}};
 
 const KnownArch *findArch(uint32_t arch) {
-  const auto *found = find_if(knownArchs, [&](const KnownArch &known) { return known.arch == arch; });
+  const auto *found =
+      find_if(knownArchs, [&](const KnownArch &known) { return known.arch == arch; });
   return found == std::end(knownArchs) ? nullptr : found;
 }
 
@@ -209,8 +210,8 @@ Error assembleCubins(const CudaTargets &targets, CudaDescription &description,
     return Error::success();
   }
   SmallString<128> ptxPath, cubinPath, reportPath;
-  for (auto [path, extension] : {std::pair(&ptxPath, "ptx"), std::pair(&cubinPath, "cubin"),
-                                 std::pair(&reportPath, "txt")})
+  for (auto [path, extension] :
+       {std::pair(&ptxPath, "ptx"), std::pair(&cubinPath, "cubin"), std::pair(&reportPath, "txt")})
     if (std::error_code error = sys::fs::createTemporaryFile("dlc", extension, *path))
       return createStringError(error, "a file for ptxas cannot be made: " + error.message());
   FileRemover removers[] = {FileRemover(ptxPath), FileRemover(cubinPath), FileRemover(reportPath)};
@@ -218,8 +219,11 @@ Error assembleCubins(const CudaTargets &targets, CudaDescription &description,
   StringRef ptx = description.images.front().bytes;
   std::error_code error;
   {
+    // Without the program's lines: ptxas would put the whole text beside each cubin's code.
     raw_fd_ostream stream(ptxPath, error);
-    stream << ptx;
+    for (StringRef line : split(ptx, '\n'))
+      if (StringRef word = line.ltrim(); !word.starts_with(".loc") && !word.starts_with(".file"))
+        stream << line << '\n';
     stream.close();
     if (stream.has_error())
       error = stream.error();
@@ -229,7 +233,7 @@ Error assembleCubins(const CudaTargets &targets, CudaDescription &description,
     return createStringError(error, "'" + ptxPath + "' cannot be written: " + error.message());
   for (uint32_t arch : targets.cubins) {
     std::string option = "-arch=" + nameOf(arch);
-    StringRef arguments[] = {ptxas, option, "-v", "-lineinfo", ptxPath, "-o", cubinPath};
+    StringRef arguments[] = {ptxas, option, "-v", ptxPath, "-o", cubinPath};
     std::optional<StringRef> redirects[] = {std::nullopt, StringRef(reportPath),
                                             StringRef(reportPath)};
     std::string message;

@@ -33,9 +33,8 @@ struct CudaTargets {
 };
 
 /// \p names: "sm_80", "sm_90". What is known but not to all tools is said through \p warn.
-llvm::Expected<CudaTargets>
-resolveCudaTargets(llvm::ArrayRef<std::string> names,
-                   llvm::function_ref<void(const std::string &)> warn);
+llvm::Expected<CudaTargets> resolveCudaTargets(llvm::ArrayRef<std::string> names,
+                                               llvm::function_ref<void(const std::string &)> warn);
 
 /// Optimizes \p module, whose kernels \p description names, and writes its PTX for the
 /// architectures of \p targets into the description.

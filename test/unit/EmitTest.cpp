@@ -8,6 +8,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "compiler/emit/EmitCuda.h"
 #include "compiler/emit/EmitHeader.h"
 #include "compiler/emit/EmitObject.h"
 #include "compiler/emit/LinkModel.h"
@@ -737,6 +738,120 @@ TEST_F(EmitTest, FilesAppearWholeOrNotAtAll) {
   for (sys::fs::directory_iterator it(folder, code), end; it != end && !code; it.increment(code))
     ++count;
   EXPECT_EQ(count, 2u);
+}
+
+TEST(EmitCuda, ArchitecturesAreNamedAndTheNearestServes) {
+  std::vector<std::string> warnings;
+  auto warn = [&](const std::string &text) { warnings.push_back(text); };
+  CudaTargets targets = valueOf(resolveCudaTargets({"sm_90", "sm_80", "sm_90"}, warn));
+  EXPECT_EQ(targets.cubins, (std::vector<uint32_t>{80, 90}));
+  EXPECT_EQ(targets.ptx, (std::vector<uint32_t>{80})); // which serves both, and later ones
+  EXPECT_TRUE(warnings.empty());
+
+  targets = valueOf(resolveCudaTargets({"sm_80", "sm_97"}, warn));
+  EXPECT_EQ(targets.cubins, (std::vector<uint32_t>{80}));
+  EXPECT_EQ(targets.ptx, (std::vector<uint32_t>{80, 90}));
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_EQ(warnings[0], "architecture sm_97 is unknown; it gets the PTX of sm_90");
+
+  for (StringRef wrong : {"80", "sm_", "sm_9x", "compute_80", "sm_35"})
+    EXPECT_TRUE(errorToBool(resolveCudaTargets({wrong.str()}, warn).takeError())) << wrong.str();
+}
+
+TEST(EmitCuda, WhatPtxasReportsIsRead) {
+  auto kernels = parsePtxasReport(
+      "ptxas info    : 0 bytes gmem\n"
+      "ptxas info    : Compiling entry function 'step_6' for 'sm_80'\n"
+      "ptxas info    : Function properties for step_6\n"
+      "    176 bytes stack frame, 172 bytes spill stores, 172 bytes spill loads\n"
+      "ptxas info    : Used 128 registers, used 1 barriers, 176 bytes cumulative stack size, 17408 "
+      "bytes smem, 384 bytes cmem[0]\n"
+      "ptxas info    : Compiling entry function 'step_0' for 'sm_80'\n"
+      "ptxas info    : Function properties for step_0\n"
+      "    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n"
+      "ptxas info    : Used 14 registers, used 0 barriers, 368 bytes cmem[0]\n",
+      80);
+  ASSERT_EQ(kernels.size(), 2u);
+  EXPECT_EQ(kernels[0].first, "step_6");
+  EXPECT_EQ(kernels[0].second.arch, 80u);
+  EXPECT_EQ(kernels[0].second.registers, 128u);
+  EXPECT_EQ(kernels[0].second.shared_bytes, 17408u);
+  EXPECT_EQ(kernels[0].second.local_bytes, 176u);
+  EXPECT_EQ(kernels[1].first, "step_0");
+  EXPECT_EQ(kernels[1].second.registers, 14u);
+  EXPECT_EQ(kernels[1].second.shared_bytes, 0u);
+  EXPECT_EQ(kernels[1].second.local_bytes, 0u);
+}
+
+TEST(EmitCuda, ProgramsForGpusAreInTheBlob) {
+  ModelDescription model;
+  model.name = "m";
+  model.dims = {"N"};
+  FunctionDescription function;
+  function.name = "f";
+  function.launchCount = 1;
+  CudaFunctionDescription &cuda = function.cuda.emplace();
+  cuda.buffers.resize(3);
+  CudaGemmDescription gemm;
+  gemm.epilogue = DL_CUDA_EPILOGUE_RELU_AUX;
+  gemm.m = Size::dim(0);
+  gemm.b = 1;
+  gemm.d = gemm.aux = 2;
+  gemm.auxLd = 128;
+  cuda.gemms.push_back(gemm);
+  CudaLaunchDescription launch;
+  launch.kind = DL_CUDA_LAUNCH_GEMM;
+  launch.when = DL_CUDA_WITH_CUBLASLT;
+  launch.name = "matmul";
+  cuda.launches.push_back(launch);
+  launch = {};
+  launch.symbol = "f_1";
+  launch.name = "add";
+  launch.grid[0] = Size::dim(0).ceilDiv(256);
+  launch.parameters = {CudaParameter::ofBuffer(2), CudaParameter::ofFault(), CudaParameter::ofSize(Size::dim(0))};
+  cuda.launches.push_back(launch);
+  model.functions.push_back(function);
+  model.cuda.emplace();
+  model.cuda->kernels = {{"f_0", 128, 0, {}}, {"f_1", 256, 0, {{80, 32, 2048, 0}}}};
+  model.cuda->images = {{DL_CUDA_PTX, 80, ".version 7.0"}};
+  Blob blob = valueOf(serialize(model));
+  auto at = [&](dl_ref offset) { return blob.bytes.data() + offset; };
+  const auto *head = reinterpret_cast<const dl_blob *>(at(0));
+  EXPECT_EQ(head->flags, uint32_t(DL_BLOB_WITHOUT_CPU));
+  const auto *program = reinterpret_cast<const dl_cuda_desc *>(at(head->cuda));
+  ASSERT_EQ(program->kernel_count, 2u);
+  const auto *kernels = reinterpret_cast<const dl_cuda_kernel_desc *>(at(program->kernels));
+  EXPECT_STREQ(at(kernels[1].symbol), "f_1");
+  EXPECT_EQ(kernels[1].threads, 256u);
+  EXPECT_EQ(reinterpret_cast<const dl_cuda_resources *>(at(kernels[1].resources))->registers, 32u);
+  const auto *image = reinterpret_cast<const dl_cuda_image *>(at(program->images));
+  EXPECT_STREQ(at(image->data), ".version 7.0");
+  EXPECT_EQ(image->bytes, sizeof(".version 7.0"));
+  const auto *desc = reinterpret_cast<const dl_function_desc *>(at(head->functions));
+  const auto *gpu = reinterpret_cast<const dl_cuda_function_desc *>(at(desc->cuda));
+  EXPECT_EQ(gpu->buffer_count, 3u);
+  const auto *product = reinterpret_cast<const dl_cuda_gemm_desc *>(at(gpu->gemms));
+  EXPECT_EQ(product->epilogue, uint32_t(DL_CUDA_EPILOGUE_RELU_AUX));
+  EXPECT_EQ(product->bias, DL_CUDA_NO_BUFFER);
+  EXPECT_EQ(reinterpret_cast<const dl_size *>(at(product->aux_ld))->code[1], 128);
+  ASSERT_EQ(gpu->launch_count, 2u);
+  const auto *launches = reinterpret_cast<const dl_cuda_launch_desc *>(at(gpu->launches));
+  EXPECT_EQ(launches[0].when, DL_CUDA_WITH_CUBLASLT);
+  EXPECT_EQ(launches[1].index, 1u); // the kernel's place in the table
+  ASSERT_EQ(launches[1].parameter_count, 3u);
+  const auto *parameters =
+      reinterpret_cast<const dl_cuda_parameter *>(at(launches[1].parameters));
+  EXPECT_EQ(parameters[0].value, 2u);
+  EXPECT_EQ(parameters[1].kind, uint32_t(DL_CUDA_FAULT));
+  EXPECT_EQ(reinterpret_cast<const dl_size *>(at(parameters[2].value))->code[0], DL_SIZE_DIM);
+
+  model.functions[0].cuda->launches[1].symbol = "f_2";
+  std::string message = toString(serialize(model).takeError());
+  EXPECT_NE(message.find("a launch of 'f_2', which is no kernel"), std::string::npos) << message;
+  model.functions[0].cuda->launches[1].symbol = "f_1";
+  model.functions[0].cuda->gemms[0].a = 3;
+  message = toString(serialize(model).takeError());
+  EXPECT_NE(message.find("a product of buffers that are not there"), std::string::npos) << message;
 }
 
 } // namespace

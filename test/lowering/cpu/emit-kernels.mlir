@@ -42,7 +42,7 @@
 
 // CHECK:       func.func private @dl.uniform_f32_
 
-// While a tile of a variable's gradient is computed, its part of the variable is brought into this core's cache, to be written.
+// While a tile of a variable's gradient is computed, its part of the variable is brought into this core's cache, to be written: another core may have read it.
 // CHECK-LABEL: func.func private @dl.tile_f32_
 // CHECK:         memref.extract_aligned_pointer_as_index
 // CHECK:         llvm.inline_asm has_side_effects "prefetchw ($0)"
@@ -71,11 +71,12 @@ dl.model @m dims ["N"] {
     dl.return %sum : tensor<32x64xf32>
   }
   dl.variable trained @w : tensor<256x512xf32>
-  dl.func @step(%x: tensor<64x256xf32>, %dy: tensor<64x512xf32>) {
+  dl.func @step(%x: tensor<64x256xf32>, %dy: tensor<64x512xf32>) -> tensor<64x512xf32> {
     %w = dl.read @w : tensor<256x512xf32>
+    %y = dl.matmul %x, %w : tensor<64x256xf32>, tensor<256x512xf32> -> tensor<64x512xf32>
     %g = dl.matmul transposed %x, %dy : tensor<64x256xf32>, tensor<64x512xf32> -> tensor<256x512xf32>
     %next = dl.sub %w, %g : tensor<256x512xf32>
     dl.assign @w, %next : tensor<256x512xf32>
-    dl.return
+    dl.return %y : tensor<64x512xf32>
   }
 }
