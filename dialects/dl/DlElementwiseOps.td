@@ -162,6 +162,18 @@ def Dl_GeluOp : Dl_UnaryOp<"gelu"> {
   let scalar = "x * 0.5 * (erf(x * 0.7071067811865476) + 1.0)";
   let vjp = ["mulNoNan((erf(x * 0.7071067811865476) + 1.0) * 0.5 + mulNoNan(x, exp(x * x * -0.5)) * 0.3989422804014327, dy)"]; // Phi + x phi
 }
+// x * sigmoid(v) with v = 2 sqrt(2 / pi) (x + 0.044715 x^3): what 1 + tanh(v / 2) is, without the digits that it loses where tanh is near -1.
+def Dl_GeluTanhOp : Dl_UnaryOp<"gelu_tanh"> {
+  let summary = "x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2, the approximation of gelu in the same paper";
+  let scalar = "x / (exp(x * (x * x * -0.07135481627260025 - x.number(1.5957691216057308))) + 1.0)";
+  let vjp = ["mulNoNan(geluTanhDerivative(x), dy)"];
+}
+// Repeated in its readers, so that x is what lies in memory between a forward pass and its gradient: what cuBLASLt's epilogues write and read there.
+def Dl_GeluTanhDerivativeOp : Dl_UnaryOp<"gelu_tanh_derivative", Dl_FloatTensor, [RepeatedInConsumers]> {
+  let summary = "The derivative of gelu_tanh: s + x v' s (1 - s), where s = sigmoid(v)";
+  let scalar = "geluTanhDerivative(x)";
+  let vjp = ["mulNoNan(geluTanhSecondDerivative(x), dy)"];
+}
 def Dl_SiluOp : Dl_UnaryOp<"silu"> {
   let summary = "x * sigmoid(x)";
   let scalar = "x / (exp(-x) + 1.0)";

@@ -119,6 +119,19 @@ ScalarExpr remainder(ScalarExpr a, ScalarExpr c) {
   return select(otherSign, r + c, r);
 }
 
+// v = 2 sqrt(2 / pi) (x + 0.044715 x^3) and its derivatives, as factors of powers of x.
+static constexpr double geluLinear = 1.5957691216057308, geluCubic = 0.07135481627260025;
+
+ScalarExpr geluTanhDerivative(ScalarExpr x) {
+  // Where x is this large, s and v' s (1 - s) are 0 or 1 in f64 too; beyond, infinity times 0 would come.
+  constexpr double large = 30;
+  ScalarExpr near = minimum(maximum(x, x.number(-large)), x.number(large)), square = near * near;
+  // Of exp(-v) and exp(v) the one that is at most 1: s is accurate on both sides.
+  ScalarExpr small = exp(-abs(near * (square * geluCubic + geluLinear))), inverse = x.number(1.0) / (small + 1.0);
+  ScalarExpr s = select(lt(near, 0.0), small * inverse, inverse);
+  return s + near * (square * (3 * geluCubic) + geluLinear) * (small * inverse * inverse);
+}
+
 static Type likeShape(Type shaped, Type element) {
   if (auto vector = dyn_cast<VectorType>(shaped))
     return vector.clone(element);
@@ -193,6 +206,13 @@ TensorExpr cos(TensorExpr x) { return unary<CosOp>(x); }
 TensorExpr sign(TensorExpr x) { return unary<SignOp>(x); }
 TensorExpr floor(TensorExpr x) { return unary<FloorOp>(x); }
 TensorExpr sigmoid(TensorExpr x) { return unary<SigmoidOp>(x); }
+TensorExpr geluTanhDerivative(TensorExpr x) { return unary<GeluTanhDerivativeOp>(x); }
+TensorExpr geluTanhSecondDerivative(TensorExpr x) {
+  // s (1 - s) (2 v' + x ((1 - 2 s) v'^2 + v'')), s = sigmoid(v)
+  TensorExpr square = x * x, v = x * (square * geluCubic + geluLinear), dv = square * (3 * geluCubic) + geluLinear;
+  TensorExpr s = sigmoid(v), rest = sigmoid(-v);
+  return mulNoNan(2.0 * dv + x * ((rest - s) * dv * dv + x * (6 * geluCubic)), s * rest);
+}
 TensorExpr pow(TensorExpr a, TensorExpr c) { return binary<PowOp>(a, c); }
 TensorExpr convert(TensorExpr x, Type elementType) {
   return {*x.b, x.loc, ConvertOp::create(*x.b, x.loc, withElementType(x.type(), elementType), x.value)};

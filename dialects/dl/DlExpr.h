@@ -61,6 +61,8 @@ ScalarExpr sin(ScalarExpr x);
 ScalarExpr cos(ScalarExpr x);
 ScalarExpr roundEven(ScalarExpr x);
 ScalarExpr floor(ScalarExpr x);
+/// The derivative of x * sigmoid(v) where v = 2 sqrt(2 / pi) (x + 0.044715 x^3); 0 and 1 at the infinities.
+ScalarExpr geluTanhDerivative(ScalarExpr x);
 /// To element type `to`; `from` says whether the bits are unsigned.
 ScalarExpr convert(ScalarExpr x, mlir::Type from, mlir::Type to);
 
@@ -110,6 +112,8 @@ TensorExpr cos(TensorExpr x);
 TensorExpr sign(TensorExpr x);
 TensorExpr floor(TensorExpr x);
 TensorExpr sigmoid(TensorExpr x);
+TensorExpr geluTanhDerivative(TensorExpr x);
+TensorExpr geluTanhSecondDerivative(TensorExpr x);
 TensorExpr pow(TensorExpr a, TensorExpr c);
 TensorExpr convert(TensorExpr x, mlir::Type elementType);
 /// The cotangent of a conversion: converted back, or nothing where x is not floating point.

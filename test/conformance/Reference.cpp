@@ -146,6 +146,8 @@ static int64_t floorQuotient(int64_t a, int64_t b) {
   return q * b != a && (a < 0) != (b < 0) ? q - 1 : q;
 }
 
+static double geluTanhInner(double x) { return std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x); }
+
 #define NUMBER [](const double *x) -> double
 #define INTEGER [](const int64_t *x) -> int64_t
 
@@ -183,6 +185,12 @@ static const llvm::StringMap<Formula> &formulas() {
       {"dl.sigmoid", {1, NUMBER { return x[0] < 0 ? std::exp(x[0]) / (1 + std::exp(x[0])) : 1 / (1 + std::exp(-x[0])); }}},
       {"dl.relu", {1, NUMBER { return std::isnan(x[0]) ? kNaN : x[0] > 0 ? x[0] : 0.0; }, nullptr, Rounds | Jumps}},
       {"dl.gelu", {1, NUMBER { return 0.5 * x[0] * std::erfc(-x[0] / std::sqrt(2.0)); }}},
+      {"dl.gelu_tanh", {1, NUMBER { return x[0] / (1 + std::exp(-2 * geluTanhInner(x[0]))); }}},
+      {"dl.gelu_tanh_derivative", {1, NUMBER {
+          // as it is differentiated by hand; 1 - tanh^2 is 1 / cosh^2
+          double c = std::cosh(geluTanhInner(x[0])), rest = std::sqrt(2 / M_PI) * (1 + 3 * 0.044715 * x[0] * x[0]) / c / c;
+          return 1 / (1 + std::exp(-2 * geluTanhInner(x[0]))) + (std::isinf(c) ? 0 : 0.5 * x[0] * rest);
+        }}},
       {"dl.silu", {1, NUMBER { return x[0] / (1 + std::exp(-x[0])); }}},
       {"dl.softplus", {1, NUMBER { return x[0] > 0 ? x[0] + std::log1p(std::exp(-x[0])) : std::log1p(std::exp(x[0])); }}},
       {"dl.round", {1, NUMBER { return std::nearbyint(x[0]); }, nullptr, Rounds | Whole}},

@@ -362,6 +362,7 @@ ELEMENTWISE = {
     "sigmoid": torch.sigmoid,
     "relu": torch.relu,
     "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "silu": F.silu,
     "sin": torch.sin,
     "cos": torch.cos,

@@ -455,6 +455,10 @@ optional<Number> language::foldFunction(llvm::StringRef name, const Number &a) {
             .Case("sigmoid", [](double x) { return 1 / (1 + std::exp(-x)); })
             .Case("silu", [](double x) { return x / (1 + std::exp(-x)); })
             .Case("gelu", [](double x) { return x * 0.5 * (1 + std::erf(x * M_SQRT1_2)); })
+            .Case("gelu_tanh",
+                  [](double x) {
+                    return x / (1 + std::exp(-1.5957691216057308 * (x + 0.044715 * x * x * x)));
+                  })
             .Case("softplus",
                   [](double x) { return std::fmax(x, 0) + std::log1p(std::exp(-std::fabs(x))); })
             .Default(nullptr);

@@ -35,6 +35,10 @@ dl.model @m dims [] {
     %12 = dl.relu %x : tensor<4xf32>
     // CHECK-NEXT: dl.gelu %{{.*}} : tensor<4xf32>
     %13 = dl.gelu %x : tensor<4xf32>
+    // CHECK-NEXT: dl.gelu_tanh %{{.*}} : tensor<4xf32>
+    %gelu_tanh = dl.gelu_tanh %x : tensor<4xf32>
+    // CHECK-NEXT: dl.gelu_tanh_derivative %{{.*}} : tensor<4xf32>
+    %gelu_tanh_derivative = dl.gelu_tanh_derivative %x : tensor<4xf32>
     // CHECK-NEXT: dl.silu %{{.*}} : tensor<4xf32>
     %14 = dl.silu %x : tensor<4xf32>
     // CHECK-NEXT: dl.softplus %{{.*}} : tensor<4xf32>
