@@ -20,6 +20,8 @@ namespace dlc::cuda {
 static constexpr int64_t warpThreads = 32, warps = blockThreads / warpThreads;
 /// Pieces of a row that a thread keeps in registers over all passes.
 static constexpr int64_t registerPieces = 8;
+/// A reduction that would give a thread this many pieces, and has few results, is cut into chunks, until it has this many blocks.
+static constexpr int64_t piecesOfChunk = 16, blocksOfChunks = 256;
 
 static Value constantIndex(OpBuilder &b, Location loc, int64_t n) { return arith::ConstantIndexOp::create(b, loc, n); }
 static Value add(OpBuilder &b, Location loc, Value x, Value y) { return arith::AddIOp::create(b, loc, x, y); }
@@ -104,7 +106,8 @@ KernelEmitter::KernelEmitter(FusedOp kernel, ArrayRef<Given> given) : kernel(ker
     return;
   }
 
-  std::optional<int64_t> length = constantOf(normalizeSize(productOf(llvm::map_to_vector(reduced, [&](int64_t axis) { return full[axis]; }), context)));
+  AffineExpr lengthExpr = productOf(llvm::map_to_vector(reduced, [&](int64_t axis) { return full[axis]; }), context);
+  std::optional<int64_t> length = constantOf(lengthExpr);
   std::optional<int64_t> points = constantOf(normalizeSize(keptPoints()));
   bool reducesLast = reduced.back() == static_cast<int64_t>(full.size()) - 1;
   if (reducesLast) {
@@ -136,12 +139,17 @@ KernelEmitter::KernelEmitter(FusedOp kernel, ArrayRef<Given> given) : kernel(ker
   });
   Type element = getElementTypeOrSelf(reductions.front()->getOperand(0).getType());
   bool sameType = llvm::all_of(reductions, [&](ReductionOpInterface reduction) { return getElementTypeOrSelf(reduction->getOperand(0).getType()) == element; });
-  if (length && points && !storesFull && !chained && !keepsIndex && sameType && !element.isInteger(1)) {
-    int64_t blockCount = llvm::divideCeil(*points, blockThreads / members);
-    int64_t perThread = llvm::divideCeil(*length / lanes, members);
-    int64_t wantedChunks = std::min<int64_t>(llvm::divideCeil<int64_t>(256, std::max<int64_t>(1, blockCount)), perThread / 16);
-    if (wantedChunks > 1)
-      chunks = getAffineConstantExpr(wantedChunks, context);
+  if (points && !storesFull && !chained && !keepsIndex && sameType && !element.isInteger(1)) {
+    // Chunks of half a unit to one; where these are more than twice the blocks that are wanted, of as many units as it takes. A function of the shape, whether that is known
+    // here or when it is called: the bits are the same.
+    int64_t pointBlocks = std::max<int64_t>(1, llvm::divideCeil(*points, blockThreads / members)), unit = piecesOfChunk * members * lanes;
+    mostChunks = llvm::divideCeil(2 * blocksOfChunks, pointBlocks);
+    AffineExpr units = getAffineConstantExpr(unit, context) * (lengthExpr.floorDiv(unit * mostChunks) + 1);
+    AffineExpr count = normalizeSize(lengthExpr.floorDiv(units) + 1);
+    if (mostChunks > 1 && count != getAffineConstantExpr(1, context)) {
+      chunks = count;
+      chunkLength = normalizeSize(lengthExpr.floorDiv(lanes).ceilDiv(chunks) * lanes);
+    }
   }
   if (chunks)
     inRegisters = false;
@@ -161,7 +169,11 @@ AffineExpr KernelEmitter::blocks(unsigned launch) const {
     return normalizeSize(normalizeSize(units).ceilDiv(blockThreads));
   }
   AffineExpr points = normalizeSize(normalizeSize(keptPoints()).ceilDiv(blockThreads / members));
-  return chunks && launch == 0 ? normalizeSize(points * chunks) : points;
+  if (!chunks)
+    return points;
+  if (launch == 0)
+    return normalizeSize(points * chunks);
+  return normalizeSize(points * (chunks - 1).ceilDiv(mostChunks)); // none for one chunk, which is done
 }
 
 AffineExpr KernelEmitter::partialElements(Type &elementType) const {
@@ -188,7 +200,7 @@ void KernelEmitter::emit(unsigned launch, OpBuilder &b, KernelAccess &access, Va
       elements.setMemory(value, access.buffer(buffers[argument.getArgNumber()], getElementTypeOrSelf(value.getType())));
   };
   auto yield = cast<YieldOp>(kernel.getBody().front().getTerminator());
-  // In the second half of a reduction in chunks what is reduced has been read already, in the first half nothing else is.
+  // In the second half of a reduction in chunks what is reduced has been read already; in the first half nothing else is, if there are several.
   DenseSet<Operation *> seen;
   std::function<void(Value)> visit = [&](Value value) {
     bind(value);
@@ -198,7 +210,7 @@ void KernelEmitter::emit(unsigned launch, OpBuilder &b, KernelAccess &access, Va
       for (Value operand : def->getOperands())
         visit(operand);
   };
-  if (chunks && launch == 0) {
+  if (chunks && constantOf(chunks) && launch == 0) {
     for (Operation *op : needed)
       if (isa<ReductionOpInterface>(op))
         visit(op->getOperand(0));
@@ -497,9 +509,8 @@ void KernelEmitter::emitReduction(unsigned launch, OpBuilder &b, KernelAccess &a
   }
   Value from = mul(b, loc, member, constantIndex(b, loc, lanes)), to = access.size(lengthExpr);
   if (isFirst) {
-    int64_t chunkLength = llvm::alignTo(llvm::divideCeil(cast<AffineConstantExpr>(lengthExpr).getValue(), cast<AffineConstantExpr>(chunks).getValue()), lanes);
-    Value start = mul(b, loc, chunk, constantIndex(b, loc, chunkLength));
-    to = arith::MinUIOp::create(b, loc, add(b, loc, start, constantIndex(b, loc, chunkLength)), to);
+    Value start = mul(b, loc, chunk, access.size(chunkLength));
+    to = arith::MinUIOp::create(b, loc, add(b, loc, start, access.size(chunkLength)), to);
     from = add(b, loc, from, start);
   }
 
@@ -517,6 +528,12 @@ void KernelEmitter::emitReduction(unsigned launch, OpBuilder &b, KernelAccess &a
     }
   };
 
+  // Is one chunk all there is? Only the shape of the call says so where it is not known before.
+  Value isWhole, isPart;
+  if (isFirst && !constantOf(chunks)) {
+    isWhole = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, access.size(chunks), constantIndex(b, loc, 1));
+    isPart = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ne, access.size(chunks), constantIndex(b, loc, 1));
+  }
   unsigned partialNumber = 0; // counts reductions, for their places between the launches
   for (int64_t pass = 0; pass < passCount; ++pass) {
     MutableArrayRef<ReductionOpInterface> reductions = passes[pass];
@@ -596,7 +613,7 @@ void KernelEmitter::emitReduction(unsigned launch, OpBuilder &b, KernelAccess &a
       elements.setAvailable(reduction->getResult(0), total.index ? total.index : total.value);
       if (isFirst) {
         Value speaks = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, member, constantIndex(b, loc, 0));
-        auto store = scf::IfOp::create(b, loc, both(b, speaks, isPoint), /*withElseRegion=*/false);
+        auto store = scf::IfOp::create(b, loc, both(b, both(b, speaks, isPoint), isPart), /*withElseRegion=*/false);
         OpBuilder o = store.getThenBodyBuilder();
         Value row = add(o, loc, mul(o, loc, access.size(chunks), constantIndex(o, loc, partialNumber)), chunk);
         Value where = add(o, loc, mul(o, loc, row, access.size(points)), point);
@@ -605,7 +622,7 @@ void KernelEmitter::emitReduction(unsigned launch, OpBuilder &b, KernelAccess &a
       ++partialNumber;
     }
   }
-  if (keptResults.empty() || isFirst)
+  if (keptResults.empty() || (isFirst && !isWhole))
     return;
 
   // One of the threads stores what belongs to the kept index. Where it overwrites what the others may still read, it waits for them.
@@ -613,7 +630,7 @@ void KernelEmitter::emitReduction(unsigned launch, OpBuilder &b, KernelAccess &a
   if (overwrites && members > 1 && (!fullResults.empty() || passCount > 1))
     NVVM::Barrier0Op::create(b, loc);
   Value speaks = members == 1 ? Value() : arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, member, constantIndex(b, loc, 0)).getResult();
-  Value condition = both(b, speaks, isPoint);
+  Value condition = both(b, both(b, speaks, isPoint), isWhole);
   OpBuilder o = b;
   if (condition)
     o = scf::IfOp::create(b, loc, condition, /*withElseRegion=*/false).getThenBodyBuilder();

@@ -35,7 +35,7 @@ public:
 
   /// Whether there is anything to compute.
   bool isEmpty() const { return results.empty(); }
-  /// Launches, one after the other: two where a long reduction is cut into chunks.
+  /// Launches, one after the other: two where a long reduction is cut into chunks. Where the shape decides at run time, the first one does it all if there is one chunk.
   unsigned launchCount() const { return chunks ? 2 : 1; }
   /// Elements of f32 (or of what `elementType` is set to) that lie between the two launches; null for none.
   mlir::AffineExpr partialElements(mlir::Type &elementType) const;
@@ -60,7 +60,8 @@ private:
   // Reductions: how many threads share a kept index, how many neighbours of these a warp walks side by side, and in how many chunks.
   int64_t members = 1, width = 1;
   bool inRegisters = false;
-  mlir::AffineExpr chunks;
+  mlir::AffineExpr chunks, chunkLength; // null where nothing is cut
+  int64_t mostChunks = 1;               // whatever the shape
 };
 
 /// A check of indices: one block, which reports the first bad element. `fault` is the fault's number, from 1.

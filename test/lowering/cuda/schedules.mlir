@@ -67,11 +67,23 @@
 
 // Eight columns side by side, 32 threads to each: two shuffles between the four in a warp.
 // CHECK-LABEL: func.func private @columns_0
+// CHECK:         %[[WHOLE:.*]] = arith.cmpi eq, %[[CHUNKS:.*]], %c1{{.*}} : index
+// CHECK:         %[[PART:.*]] = arith.cmpi ne, %[[CHUNKS]], %c1{{.*}} : index
 // CHECK:         scf.for {{.*}} step %c32
 // CHECK:         nvvm.shfl.sync
 // CHECK:         nvvm.shfl.sync
 // CHECK-NOT:     nvvm.shfl.sync
 // CHECK:         nvvm.barrier0
+
+// One chunk is done at once; of several only the sum is kept, for the second kernel to add up.
+// CHECK:         %[[STORES:.*]] = arith.andi %{{.*}}, %[[PART]] : i1
+// CHECK:         scf.if %[[STORES]] {
+// CHECK:           memref.store
+// CHECK:         %[[ENDS:.*]] = arith.andi %{{.*}}, %[[WHOLE]] : i1
+// CHECK:         scf.if %[[ENDS]] {
+// CHECK:           memref.store
+// CHECK-LABEL: func.func private @columns_1
+// CHECK:         scf.for
 
 // CHECK-LABEL: func.func private @long_0
 // CHECK:         scf.for
@@ -103,9 +115,11 @@
 // LIST-LABEL: function flat
 // LIST-NEXT:    kernel flat_0 exp: 1 blocks, 0 1{{$}}
 // LIST-LABEL: function columns
-// LIST-NEXT:    kernel columns_0 sum: 8 blocks, 0 1 N{{$}}
+// The number of chunks is computed from N, and goes to both kernels; the second one has no blocks where there is one.
+// LIST-NEXT:    kernel columns_0 sum_chunks: {{.*}}N / 32768{{.*}} blocks, 0 2 1 N {{.*}}
+// LIST-NEXT:    kernel columns_1 sum: {{.*}} / 64 {{.*}} blocks, 2 1 N {{.*}}
 // LIST-LABEL: function long
-// LIST-NEXT:    kernel long_0 max_chunks: 64 blocks, 0 2{{$}}
+// LIST-NEXT:    kernel long_0 max_chunks: 65 blocks, 0 2{{$}}
 // LIST-NEXT:    kernel long_1 max: 1 blocks, 2 1{{$}}
 // LIST-LABEL: function step
 // LIST-NEXT:    kernel step_0 check_index: 1 blocks, 0 fault N{{$}}
