@@ -1,14 +1,36 @@
-# Compiles PROGRAM to PTX and has PTXAS assemble it, for both engines and for an old and a new architecture.
+# Compiles PROGRAM to PTX and has PTXAS assemble it, for both engines and for an old and a new architecture. No kernel may need local memory: a stack, or spilled registers.
+
+# Kernels that may need some bytes, each with its reason.
+set(allowed_schedules.whole_0 8) # a register that ptxas saves around its own subroutine of 64-bit division
+
+get_filename_component(name ${PROGRAM} NAME_WE)
 foreach(engine own cublaslt)
   execute_process(COMMAND ${DLC} ${PROGRAM} --target=cuda --gemm=${engine} --emit=ptx -o ${OUTPUT}.ptx RESULT_VARIABLE failed)
   if(failed)
     message(FATAL_ERROR "dlc refuses ${PROGRAM}")
   endif()
   foreach(arch sm_80 sm_90)
-    execute_process(COMMAND ${PTXAS} -arch=${arch} ${OUTPUT}.ptx -o ${OUTPUT}.cubin RESULT_VARIABLE failed ERROR_VARIABLE message OUTPUT_VARIABLE message)
+    execute_process(COMMAND ${PTXAS} -v -arch=${arch} ${OUTPUT}.ptx -o ${OUTPUT}.cubin RESULT_VARIABLE failed ERROR_VARIABLE message OUTPUT_VARIABLE message)
     if(failed)
       message(FATAL_ERROR "ptxas refuses ${PROGRAM} for ${arch}: ${message}")
     endif()
+    string(REGEX MATCHALL "Function properties for [^\n]*\n *[0-9]+ bytes stack frame" kernels "${message}")
+    list(LENGTH kernels count)
+    if(NOT count)
+      message(FATAL_ERROR "ptxas does not say what memory the kernels of ${PROGRAM} need: ${message}")
+    endif()
+    foreach(kernel IN LISTS kernels)
+      string(REGEX MATCH "Function properties for ([^\n]*)\n *([0-9]+) bytes" matched "${kernel}")
+      set(symbol ${CMAKE_MATCH_1})
+      set(bytes ${CMAKE_MATCH_2})
+      set(allowed 0)
+      if(DEFINED allowed_${name}.${symbol})
+        set(allowed ${allowed_${name}.${symbol}})
+      endif()
+      if(bytes GREATER allowed)
+        message(FATAL_ERROR "kernel ${symbol} of ${PROGRAM} (${engine}, ${arch}) needs ${bytes} bytes of local memory, ${allowed} allowed")
+      endif()
+    endforeach()
   endforeach()
 endforeach()
 message("1 passed, 0 failed")

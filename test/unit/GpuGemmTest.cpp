@@ -254,6 +254,10 @@ TEST_P(GpuGemmOf, ConstantSizes) {
   add({32, 64, 48, 2});
   add({6, 25, 1500}, Tail::Adam); // a convolution's weights: few elements, many steps
   add({64, 32, 1024, 2}, Tail::BiasRelu);
+  // one slice of k
+  add({133, 100, 10}, Tail::BiasRelu);
+  add({70, 36, 5, 2}, Tail::Adam);
+  add({9, 300, 30});
   Runner runner(module);
   for (auto &[product, sizes] : products)
     check(runner, product, sizes);
@@ -458,6 +462,45 @@ TEST_F(GpuGemm, Figures) {
           std::printf(" %3ld", it->second.registers);
         }
       std::printf("\n");
+    }
+  }
+}
+
+/// Where k is one slice at most there is no loop over slices, nor more steps than k has; and still no register is spilled.
+TEST_F(GpuGemm, OneSlice) {
+  struct Case {
+    FloatType type;
+    AffineExpr m, n;
+    int64_t k;
+    Tail tail;
+  };
+  const Case cases[] = {
+      {f32, c(4096), c(4096), 8, Tail::Store},  {f32, m * 128, c(4096), 5, Tail::Adam},  {f32, m, c(100), 10, Tail::BiasRelu}, {f32, c(512), c(512), 16, Tail::Adam},
+      {f32, m, c(512), 3, Tail::Store},         {f32, c(64), c(96), 30, Tail::BiasRelu}, {f32, c(4096), c(10), 32, Tail::Store}, {f32, c(10), c(4096), 17, Tail::Store},
+      {f64, c(1024), c(1024), 8, Tail::Adam},   {f64, m, c(100), 7, Tail::BiasRelu},     {f64, c(64), c(96), 16, Tail::Store},
+  };
+  for (const char *architecture : {"sm_80", "sm_90"}) {
+    GpuModule module(*context);
+    std::vector<GpuProduct> products;
+    for (const Case &one : cases)
+      for (bool transposed : {false, true})
+        products.push_back(module.add("p" + std::to_string(products.size()), {one.type, one.m, one.n, c(one.k), c(1), transposed, transposed}, one.tail));
+    std::string ptx = module.ptx(architecture);
+    std::map<std::string, PtxasInfo> assembled = runPtxas(ptx, architecture);
+    for (auto [number, product] : llvm::enumerate(products)) {
+      const Case &one = cases[number / 2];
+      SCOPED_TRACE(testing::Message() << architecture << ' ' << product.description << ", k " << one.k);
+      int64_t tm, tn, tk;
+      ASSERT_EQ(std::sscanf(product.description.c_str(), "%ldx%ldx%ld", &tm, &tn, &tk), 3);
+      ASSERT_LE(one.k, tk);
+      const GpuProduct::Launch &launch = product.launches[0];
+      StringRef text = kernelText(ptx, launch.kernel);
+      EXPECT_EQ(mainLoop(text)["fma"], 0);
+      EXPECT_EQ(static_cast<int64_t>(text.count("fma.rn.f")), tm * tn * one.k / launch.threads);
+      if (auto it = assembled.find(launch.kernel); it != assembled.end()) {
+        EXPECT_EQ(it->second.spilled, 0);
+        EXPECT_LE(it->second.registers * static_cast<int64_t>(launch.threads * launch.residentBlocks), 65536);
+      }
     }
   }
 }

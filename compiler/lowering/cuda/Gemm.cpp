@@ -442,7 +442,7 @@ struct Gemm::Emitter {
 
   Shared defineShared();
   void product();
-  SmallVector<Value> compute(const Shared &shared, Value buffer, ValueRange sums);
+  SmallVector<Value> compute(const Shared &shared, Value buffer, int64_t steps, ValueRange sums);
   void finish(const Shared &shared, ArrayRef<Value> sums, ValueRange tileStart, GemmEpilogue use);
   void combine();
 };
@@ -530,8 +530,20 @@ void Gemm::Emitter::product() {
   store(i.i32(0), loadIf(i.less(kBegin, kEnd), kBegin));
   barrier();
 
+  const SmallVector<Value> zeros(tile.threadM * tile.threadN, zeroOf(b, loc, type));
+  if (auto all = dyn_cast<AffineConstantExpr>(shape.k);
+      all && all.getValue() <= tile.k && !gemm.plan.splits) {
+    // One slice is all there is. A loop of one turn would lose its next slice's branches when LLVM
+    // looks at it, and then its order: all elements first, which no thread has registers for.
+    SmallVector<Value> sums = compute(shared, i.i32(0), all.getValue(), zeros);
+    barrier();
+    if (beforeEpilogue)
+      beforeEpilogue(b, loc);
+    return finish(shared, sums, {entry, row, column}, epilogue);
+  }
+
   SmallVector<Value> carried{i.i32(0)};
-  carried.append(tile.threadM * tile.threadN, zeroOf(b, loc, type));
+  llvm::append_range(carried, zeros);
   auto loop = scf::ForOp::create(b, loc, kBegin, kEnd, i.index(tile.k), carried);
   {
     OpBuilder::InsertionGuard guard(b);
@@ -541,7 +553,8 @@ void Gemm::Emitter::product() {
     SmallVector<Value> values = loadIf(isMore, next);
     Value buffer = loop.getRegionIterArg(0);
     Value other = i.sub(i.i32(half), buffer);
-    SmallVector<Value> sums = compute(shared, buffer, loop.getRegionIterArgs().drop_front());
+    SmallVector<Value> sums =
+        compute(shared, buffer, tile.k, loop.getRegionIterArgs().drop_front());
     // The other half was last read before the last barrier.
     auto branch = scf::IfOp::create(b, loc, isMore, /*withElseRegion=*/false);
     {
@@ -570,8 +583,9 @@ void Gemm::Emitter::product() {
          });
 }
 
-/// Adds a slice's products to the sums, rows by columns.
-SmallVector<Value> Gemm::Emitter::compute(const Shared &shared, Value buffer, ValueRange sums) {
+/// Adds the products of a slice's first steps to the sums, rows by columns.
+SmallVector<Value> Gemm::Emitter::compute(const Shared &shared, Value buffer, int64_t steps,
+                                          ValueRange sums) {
   const int64_t lhsPitch = tile.m + padding, rhsPitch = tile.n + padding;
   Value lhsAt = shared.at(b, loc, i.add(buffer, i.mul(threadRow, vectorM)));
   Value rhsAt = shared.at(b, loc, i.add(buffer, i.mul(threadColumn, vectorN)), tile.k * lhsPitch);
@@ -589,7 +603,7 @@ SmallVector<Value> Gemm::Emitter::compute(const Shared &shared, Value buffer, Va
     return elements;
   };
   SmallVector<Value> result(sums);
-  for (int64_t kk = 0; kk < tile.k; ++kk) {
+  for (int64_t kk = 0; kk < steps; ++kk) {
     auto rows = fragment(lhsAt, kk * lhsPitch, tile.threadM, vectorM, vectorM * threadsM);
     auto columns = fragment(rhsAt, kk * rhsPitch, tile.threadN, vectorN, vectorN * threadsN);
     for (int64_t r = 0; r < tile.threadM; ++r)
@@ -612,14 +626,17 @@ void Gemm::Emitter::finish(const Shared &shared, ArrayRef<Value> sums, ValueRang
   const int64_t rows = tile.threadM / parts, pieces = tile.n / lanes;
   assert(rows >= 1 && threadsM * rows * pieces % tile.threads() == 0);
 
-  auto part = scf::ForOp::create(b, loc, i.i32(0), i.i32(parts), i.i32(1));
   OpBuilder::InsertionGuard guard(b);
-  b.setInsertionPointToStart(part.getBody());
+  Value part = i.i32(0);
+  if (parts > 1) {
+    auto loop = scf::ForOp::create(b, loc, part, i.i32(parts), i.i32(1));
+    b.setInsertionPointToStart(loop.getBody());
+    part = loop.getInductionVar();
+  }
   for (int64_t p = 0; p < parts; ++p) {
     OpBuilder::InsertionGuard inner(b);
     if (parts > 1) {
-      Value isThis =
-          arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, part.getInductionVar(), i.i32(p));
+      Value isThis = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, part, i.i32(p));
       auto branch = scf::IfOp::create(b, loc, isThis, /*withElseRegion=*/false);
       b.setInsertionPointToStart(branch.thenBlock());
     }
@@ -649,7 +666,7 @@ void Gemm::Emitter::finish(const Shared &shared, ArrayRef<Value> sums, ValueRang
     // Row r of the part is row `r % threadsM` of threads, and of that one's rows `r / threadsM`.
     Value r = i.div(loop.getInductionVar(), pieces);
     Value c = i.mul(i.rem(loop.getInductionVar(), pieces), lanes);
-    Value ofThread = i.add(i.mul(part.getInductionVar(), rows), i.div(r, threadsM));
+    Value ofThread = i.add(i.mul(part, rows), i.div(r, threadsM));
     Value rowInTile = i.add(i.add(i.mul(i.div(ofThread, vectorM), vectorM * threadsM),
                                   i.mul(i.rem(r, threadsM), vectorM)),
                             i.rem(ofThread, vectorM));
