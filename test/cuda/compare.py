@@ -6,7 +6,7 @@
 """Compiles programs for both targets into one artefact and calls each function on both, from the same seed and inputs: results and variables must agree, to rounding where
 numbers are added up and to the bit elsewhere, and the GPU must give the same bits twice. With --artefacts FOLDER what was compiled stays there, and what is there is not
 compiled; with --march=… and --compile-only that is for another machine. --libraries is a folder with a libcuda.so.1, the stand-in's or none for the
-driver of the system; --gemm goes to dlc. Ends with 'N passed, M failed'."""
+driver of the system; --gemm and --float go to dlc. Ends with 'N passed, M failed'."""
 
 import argparse
 import json
@@ -51,7 +51,7 @@ def signatures(info):
     """name -> [(argument, type, dims or None)] from `dlrun info`"""
     found = {}
     for line in info.splitlines():
-        match = re.match(r"^  (\w+)\((.*)\)(?: -> .*)?   \(", line)
+        match = re.match(r"^  (\w+)\((.*?)\)(?: -> .*)?   \(", line)
         if match:
             arguments = []
             for text in re.findall(r"(\w+): (\w+)(?:\[([^\]]*)\])?( = [^,]+)?", match.group(2)):
@@ -103,7 +103,7 @@ class Comparison:
         name = os.path.splitext(os.path.basename(path))[0]
         artefact = os.path.join(self.arguments.artefacts or folder, name + ".so")
         if not self.arguments.artefacts or not os.path.exists(artefact):
-            words = [tool("dlc"), path, "--target=cpu,cuda", f"--gemm={self.arguments.gemm}", f"-march={self.arguments.march}", "-o", artefact]
+            words = [tool("dlc"), path, "--target=cpu,cuda", f"--gemm={self.arguments.gemm}", f"--float={self.arguments.float}", f"-march={self.arguments.march}", "-o", artefact]
             code, text = run(words, None)
             if code:
                 return self.report(name, "does not compile: " + text.strip())
@@ -150,6 +150,7 @@ def main():
     parser.add_argument("--bin", required=True, help="folder of dlc and dlrun")
     parser.add_argument("--libraries", help="folder of libcuda.so.1")
     parser.add_argument("--gemm", default="auto")
+    parser.add_argument("--float", default="f32", help="what f32 means in the programs")
     parser.add_argument("--march", default="native")
     parser.add_argument("--artefacts", help="folder of compiled programs")
     parser.add_argument("--compile-only", action="store_true")

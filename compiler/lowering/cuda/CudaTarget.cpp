@@ -101,7 +101,13 @@ private:
   int64_t launch = 0; // of the plan
   unsigned symbols = 0;
   ProductPlans plans;
-  DenseMap<Operation *, uint32_t> masks, sums; // buffers of what comes with a product, by the kernel that writes the mask and by the one that wants the sum
+  /// What a product writes for its gradient, in rows of so many elements (bits).
+  struct Auxiliary {
+    uint32_t buffer;
+    AffineExpr row;
+  };
+  DenseMap<Operation *, Auxiliary> auxiliaries; // by the kernel that writes them
+  DenseMap<Operation *, uint32_t> sums;         // buffers of sums that come with a product, by the kernel that wants them
   std::map<int64_t, std::pair<uint32_t, uint32_t>> factors; // of updates, by the buffer of the scale
 };
 } // namespace
@@ -343,15 +349,20 @@ void FunctionLowering::lowerCublas(FusedOp kernel, const ProductPlan &plan, dl_c
   gemm.d = place ? *place : addBuffer(productOf(shape, context), type);
 
   bool writesMask = plan.epilogue == DL_CUDA_EPILOGUE_RELU_AUX || plan.epilogue == DL_CUDA_EPILOGUE_RELU_AUX_BIAS;
-  if (writesMask || plan.mask) {
+  if (writesMask) {
     constexpr int64_t maskAlignment = 128; // bits, of a row
     AffineExpr row = normalizeSize(n.ceilDiv(maskAlignment) * maskAlignment);
-    uint32_t &mask = masks[plan.mask ? FusedOp(plan.mask).getOperation() : kernel.getOperation()];
-    if (writesMask)
-      mask = addBuffer(m * row.floorDiv(8));
-    cuda.buffers[mask].last = launch;
-    gemm.aux = mask;
-    gemm.auxLd = Size(row);
+    auxiliaries[kernel] = {addBuffer(m * row.floorDiv(8)), row};
+  } else if (plan.saved) {
+    AffineExpr row = plan.savedIn ? n : normalizeSize(n.ceilDiv(savedRowMultiple) * savedRowMultiple);
+    auxiliaries[kernel] = {plan.savedIn ? static_cast<uint32_t>(*plan.savedIn) : addBuffer(m * row, type), row};
+  }
+  if (auto it = auxiliaries.find(plan.forward ? FusedOp(plan.forward) : kernel); it != auxiliaries.end()) {
+    const Auxiliary &auxiliary = it->second;
+    uint32_t &last = cuda.buffers[auxiliary.buffer].last;
+    last = std::max<uint32_t>(last, launch);
+    gemm.aux = auxiliary.buffer;
+    gemm.auxLd = Size(normalizeSize(auxiliary.row));
   }
   if (plan.sum) {
     AffineExpr length = plan.epilogue == DL_CUDA_EPILOGUE_BGRADA ? m : n;
@@ -368,7 +379,9 @@ void FunctionLowering::lowerCublas(FusedOp kernel, const ProductPlan &plan, dl_c
   cuda.launches.push_back(std::move(launchTo));
 
   std::vector<Part> rest;
-  Given given = {plan.prefix, cuda.gemms.back().d, place.has_value()};
+  SmallVector<Given> given = {{plan.prefix, cuda.gemms.back().d, place.has_value()}};
+  if (plan.saved)
+    given.push_back({plan.saved, cuda.gemms.back().aux, true});
   KernelEmitter emitter(kernel, given);
   if (emitter.isEmpty())
     return;

@@ -48,6 +48,62 @@ static bool isScalar(Value value) {
   return broadcast && broadcast.getAxes().empty();
 }
 
+/// Which result of a kernel a value of its body is.
+static std::optional<unsigned> resultNumber(FusedOp kernel, Value value) {
+  auto yield = cast<YieldOp>(kernel.getBody().front().getTerminator());
+  for (auto [number, yielded] : llvm::enumerate(yield.getOperands()))
+    if (yielded == value)
+      return number;
+  return std::nullopt;
+}
+
+static MatmulOp matmulOf(FusedOp kernel) {
+  for (Operation &op : kernel.getBody().front())
+    if (isa<ContractionOpInterface>(op))
+      return cast<MatmulOp>(op);
+  return {};
+}
+
+namespace {
+/// What becomes of a product that is the cotangent of an activation's result.
+struct ActivationGradient {
+  Value result;
+  BlockArgument saved; // what the forward pass has left: relu's result, gelu_tanh's operand
+  bool isGelu;
+};
+} // namespace
+
+static std::optional<ActivationGradient> activationGradient(Value product) {
+  Operation *user = onlyUser(product);
+  if (auto select = dyn_cast_or_null<SelectOp>(user)) {
+    // 0 where relu was 0, else the product.
+    auto compare = select.getCondition().getDefiningOp<CompareOp>();
+    if (select.getWhenFalse() != product || !isZero(select.getWhenTrue()) || !compare || compare.getPredicate() != ComparePredicate::le || !isZero(compare.getRhs()))
+      return std::nullopt;
+    if (auto relu = dyn_cast<BlockArgument>(compare.getLhs()))
+      return ActivationGradient{select.getResult(), relu, false};
+    return std::nullopt;
+  }
+  if (!isa_and_nonnull<MulOp, MulNoNanOp>(user))
+    return std::nullopt;
+  auto derivative = user->getOperand(user->getOperand(0) == product ? 1 : 0).getDefiningOp<GeluTanhDerivativeOp>();
+  auto operand = derivative ? dyn_cast<BlockArgument>(derivative.getX()) : BlockArgument();
+  return operand ? std::optional(ActivationGradient{user->getResult(0), operand, true}) : std::nullopt;
+}
+
+/// Do only products read a result, and only for their epilogue gelu_tanh's gradient?
+static bool isReadAsSaved(Value result) {
+  for (OpOperand &use : result.getUses()) {
+    auto kernel = dyn_cast<FusedOp>(use.getOwner());
+    MatmulOp product = kernel ? matmulOf(kernel) : MatmulOp();
+    std::optional<ActivationGradient> gradient = product ? activationGradient(product.getResult()) : std::nullopt;
+    if (!gradient || !gradient->isGelu || gradient->saved != kernel.getBody().getArgument(use.getOperandNumber()) || !gradient->saved.hasOneUse() ||
+        !gradient->saved.user_begin()->hasOneUse())
+      return false;
+  }
+  return true;
+}
+
 namespace {
 class Planner {
 public:
@@ -56,9 +112,11 @@ public:
 
 private:
   void matchForward(FusedOp kernel, ProductPlan &plan);
+  void matchGelu(FusedOp kernel, ProductPlan &plan);
   void matchUpdate(FusedOp kernel, ProductPlan &plan);
   void matchGradient(FusedOp kernel, ProductPlan &plan);
   void matchSums();
+  bool isVariable(int64_t buffer) const;
   bool writesVariables(FusedOp kernel, Value but) const;
   FusedOp sumOverRows(Value gradient, Operation *product, ProductPlan &plan) const;
   bool mayWaitFor(FusedOp kernel, Operation *other) const;
@@ -70,7 +128,7 @@ private:
 };
 } // namespace
 
-/// + bias, relu.
+/// + bias, relu or gelu_tanh.
 void Planner::matchForward(FusedOp kernel, ProductPlan &plan) {
   if (auto add = dyn_cast_or_null<AddOp>(onlyUser(plan.prefix))) {
     Value other = add->getOperand(0) == plan.prefix ? add->getOperand(1) : add->getOperand(0);
@@ -83,7 +141,33 @@ void Planner::matchForward(FusedOp kernel, ProductPlan &plan) {
   if (auto relu = dyn_cast_or_null<ReluOp>(onlyUser(plan.prefix))) {
     plan.epilogue = plan.bias ? DL_CUDA_EPILOGUE_RELU_BIAS : DL_CUDA_EPILOGUE_RELU;
     plan.prefix = relu->getResult(0);
+    return;
   }
+  matchGelu(kernel, plan);
+}
+
+/// gelu_tanh of what is computed so far. Where that is a result of the kernel too, cuBLASLt writes it as its auxiliary output: to its place, if that has rows of a
+/// length that it takes, else somewhere in rows that are longer, where only products find it.
+void Planner::matchGelu(FusedOp kernel, ProductPlan &plan) {
+  auto users = plan.prefix.getUsers();
+  auto gelu = llvm::find_if(users, [](Operation *user) { return isa<GeluTanhOp>(user); });
+  if (gelu == users.end())
+    return;
+  std::optional<unsigned> result = resultNumber(kernel, plan.prefix);
+  if (result) {
+    int64_t buffer = buffersOf(kernel, "result_buffers")[*result];
+    if (sizesOf(plan.prefix).back().getLargestKnownDivisor() % savedRowMultiple == 0 && !isVariable(buffer))
+      plan.savedIn = buffer;
+    else if (!isReadAsSaved(kernel.getResult(*result)) || !llvm::hasNItems(users, 2))
+      return;
+    plan.saved = plan.prefix;
+    plan.epilogue = plan.bias ? DL_CUDA_EPILOGUE_GELU_AUX_BIAS : DL_CUDA_EPILOGUE_GELU_AUX;
+  } else if (plan.prefix.hasOneUse()) {
+    plan.epilogue = plan.bias ? DL_CUDA_EPILOGUE_GELU_BIAS : DL_CUDA_EPILOGUE_GELU;
+  } else {
+    return;
+  }
+  plan.prefix = (*gelu)->getResult(0);
 }
 
 /// W - scale * product, where W is a variable that becomes the result.
@@ -109,42 +193,44 @@ void Planner::matchUpdate(FusedOp kernel, ProductPlan &plan) {
   plan.prefix = sub->getResult(0);
 }
 
-/// 0 where a relu that cuBLASLt computed was 0, else the product.
+/// The gradient of a relu or gelu_tanh that cuBLASLt computed.
 void Planner::matchGradient(FusedOp kernel, ProductPlan &plan) {
-  auto select = dyn_cast_or_null<SelectOp>(onlyUser(plan.prefix));
-  if (!select || select.getWhenFalse() != plan.prefix || !isZero(select.getWhenTrue()))
+  std::optional<ActivationGradient> gradient = activationGradient(plan.prefix);
+  if (!gradient)
     return;
-  auto compare = select.getCondition().getDefiningOp<CompareOp>();
-  if (!compare || compare.getPredicate() != ComparePredicate::le || !isZero(compare.getRhs()))
-    return;
-  auto argument = dyn_cast<BlockArgument>(compare.getLhs());
-  if (!argument)
-    return;
-  Value relu = kernel.getInputs()[argument.getArgNumber()];
-  auto forward = relu.getDefiningOp<FusedOp>();
+  auto saved = dyn_cast<OpResult>(kernel.getInputs()[gradient->saved.getArgNumber()]);
+  auto forward = saved ? dyn_cast<FusedOp>(saved.getOwner()) : FusedOp();
   auto it = forward ? plans.find(forward) : plans.end();
   if (it == plans.end() || !it->second.usesCublas || it->second.usesOwn != plan.usesOwn)
     return;
   ProductPlan &from = it->second;
   auto yield = cast<YieldOp>(forward.getBody().front().getTerminator());
-  if (yield.getOperand(cast<OpResult>(relu).getResultNumber()) != from.prefix)
+  if (yield.getOperand(saved.getResultNumber()) != (gradient->isGelu ? from.saved : from.prefix))
     return;
-  if (from.epilogue == DL_CUDA_EPILOGUE_RELU)
-    from.epilogue = DL_CUDA_EPILOGUE_RELU_AUX;
-  else if (from.epilogue == DL_CUDA_EPILOGUE_RELU_BIAS)
-    from.epilogue = DL_CUDA_EPILOGUE_RELU_AUX_BIAS;
-  else if (from.epilogue != DL_CUDA_EPILOGUE_RELU_AUX && from.epilogue != DL_CUDA_EPILOGUE_RELU_AUX_BIAS)
-    return;
-  plan.epilogue = DL_CUDA_EPILOGUE_DRELU;
-  plan.mask = forward;
-  plan.prefix = select.getResult();
+  if (gradient->isGelu)
+    plan.epilogue = DL_CUDA_EPILOGUE_DGELU;
+  else {
+    if (from.epilogue == DL_CUDA_EPILOGUE_RELU)
+      from.epilogue = DL_CUDA_EPILOGUE_RELU_AUX;
+    else if (from.epilogue == DL_CUDA_EPILOGUE_RELU_BIAS)
+      from.epilogue = DL_CUDA_EPILOGUE_RELU_AUX_BIAS;
+    else if (from.epilogue != DL_CUDA_EPILOGUE_RELU_AUX && from.epilogue != DL_CUDA_EPILOGUE_RELU_AUX_BIAS)
+      return;
+    plan.epilogue = DL_CUDA_EPILOGUE_DRELU;
+  }
+  plan.forward = forward;
+  plan.prefix = gradient->result;
+}
+
+bool Planner::isVariable(int64_t buffer) const {
+  auto table = function->getAttrOfType<ArrayAttr>("buffers");
+  return cast<DictionaryAttr>(table[buffer]).getAs<StringAttr>("kind").getValue() == "variable";
 }
 
 bool Planner::writesVariables(FusedOp kernel, Value but) const {
-  auto table = function->getAttrOfType<ArrayAttr>("buffers");
   auto yield = cast<YieldOp>(kernel.getBody().front().getTerminator());
   for (auto [value, buffer] : llvm::zip(yield.getOperands(), buffersOf(kernel, "result_buffers")))
-    if (value != but && cast<DictionaryAttr>(table[buffer]).getAs<StringAttr>("kind").getValue() == "variable")
+    if (value != but && isVariable(buffer))
       return true;
   return false;
 }
@@ -188,14 +274,14 @@ FusedOp Planner::sumOverRows(Value gradient, Operation *product, ProductPlan &pl
 void Planner::matchSums() {
   for (auto &[op, plan] : plans) {
     auto kernel = cast<FusedOp>(op);
-    if (!plan.usesCublas || plan.epilogue != DL_CUDA_EPILOGUE_DRELU)
+    if (!plan.usesCublas || !plan.forward)
       continue;
     auto yield = cast<YieldOp>(kernel.getBody().front().getTerminator());
     for (auto [value, result] : llvm::zip(yield.getOperands(), kernel.getResults()))
       if (value == plan.prefix && !plan.sum)
         plan.sum = sumOverRows(result, kernel, plan);
     if (plan.sum) {
-      plan.epilogue = DL_CUDA_EPILOGUE_DRELU_BGRAD;
+      plan.epilogue = plan.epilogue == DL_CUDA_EPILOGUE_DGELU ? DL_CUDA_EPILOGUE_DGELU_BGRAD : DL_CUDA_EPILOGUE_DRELU_BGRAD;
       servedSums.insert(plan.sum);
     }
   }
@@ -224,9 +310,7 @@ ProductPlans Planner::run() {
       kernels.push_back(kernel);
   for (FusedOp kernel : kernels) {
     ProductPlan plan;
-    for (Operation &op : kernel.getBody().front())
-      if (isa<ContractionOpInterface>(op))
-        plan.product = cast<MatmulOp>(op);
+    plan.product = matmulOf(kernel);
     plan.prefix = plan.product.getResult();
     plan.usesCublas = options.gemm != GemmChoice::Own;
     plan.usesOwn = options.gemm != GemmChoice::Cublaslt;
@@ -239,7 +323,7 @@ ProductPlans Planner::run() {
         matchGradient(kernel, plan);
     }
     // An update like Adam's reads and writes several tensors of the product's shape: better while the product is in registers. In TF32 the product gains more.
-    if (options.gemm == GemmChoice::Auto && !options.tf32 && !plan.mask && writesVariables(kernel, plan.prefix))
+    if (options.gemm == GemmChoice::Auto && !options.tf32 && !plan.forward && writesVariables(kernel, plan.prefix))
       plan.usesCublas = false;
     plans[kernel] = plan;
   }

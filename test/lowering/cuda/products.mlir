@@ -51,6 +51,44 @@
 // AUTO-NOT:     gemm
 // AUTO:         kernel adam_0 {{[a-z_]*}}: {{.*}}
 
+// gelu_tanh is an epilogue too. What its gradient needs is its operand: a result of the kernel, which is written where the plan has it if cuBLASLt takes rows of that length
+// (a multiple of 8), and then by DGELU read there.
+// BLAS-LABEL: function gelu
+// BLAS-NEXT:    gemm matmul_gelu_tanh: gelu, a 0, b 1, c none, d 2, alpha none, bias none, aux none, tf32{{$}}
+// BLAS-LABEL: function gelu_bias
+// BLAS-NEXT:    gemm matmul_add_gelu_tanh: gelu_bias, a 0, b 1, c none, d 3, alpha none, bias 2, aux none, tf32{{$}}
+// BLAS-LABEL: function gelu_step
+// BLAS-NEXT:    gemm matmul_add_gelu_tanh: gelu_aux_bias, a 0, b 1, c none, d [[H:[0-9]+]], alpha none, bias 2, aux [[Z:[0-9]+]], tf32{{$}}
+// BLAS-NEXT:    gemm matmul_sub: none,
+// BLAS-NEXT:    kernel {{.*}} matmul_sub:
+// BLAS-NEXT:    gemm matmul_mul_no_nan: dgelu_bgrad, {{.*}}, d [[DZ:[0-9]+]], alpha none, bias [[SUM:[0-9]+]], aux [[Z]], tf32{{$}}
+// BLAS-NOT:     gelu_tanh_derivative
+// BLAS-DAG:     gemm matmul: none, a 0^T, b [[DZ]],
+// BLAS-DAG:     gemm matmul: none, a [[H]]^T,
+// BLAS-DAG:     kernel {{.*}} sum{{[a-z_]*}}: {{.*}} [[SUM]] {{.*}}
+// AUTO-LABEL: function gelu_step
+// AUTO-NEXT:    gemm matmul_add_gelu_tanh with cublaslt: gelu_aux_bias, a 0, b 1, c none, d [[H:[0-9]+]], alpha none, bias 2, aux [[Z:[0-9]+]]{{$}}
+// AUTO:         kernel {{.*}} matmul_add_gelu_tanh without cublaslt: {{.*}} [[Z]] [[H]]{{$}}
+// AUTO:         gemm matmul_mul_no_nan with cublaslt: dgelu_bgrad, {{.*}} aux [[Z]]{{$}}
+// AUTO:         kernel {{.*}} matmul_mul_no_nan without cublaslt: {{.*}} [[Z]] {{.*}}
+
+// Rows of 100 elements are written in 104, beside the plan's buffer, if only products read them; else a kernel computes gelu_tanh.
+// BLAS-LABEL: function gelu_padded
+// BLAS-NEXT:    gemm matmul_gelu_tanh: gelu_aux, {{.*}}, bias none, aux [[Z:[0-9]+]], tf32{{$}}
+// BLAS-NEXT:    gemm matmul_sub: none,
+// BLAS-NEXT:    kernel {{.*}} matmul_sub:
+// BLAS-NEXT:    gemm matmul_mul_no_nan: dgelu, {{.*}}, aux [[Z]], tf32{{$}}
+// BLAS-LABEL: function gelu_read
+// BLAS-NEXT:    gemm matmul_gelu_tanh: none, {{.*}} aux none, tf32{{$}}
+// BLAS-NEXT:    kernel gelu_read_0 matmul_gelu_tanh: {{.*}}
+// BLAS-LABEL: function gelu_read_whole
+// BLAS-NEXT:    gemm matmul_gelu_tanh: gelu_aux, {{.*}}, d 3, {{.*}} aux 2, tf32{{$}}
+// BLAS-NOT:     {{gemm|kernel}}
+// cuBLASLt has no epilogues in f64.
+// BLAS-LABEL: function gelu_f64
+// BLAS-NEXT:    gemm matmul_gelu_tanh: none,
+// BLAS-NEXT:    kernel gelu_f64_0 matmul_gelu_tanh: {{.*}}
+
 dl.model @m dims [] {
   dl.variable trained @w1 : tensor<300x100xf32>
   dl.variable trained @b1 : tensor<100xf32>
@@ -125,5 +163,66 @@ dl.model @m dims [] {
     dl.assign @w2, %nw : tensor<100x60xf32>
     dl.assign @v, %nv : tensor<100x60xf32>
     dl.return
+  }
+
+  dl.func @gelu(%x: tensor<64x32xf32>, %w: tensor<32x100xf32>) -> tensor<64x100xf32> {
+    %p = dl.matmul %x, %w : tensor<64x32xf32>, tensor<32x100xf32> -> tensor<64x100xf32>
+    %y = dl.gelu_tanh %p : tensor<64x100xf32>
+    dl.return %y : tensor<64x100xf32>
+  }
+
+  dl.func @gelu_bias(%x: tensor<64x32xf32>, %w: tensor<32x100xf32>, %b: tensor<100xf32>) -> tensor<64x100xf32> {
+    %p = dl.matmul %x, %w : tensor<64x32xf32>, tensor<32x100xf32> -> tensor<64x100xf32>
+    %r = dl.broadcast %b [1] : tensor<100xf32> -> tensor<64x100xf32>
+    %z = dl.add %p, %r : tensor<64x100xf32>
+    %y = dl.gelu_tanh %z : tensor<64x100xf32>
+    dl.return %y : tensor<64x100xf32>
+  }
+
+  dl.func @gelu_step(%x: tensor<64x32xf32>, %w: tensor<32x96xf32>, %b: tensor<96xf32>, %w2: tensor<96x8xf32>, %y: tensor<64x8xf32>)
+      -> (tensor<32x96xf32>, tensor<96xf32>, tensor<96x8xf32>) {
+    %p = dl.matmul %x, %w : tensor<64x32xf32>, tensor<32x96xf32> -> tensor<64x96xf32>
+    %r = dl.broadcast %b [1] : tensor<96xf32> -> tensor<64x96xf32>
+    %z = dl.add %p, %r : tensor<64x96xf32>
+    %h = dl.gelu_tanh %z : tensor<64x96xf32>
+    %out = dl.matmul %h, %w2 : tensor<64x96xf32>, tensor<96x8xf32> -> tensor<64x8xf32>
+    %dy = dl.sub %out, %y : tensor<64x8xf32>
+    %q = dl.matmul %dy, transposed %w2 : tensor<64x8xf32>, tensor<96x8xf32> -> tensor<64x96xf32>
+    %d = dl.gelu_tanh_derivative %z : tensor<64x96xf32>
+    %dz = dl.mul_no_nan %d, %q : tensor<64x96xf32>
+    %g2 = dl.matmul transposed %h, %dy : tensor<64x96xf32>, tensor<64x8xf32> -> tensor<96x8xf32>
+    %g1 = dl.matmul transposed %x, %dz : tensor<64x32xf32>, tensor<64x96xf32> -> tensor<32x96xf32>
+    %gb = dl.sum %dz [0] : tensor<64x96xf32> -> tensor<96xf32>
+    %eb = dl.exp %gb : tensor<96xf32>
+    dl.return %g1, %eb, %g2 : tensor<32x96xf32>, tensor<96xf32>, tensor<96x8xf32>
+  }
+
+  dl.func @gelu_padded(%x: tensor<64x32xf32>, %w: tensor<32x100xf32>, %w2: tensor<100x8xf32>, %y: tensor<64x8xf32>) -> (tensor<64x100xf32>, tensor<64x100xf32>) {
+    %z = dl.matmul %x, %w : tensor<64x32xf32>, tensor<32x100xf32> -> tensor<64x100xf32>
+    %h = dl.gelu_tanh %z : tensor<64x100xf32>
+    %out = dl.matmul %h, %w2 : tensor<64x100xf32>, tensor<100x8xf32> -> tensor<64x8xf32>
+    %dy = dl.sub %out, %y : tensor<64x8xf32>
+    %q = dl.matmul %dy, transposed %w2 : tensor<64x8xf32>, tensor<100x8xf32> -> tensor<64x100xf32>
+    %d = dl.gelu_tanh_derivative %z : tensor<64x100xf32>
+    %dz = dl.mul_no_nan %d, %q : tensor<64x100xf32>
+    dl.return %h, %dz : tensor<64x100xf32>, tensor<64x100xf32>
+  }
+
+  dl.func @gelu_read(%x: tensor<64x32xf32>, %w: tensor<32x100xf32>) -> (tensor<64x100xf32>, tensor<64x100xf32>) {
+    %z = dl.matmul %x, %w : tensor<64x32xf32>, tensor<32x100xf32> -> tensor<64x100xf32>
+    %h = dl.gelu_tanh %z : tensor<64x100xf32>
+    dl.return %z, %h : tensor<64x100xf32>, tensor<64x100xf32>
+  }
+
+  dl.func @gelu_read_whole(%x: tensor<64x32xf32>, %w: tensor<32x96xf32>) -> (tensor<64x96xf32>, tensor<64x96xf32>) {
+    %z = dl.matmul %x, %w : tensor<64x32xf32>, tensor<32x96xf32> -> tensor<64x96xf32>
+    %h = dl.gelu_tanh %z : tensor<64x96xf32>
+    dl.return %z, %h : tensor<64x96xf32>, tensor<64x96xf32>
+  }
+
+  dl.func @gelu_f64(%x: tensor<64x32xf64>, %w: tensor<32x96xf64>) -> tensor<64x96xf64> {
+    %z = dl.matmul %x, %w : tensor<64x32xf64>, tensor<32x96xf64> -> tensor<64x96xf64>
+    %h = dl.gelu_tanh %z : tensor<64x96xf64>
+    dl.return %h : tensor<64x96xf64>
   }
 }

@@ -14,12 +14,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <mutex>
 #include <set>
 #include <string>
 #include <type_traits>
+#include <unistd.h>
 #include <vector>
 
 #define LT_API extern "C" __attribute__((visibility("default")))
@@ -518,6 +520,18 @@ static cublasLtMatmulHeuristicResult_t resultFor(const Algorithm &algorithm) {
   return result;
 }
 
+/// How many of the two algorithms the heuristics know.
+static uint32_t algorithmsKnown() {
+  const char *text = getenv("DLC_STANDIN_ALGORITHMS");
+  if (!text || !*text)
+    return 2;
+  if (text[1] || *text < '0' || *text > '2') {
+    fprintf(stderr, "standin: DLC_STANDIN_ALGORITHMS: '%s' is not 0, 1 or 2\n", text);
+    _exit(2);
+  }
+  return uint32_t(*text - '0');
+}
+
 LT_API cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
                                                      cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                                      cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
@@ -535,6 +549,8 @@ LT_API cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cu
   uint32_t smallest = *std::min_element(std::begin(wish.alignment), std::end(wish.alignment));
   // The one that needs more comes first, as the faster one does.
   for (uint32_t number : {1u, 0u}) {
+    if (number >= algorithmsKnown())
+      continue;
     Algorithm one = algorithm(number, p);
     if (*returned < requested && one.workspace <= wish.workspace && smallest % one.alignment == 0 && smallest != 0 &&
         (number == 0 || leadingDimensionsAligned(p, one.alignment)))

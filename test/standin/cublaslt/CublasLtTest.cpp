@@ -517,6 +517,16 @@ TEST_F(Products, TwoAlgorithms) {
   EXPECT_EQ(results[0].workspaceSize, 256u);
   EXPECT_EQ(results[1].workspaceSize, 0u);
   EXPECT_EQ(results[1].state, CUBLAS_STATUS_SUCCESS);
+  // A test may ask for a library that knows fewer.
+  setStandinEnvironment({{"ALGORITHMS", "1"}});
+  ASSERT_EQ(s.heuristic(results, 4, &found), CUBLAS_STATUS_SUCCESS);
+  ASSERT_EQ(found, 1);
+  EXPECT_EQ(results[0].workspaceSize, 0u);
+  setStandinEnvironment({{"ALGORITHMS", "0"}});
+  EXPECT_EQ(s.heuristic(results, 4, &found), CUBLAS_STATUS_NOT_SUPPORTED);
+  EXPECT_EQ(found, 0);
+  setStandinEnvironment({});
+  ASSERT_EQ(s.heuristic(results, 4, &found), CUBLAS_STATUS_SUCCESS);
   // Memory that may not be as well aligned excludes the first, as too little workspace does.
   ASSERT_EQ(s.heuristic(results, 4, &found, 8), CUBLAS_STATUS_SUCCESS);
   EXPECT_EQ(found, 1);

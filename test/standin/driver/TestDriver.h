@@ -69,7 +69,7 @@ inline Driver &driver() {
 /// What a program could have set for the stand-in.
 inline void setStandinEnvironment(std::initializer_list<std::pair<const char *, const char *>> variables) {
   for (const char *name : {"DEVICES", "DRIVER_VERSION", "MULTIPROCESSORS", "MEMORY", "MEMORY_USED", "SEED",
-                           "CAPABILITY", "FAIL", "REPORT", "COUNTERS"})
+                           "CAPABILITY", "FAIL", "REPORT", "COUNTERS", "ALGORITHMS"})
     unsetenv((std::string("DLC_STANDIN_") + name).c_str());
   for (auto &[name, value] : variables)
     setenv((std::string("DLC_STANDIN_") + name).c_str(), value, 1);
