@@ -14,6 +14,7 @@
 #include "emit/EmitCuda.h"
 #include "emit/EmitHeader.h"
 #include "emit/EmitObject.h"
+#include "emit/ExternCode.h"
 #include "emit/LinkModel.h"
 #include "emit/OutputFile.h"
 #include "frontends/language/Language.h"
@@ -122,8 +123,11 @@ private:
   }
 
   bool compile(mlir::TimingScope &total);
-  bool emit(mlir::ModuleOp module, ModelDescription &model, mlir::TimingScope &total);
-  bool emitKernels(mlir::ModuleOp kernels, ModelDescription &model, mlir::TimingScope &total);
+  /// False after an error that was reported, or that \p externs gave to the context's handler.
+  bool emit(mlir::ModuleOp module, ModelDescription &model, ExternCode &externs,
+            mlir::TimingScope &total);
+  bool emitKernels(mlir::ModuleOp kernels, ModelDescription &model, ExternCode &externs,
+                   mlir::TimingScope &total);
   bool write();
 
   const CompileOptions &options;
@@ -208,13 +212,22 @@ bool Compilation::compile(mlir::TimingScope &total) {
     add(Stage::Header, emitHeader(*model));
   if (!wantsBeyond(Stage::Lowered))
     return true;
-  if (kernels && !emitKernels(*kernels, *model, total))
-    return false;
-  return !wantsBeyond(Stage::Cubin) || emit(*module, *model, total);
+  auto read = [&](StringRef path) -> StringRef {
+    for (unsigned id = 1; id <= sources.getNumBuffers(); ++id)
+      if (const MemoryBuffer *buffer = sources.getMemoryBuffer(id);
+          buffer->getBufferIdentifier() == path)
+        return buffer->getBuffer();
+    return "";
+  };
+  ExternCode externs(*model, context, read);
+  bool ok = !kernels || emitKernels(*kernels, *model, externs, total);
+  ok = ok && (!wantsBeyond(Stage::Cubin) || emit(*module, *model, externs, total));
+  diagnostics.print(errs()); // of the user's own files
+  return ok;
 }
 
 /// The GPU's images, into the description.
-bool Compilation::emitKernels(mlir::ModuleOp kernels, ModelDescription &model,
+bool Compilation::emitKernels(mlir::ModuleOp kernels, ModelDescription &model, ExternCode &externs,
                               mlir::TimingScope &total) {
   Expected<CudaTargets> targets = resolveCudaTargets(options.gpuArchs, reportWarning);
   if (!targets)
@@ -234,13 +247,34 @@ bool Compilation::emitKernels(mlir::ModuleOp kernels, ModelDescription &model,
   }
   if (Error error = emitPtx(*code, *targets, options.optLevel, *model.cuda))
     return fail(std::move(error));
+  // Of each architecture its own: what it is compiled for is known to CUDA C++.
+  std::string ours = model.cuda->images.front().bytes;
+  if (externs.hasCuda())
+    for (CudaImage &image : model.cuda->images) {
+      FailureOr<std::string> joined = externs.joinCuda(image.bytes, image.arch);
+      if (failed(joined))
+        return false;
+      image.bytes = std::move(*joined);
+    }
   add(Stage::Ptx, model.cuda->images.front().bytes);
   generation.stop();
   if (!wantsBeyond(Stage::Ptx))
     return true;
   mlir::TimingScope assembly = total.nest("ptxas");
-  if (Error error = assembleCubins(*targets, *model.cuda, reportWarning))
-    return fail(std::move(error));
+  bool reported = false;
+  auto joined = [&](uint32_t arch) -> Expected<std::string> {
+    FailureOr<std::string> ptx = externs.joinCuda(ours, arch);
+    reported |= failed(ptx);
+    return failed(ptx) ? Expected<std::string>(createStringError("")) : std::move(*ptx);
+  };
+  using PtxFor = function_ref<Expected<std::string>(uint32_t)>;
+  if (Error error = assembleCubins(*targets, *model.cuda, reportWarning,
+                                   externs.hasCuda() ? PtxFor(joined) : PtxFor())) {
+    if (!reported)
+      return fail(std::move(error));
+    consumeError(std::move(error));
+    return false;
+  }
   if (!wants(Stage::Cubin))
     return true;
   for (const CudaImage &image : model.cuda->images)
@@ -252,7 +286,8 @@ bool Compilation::emitKernels(mlir::ModuleOp kernels, ModelDescription &model,
                                 "found or does not know the architecture"));
 }
 
-bool Compilation::emit(mlir::ModuleOp module, ModelDescription &model, mlir::TimingScope &total) {
+bool Compilation::emit(mlir::ModuleOp module, ModelDescription &model, ExternCode &externs,
+                       mlir::TimingScope &total) {
   LLVMContext context;
   mlir::TimingScope translation = total.nest("Translation to LLVM");
   std::unique_ptr<Module> code = mlir::translateModuleToLLVMIR(module, context, model.name);
@@ -285,14 +320,17 @@ bool Compilation::emit(mlir::ModuleOp module, ModelDescription &model, mlir::Tim
   }
   if (!wants(Stage::Object) && !wants(Stage::Archive) && !wants(Stage::Library))
     return true;
-  Expected<SmallVector<char, 0>> object = emitObject(*code, **machine);
+  Expected<SmallVector<char, 0>> object = emitObject(*code, **machine, externs.cpuSymbols());
   if (!object)
     return fail(object.takeError());
+  FailureOr<std::vector<Bytes>> more = externs.compileForCpu(target);
+  if (failed(more))
+    return false;
   generation.stop();
 
   mlir::TimingScope linking = total.nest("Link");
   std::string query = model.querySymbol();
-  LinkInput input = {StringRef(object->data(), object->size()), query, {}};
+  LinkInput input = {StringRef(object->data(), object->size()), query, {}, *more};
   struct {
     Stage stage;
     std::function<Expected<Bytes>()> link;

@@ -24,3 +24,9 @@ except OSError:
     flags = []
 if all("avx512" + part in flags for part in ("f", "bw", "cd", "dq", "vl")):
     config.available_features.add("avx512")
+
+# nvrtc: the library that the environment names, or that the build found
+if "DLC_NVRTC" in os.environ:
+    config.environment["DLC_NVRTC"] = os.environ["DLC_NVRTC"]
+if os.environ.get("DLC_NVRTC", config.nvrtc):
+    config.available_features.add("nvrtc")

@@ -199,8 +199,25 @@ std::vector<std::pair<std::string, dl_cuda_resources>> parsePtxasReport(StringRe
   return kernels;
 }
 
+/// Without the program's lines: ptxas would put the whole text beside each cubin's code.
+static Error writePtx(StringRef path, StringRef ptx) {
+  std::error_code error;
+  raw_fd_ostream stream(path, error);
+  for (StringRef line : split(ptx, '\n'))
+    if (StringRef word = line.ltrim(); !word.starts_with(".loc") && !word.starts_with(".file"))
+      stream << line << '\n';
+  stream.close();
+  if (stream.has_error())
+    error = stream.error();
+  stream.clear_error();
+  if (error)
+    return createStringError(error, "'" + path + "' cannot be written: " + error.message());
+  return Error::success();
+}
+
 Error assembleCubins(const CudaTargets &targets, CudaDescription &description,
-                     function_ref<void(const std::string &)> warn) {
+                     function_ref<void(const std::string &)> warn,
+                     function_ref<Expected<std::string>(uint32_t arch)> ptxFor) {
   if (targets.cubins.empty())
     return Error::success();
   std::string ptxas = findPtxas();
@@ -215,23 +232,19 @@ Error assembleCubins(const CudaTargets &targets, CudaDescription &description,
     if (std::error_code error = sys::fs::createTemporaryFile("dlc", extension, *path))
       return createStringError(error, "a file for ptxas cannot be made: " + error.message());
   FileRemover removers[] = {FileRemover(ptxPath), FileRemover(cubinPath), FileRemover(reportPath)};
-  // The oldest PTX serves all.
-  StringRef ptx = description.images.front().bytes;
-  std::error_code error;
-  {
-    // Without the program's lines: ptxas would put the whole text beside each cubin's code.
-    raw_fd_ostream stream(ptxPath, error);
-    for (StringRef line : split(ptx, '\n'))
-      if (StringRef word = line.ltrim(); !word.starts_with(".loc") && !word.starts_with(".file"))
-        stream << line << '\n';
-    stream.close();
-    if (stream.has_error())
-      error = stream.error();
-    stream.clear_error();
-  }
-  if (error)
-    return createStringError(error, "'" + ptxPath + "' cannot be written: " + error.message());
   for (uint32_t arch : targets.cubins) {
+    // The oldest PTX serves all, unless there is some for each.
+    std::string ptx;
+    if (ptxFor) {
+      Expected<std::string> own = ptxFor(arch);
+      if (!own)
+        return own.takeError();
+      ptx = std::move(*own);
+    } else {
+      ptx = description.images.front().bytes;
+    }
+    if (Error error = writePtx(ptxPath, ptx))
+      return error;
     std::string option = "-arch=" + nameOf(arch);
     StringRef arguments[] = {ptxas, option, "-v", ptxPath, "-o", cubinPath};
     std::optional<StringRef> redirects[] = {std::nullopt, StringRef(reportPath),
@@ -246,8 +259,11 @@ Error assembleCubins(const CudaTargets &targets, CudaDescription &description,
              ": there is PTX for it, which the driver compiles each time it is loaded");
         continue;
       }
-      return internalError("ptxas refuses the kernels for " + nameOf(arch) + ": " +
-                           (message.empty() ? text.trim() : StringRef(message)));
+      std::string words = ("ptxas refuses the kernels for " + nameOf(arch) + ": " +
+                           (message.empty() ? text.trim() : StringRef(message)))
+                              .str();
+      // Code of the user's own may ask for more than there is: shared memory, registers.
+      return ptxFor ? createStringError(words) : internalError(words);
     }
     ErrorOr<std::unique_ptr<MemoryBuffer>> cubin =
         MemoryBuffer::getFile(cubinPath, /*IsText=*/false, /*RequiresNullTerminator=*/false);

@@ -43,8 +43,11 @@ llvm::Error emitPtx(llvm::Module &module, const CudaTargets &targets, unsigned o
 
 /// Assembles the PTX for each architecture: cubins, and what each kernel takes of a multiprocessor.
 /// Without ptxas there are none, and \p warn says so.
-llvm::Error assembleCubins(const CudaTargets &targets, CudaDescription &description,
-                           llvm::function_ref<void(const std::string &)> warn);
+/// \p ptxFor: the PTX to assemble for an architecture, where it is not the oldest's for all.
+llvm::Error assembleCubins(
+    const CudaTargets &targets, CudaDescription &description,
+    llvm::function_ref<void(const std::string &)> warn,
+    llvm::function_ref<llvm::Expected<std::string>(uint32_t arch)> ptxFor = nullptr);
 
 /// The assembler: in $CUDA_HOME/bin, $CUDA_PATH/bin, $PATH or where the build found it; empty where
 /// there is none.

@@ -36,17 +36,20 @@ llvm::Error addModelData(llvm::Module &module, ModelDescription &model, const Ta
 /// Optimizes at a level of 0..3 for \p machine. Values don't depend on the level.
 void optimizeModule(llvm::Module &module, llvm::TargetMachine &machine, unsigned optLevel);
 
-/// Bytes of a relocatable object. Fails where it needs a symbol that no artefact may need.
+/// Bytes of a relocatable object. Fails where it needs a symbol that no artefact may need, and that
+/// is not among those that are \p defined elsewhere.
 llvm::Expected<llvm::SmallVector<char, 0>> emitObject(llvm::Module &module,
-                                                      llvm::TargetMachine &machine);
+                                                      llvm::TargetMachine &machine,
+                                                      llvm::ArrayRef<llvm::StringRef> defined = {});
 
 /// The same as assembly text.
 llvm::Expected<llvm::SmallVector<char, 0>> emitAssembly(llvm::Module &module,
                                                         llvm::TargetMachine &machine);
 
-/// Generated code may need libm's scalar functions, C's memory functions and the runtime's table,
-/// nothing else.
-llvm::Error checkUndefinedSymbols(llvm::StringRef object);
+/// Generated code may need libm's scalar functions, C's memory functions, the runtime's table and
+/// what is \p defined elsewhere, nothing else.
+llvm::Error checkUndefinedSymbols(llvm::StringRef object,
+                                  llvm::ArrayRef<llvm::StringRef> defined = {});
 
 /// Name of the runtime's table of functions.
 inline constexpr llvm::StringLiteral runtimeSymbol = "dlrt_runtime_api";

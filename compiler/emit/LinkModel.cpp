@@ -5,7 +5,7 @@
 
 #include "LinkModel.h"
 #include "Embedded.h"
-#include "OutputFile.h"
+#include "TemporaryFolder.h"
 #include "lld/Common/Driver.h"
 #include "llvm/ADT/SmallString.h"
 #include "llvm/ObjCopy/CommonConfig.h"
@@ -28,36 +28,6 @@ using namespace llvm;
 namespace dlc {
 
 namespace {
-
-/// A folder for the linker's inputs and output, gone with its scope.
-class TemporaryFolder {
-public:
-  static Expected<TemporaryFolder> create() {
-    TemporaryFolder folder;
-    if (std::error_code code = sys::fs::createUniqueDirectory("dlc", folder.path))
-      return createStringError(code, "cannot make a temporary folder: " + code.message());
-    return folder;
-  }
-  TemporaryFolder(TemporaryFolder &&other) : path(std::exchange(other.path, {})) {}
-  TemporaryFolder &operator=(TemporaryFolder &&) = delete;
-  ~TemporaryFolder() {
-    if (!path.empty())
-      sys::fs::remove_directories(path);
-  }
-
-  std::string file(StringRef name) const { return (path + "/" + name).str(); }
-
-  Expected<std::string> write(StringRef name, StringRef bytes) const {
-    std::string where = file(name);
-    if (Error error = writeOutputFile(where, bytes))
-      return std::move(error);
-    return where;
-  }
-
-private:
-  TemporaryFolder() = default;
-  SmallString<128> path;
-};
 
 Error runLinker(ArrayRef<std::string> arguments) {
   // lld has state of its own between start and end of a link.
@@ -89,11 +59,18 @@ Expected<Bytes> readFile(const std::string &path) {
   return Bytes((*buffer)->getBuffer().begin(), (*buffer)->getBuffer().end());
 }
 
+/// lld runs on one thread: links are small, and starting threads takes longer than they do.
+const std::string commonFlags[] = {"-m",
+                                   "elf_x86_64",
+                                   "--threads=1",
+                                   "--build-id=none",
+                                   "--no-color-diagnostics",
+                                   "--error-limit=5"};
+
 /// Writes the inputs, runs lld with \p extra arguments, and reads what it made.
 Expected<Bytes> link(const LinkInput &input, const TemporaryFolder &folder,
                      ArrayRef<std::string> extra) {
-  // Inputs have fixed names, and lld runs on one thread: links are small, and starting threads
-  // takes longer than they do.
+  // Inputs have fixed names.
   Expected<std::string> object = folder.write("model.o", input.object);
   if (!object)
     return object.takeError();
@@ -102,16 +79,17 @@ Expected<Bytes> link(const LinkInput &input, const TemporaryFolder &folder,
   if (!runtime)
     return runtime.takeError();
   std::string output = folder.file("output");
-  std::vector<std::string> arguments = {"-m",
-                                        "elf_x86_64",
-                                        "--threads=1",
-                                        "--build-id=none",
-                                        "--no-color-diagnostics",
-                                        "--error-limit=5",
-                                        "-o",
-                                        output};
+  std::vector<std::string> arguments(commonFlags, std::end(commonFlags));
+  arguments.insert(arguments.end(), {"-o", output});
   arguments.insert(arguments.end(), extra.begin(), extra.end());
   arguments.push_back(*object);
+  for (auto [number, bytes] : enumerate(input.more)) {
+    Expected<std::string> path = folder.write("extern" + std::to_string(number) + ".o",
+                                              StringRef(bytes.data(), bytes.size()));
+    if (!path)
+      return path.takeError();
+    arguments.push_back(*path);
+  }
   arguments.push_back(*runtime);
   if (Error error = runLinker(arguments))
     return std::move(error);
@@ -169,31 +147,59 @@ Expected<Bytes> linkSharedLibrary(const LinkInput &input) {
   return link(input, *folder, arguments);
 }
 
-Expected<Bytes> linkObject(const LinkInput &input) {
-  Expected<TemporaryFolder> folder = TemporaryFolder::create();
-  if (!folder)
-    return folder.takeError();
-  Expected<Bytes> joined = link(input, *folder, {"-r"});
-  if (!joined)
-    return joined.takeError();
-
-  // Joining keeps symbols global; two models in one program would clash in the runtime's.
+/// Every symbol of an object but those of \p visible becomes local.
+static Expected<Bytes> hideSymbols(const Bytes &object, ArrayRef<StringRef> visible) {
   Expected<std::unique_ptr<object::Binary>> binary =
-      object::createBinary(MemoryBufferRef(StringRef(joined->data(), joined->size()), "model.o"));
+      object::createBinary(MemoryBufferRef(StringRef(object.data(), object.size()), "model.o"));
   if (!binary)
     return binary.takeError();
   objcopy::ConfigManager config;
   config.Common.StripDebug = true;
-  if (Error error = config.Common.SymbolsToKeepGlobal.addMatcher(objcopy::NameOrPattern::create(
-          input.querySymbol, objcopy::MatchStyle::Literal, [](Error error) { return error; })))
-    return std::move(error);
+  for (StringRef symbol : visible)
+    if (Error error = config.Common.SymbolsToKeepGlobal.addMatcher(objcopy::NameOrPattern::create(
+            symbol, objcopy::MatchStyle::Literal, [](Error error) { return error; })))
+      return std::move(error);
   config.ELF.LocalizeHidden = true;
-  Bytes object;
-  raw_svector_ostream stream(object);
+  Bytes hidden;
+  raw_svector_ostream stream(hidden);
   if (Error error = objcopy::elf::executeObjcopyOnBinary(
           config.Common, config.ELF, *cast<object::ELFObjectFileBase>(binary->get()), stream))
     return std::move(error);
-  return object;
+  return hidden;
+}
+
+/// Joins into an object. Groups of a template's code are taken apart: a program that links several
+/// such objects would take those of one for those of the other.
+static const std::string joinFlags[] = {"-r", "--force-group-allocation"};
+
+Expected<Bytes> linkObject(const LinkInput &input) {
+  Expected<TemporaryFolder> folder = TemporaryFolder::create();
+  if (!folder)
+    return folder.takeError();
+  Expected<Bytes> joined = link(input, *folder, joinFlags);
+  if (!joined)
+    return joined.takeError();
+  // Joining keeps symbols global; two models in one program would clash in the runtime's.
+  return hideSymbols(*joined, input.querySymbol);
+}
+
+Expected<Bytes> isolateObject(StringRef object, ArrayRef<StringRef> visible) {
+  Expected<TemporaryFolder> folder = TemporaryFolder::create();
+  if (!folder)
+    return folder.takeError();
+  Expected<std::string> path = folder->write("extern.o", object);
+  if (!path)
+    return path.takeError();
+  std::string output = folder->file("output");
+  std::vector<std::string> arguments(commonFlags, std::end(commonFlags));
+  arguments.insert(arguments.end(), std::begin(joinFlags), std::end(joinFlags));
+  arguments.insert(arguments.end(), {"-o", output, *path});
+  if (Error error = runLinker(arguments))
+    return std::move(error);
+  Expected<Bytes> joined = readFile(output);
+  if (!joined)
+    return joined.takeError();
+  return hideSymbols(*joined, visible);
 }
 
 Expected<Bytes> linkArchive(const LinkInput &input, StringRef memberName) {

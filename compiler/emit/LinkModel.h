@@ -12,19 +12,21 @@
 #ifndef DLC_COMPILER_EMIT_LINKMODEL_H
 #define DLC_COMPILER_EMIT_LINKMODEL_H
 
+#include "llvm/ADT/ArrayRef.h"
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/ADT/StringRef.h"
 #include "llvm/Support/Error.h"
 
 namespace dlc {
 
-struct LinkInput {
-  llvm::StringRef object;         ///< what emitObject made
-  llvm::StringRef querySymbol;    ///< the one symbol that stays visible
-  llvm::StringRef runtimeArchive; ///< libdlrt.a; empty: the one inside dlc
-};
-
 using Bytes = llvm::SmallVector<char, 0>;
+
+struct LinkInput {
+  llvm::StringRef object;          ///< what emitObject made
+  llvm::StringRef querySymbol;     ///< the one symbol that stays visible
+  llvm::StringRef runtimeArchive;  ///< libdlrt.a; empty: the one inside dlc
+  llvm::ArrayRef<Bytes> more = {}; ///< objects that define what the first one needs
+};
 
 /// A shared library that needs the system's libc and libm.
 llvm::Expected<Bytes> linkSharedLibrary(const LinkInput &input);
@@ -34,6 +36,10 @@ llvm::Expected<Bytes> linkObject(const LinkInput &input);
 
 /// That object in an archive. \p memberName: e.g. "two_layer.o".
 llvm::Expected<Bytes> linkArchive(const LinkInput &input, llvm::StringRef memberName);
+
+/// An object of which others see the symbols of \p visible alone.
+llvm::Expected<Bytes> isolateObject(llvm::StringRef object,
+                                    llvm::ArrayRef<llvm::StringRef> visible);
 
 /// Path of a library of the system, as the loader finds it, e.g. for "libm.so.6".
 llvm::Expected<std::string> findSystemLibrary(llvm::StringRef soname);

@@ -178,6 +178,20 @@ struct FaultDescription {
   std::string location;
 };
 
+/// A function of C++ through which generated code calls one of the user's own. Not part of the
+/// artefact's description: it is compiled when code is emitted.
+struct ExternWrapper {
+  bool isCuda = false;
+  std::string file;      // where the function is; the wrapper is compiled with it
+  std::string function;  // of the user's
+  std::string symbol;    // of the wrapper
+  std::string code;      // of the wrapper, with `@` for its symbol
+  std::string signature; // what the function is called with: "(const float *, float *, long long)"
+  int64_t sharedBytes = 0;
+  std::string declaredIn; // where the program declares the function
+  unsigned line = 0, column = 0;
+};
+
 struct ModelDescription {
   std::string name;
   std::string doc;
@@ -188,6 +202,7 @@ struct ModelDescription {
   std::vector<FaultDescription> faults;
   std::vector<std::vector<char>> constants;
   std::optional<CudaDescription> cuda;
+  std::vector<ExternWrapper> externs;
 
   std::string querySymbol() const { return name + "_dl_query"; }
   /// Puts what users do not see behind what they see, so that functions are numbered alike for

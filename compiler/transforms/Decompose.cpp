@@ -21,10 +21,10 @@ struct Decompose : impl::DecomposeBase<Decompose> {
       again = false;
       for (DecomposableOpInterface op : found) {
         OpBuilder b(op);
-        Value parts = op.buildDecomposition(b);
-        if (!parts)
+        SmallVector<Value> parts = op.buildDecompositions(b);
+        if (parts.empty())
           continue;
-        op->getResult(0).replaceAllUsesWith(parts);
+        op->replaceAllUsesWith(parts);
         op->erase();
         ++composites;
         again = true;

@@ -18,7 +18,7 @@ namespace {
 
 /// Ops that will be one kernel. `full` is the shape that is walked; `reduced` the axes of it that reductions take away; the others are `kept`.
 struct Group {
-  enum Kind { Loop, Reduce, Gemm } kind = Loop;
+  enum Kind { Loop, Reduce, Gemm, Alone } kind = Loop;
   SmallVector<AffineExpr> full;
   SmallVector<int64_t> reduced;
   llvm::SetVector<Operation *> ops;
@@ -116,9 +116,9 @@ void Fuser::keepWhatMustBeInMemory() {
           kept.insert(copy);
         }
       }
-    } else if (isa<ContractionOpInterface>(op)) {
+    } else if (isa<ContractionOpInterface, KernelOpInterface>(op)) {
       for (Value operand : op.getOperands()) {
-        // A product reads its operands from memory; one that only lies there under another shape is read as it lies.
+        // A product, or a kernel by itself, reads its operands from memory; one that only lies there under another shape is read as it lies.
         Operation *def = operand.getDefiningOp();
         while (def && isRepeated(def) && isa<IndexingOpInterface>(def) && cast<IndexingOpInterface>(def).keepsOrder())
           def = def->getOperand(0).getDefiningOp();
@@ -142,7 +142,7 @@ void Fuser::formGroups() {
       group->full = sizesOf(op.getOperand(0));
       group->reduced = llvm::to_vector(reduction.getReducedAxes());
     } else {
-      group->kind = isa<ContractionOpInterface>(op) ? Group::Gemm : Group::Loop;
+      group->kind = isa<KernelOpInterface>(op) ? Group::Alone : isa<ContractionOpInterface>(op) ? Group::Gemm : Group::Loop;
       group->full = sizesOf(op.getResult(0));
     }
     groups[&op] = group.get();
@@ -214,6 +214,8 @@ bool Fuser::reachesThroughOthers(Group *from, Group *to) const {
 
 /// What the two would be together, or false.
 bool Fuser::mergedShape(const Group &a, const Group &c, Group &merged) const {
+  if (a.kind == Group::Alone || c.kind == Group::Alone)
+    return false;
   if (a.kind == Group::Loop && c.kind == Group::Loop) {
     merged = a;
     return a.full == c.full;
@@ -376,13 +378,16 @@ void Fuser::build() {
           outputs.push_back(result);
     if (outputs.empty())
       continue; // dead
+    auto alone = dyn_cast<KernelOpInterface>(ops.front());
+    if (alone) // writes all its results, wanted or not
+      outputs.assign(alone->result_begin(), alone->result_end());
 
     Operation *head = ops.front();
     for (Operation *op : ops)
       if (isa<ContractionOpInterface>(op))
         head = op;
     bool reducesLast = group->kind == Group::Reduce && llvm::is_contained(group->reduced, static_cast<int64_t>(group->full.size()) - 1);
-    StringRef schedule = group->kind == Group::Gemm ? "gemm" : group->kind == Group::Loop ? "loop" : reducesLast ? "rows" : "columns";
+    StringRef schedule = alone ? alone.getSchedule() : group->kind == Group::Gemm ? "gemm" : group->kind == Group::Loop ? "loop" : reducesLast ? "rows" : "columns";
     auto fused = FusedOp::create(b, head->getLoc(), ValueRange(outputs).getTypes(), schedule, inputs.getArrayRef());
     Block *body = b.createBlock(&fused.getBody());
     IRMapping mapping;
@@ -408,7 +413,7 @@ void Fuser::build() {
         mapping.map(operand, inside(operand));
       inner.clone(*op, mapping);
       if (named++ < 6)
-        name += (name.empty() ? "" : "_") + op->getName().stripDialect().str();
+        name += (name.empty() ? "" : "_") + (alone ? alone.getKernelName() : op->getName().stripDialect().str());
     }
     SmallVector<Value> yielded;
     for (Value output : outputs)

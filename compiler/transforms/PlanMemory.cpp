@@ -177,8 +177,8 @@ void Planner::order() {
     if (auto it = before.find(op); it != before.end())
       llvm::append_range(needs[op], it->second);
   }
-  // Products have launches of their own; checks come alone, so that the entry can look at what they found.
-  auto joins = [](Operation *op) { return isa<FusedOp>(op) && cast<FusedOp>(op).getSchedule() != "gemm"; };
+  // Products and kernels by themselves have launches of their own; checks come alone, so that the entry can look at what they found.
+  auto joins = [](Operation *op) { return isa<FusedOp>(op) && llvm::is_contained({"loop", "rows", "columns"}, cast<FusedOp>(op).getSchedule()); };
   DenseMap<Operation *, int64_t> launchOf;
   Operation *anchor = nullptr;
   for (Operation &op : block)

@@ -26,10 +26,11 @@ def DifferentiableOpInterface : OpInterface<"DifferentiableOpInterface"> {
     Reverse mode. An op that is not differentiable, and is no ElementOf NoGradient trait, is reported by name where a gradient needs it.
   }];
   let methods = [InterfaceMethod<[{
-    Appends one value for each operand: the vector-Jacobian product of the cotangents (one for each result, none of them null) in that
+    Appends one value for each operand: the vector-Jacobian product of the cotangents (one for each result; of several results null where no cotangent is) in that
     operand, built out of dl ops, or null where no derivative flows (integer operands, conditions).
   }], "::llvm::LogicalResult", "buildVjp",
-      (ins "::mlir::OpBuilder &":$b, "::mlir::ValueRange":$cotangents, "::llvm::SmallVectorImpl<::mlir::Value> &":$grads)>];
+      (ins "::mlir::OpBuilder &":$b, "::mlir::ValueRange":$cotangents, "::llvm::SmallVectorImpl<::mlir::Value> &":$grads)>,
+  InterfaceMethod<"False where no derivative ever flows to that operand, whatever its type is.", "bool", "flowsTo", (ins "unsigned":$operand), [{}], [{ return true; }]>];
 }
 
 /// Which element of an operand is this element of the result?
@@ -94,7 +95,20 @@ def ReductionOpInterface : OpInterface<"ReductionOpInterface"> {
 def DecomposableOpInterface : OpInterface<"DecomposableOpInterface"> {
   let cppNamespace = "::dlc::dl";
   let description = [{ A composite op: whole while gradients and algebra look at it, taken apart before fusion. }];
-  let methods = [InterfaceMethod<"Builds the result out of smaller dl ops; null where the op is none of these.", "::mlir::Value", "buildDecomposition", (ins "::mlir::OpBuilder &":$b)>];
+  let methods = [InterfaceMethod<"Builds the result out of smaller dl ops; null where the op is none of these, or has several results.", "::mlir::Value", "buildDecomposition",
+      (ins "::mlir::OpBuilder &":$b)>,
+  InterfaceMethod<"Builds a value for each result; nothing where the op is none of these.", "::llvm::SmallVector<::mlir::Value>", "buildDecompositions", (ins "::mlir::OpBuilder &":$b), [{}], [{
+    ::mlir::Value result = $_op.buildDecomposition(b);
+    return result ? ::llvm::SmallVector<::mlir::Value>{result} : ::llvm::SmallVector<::mlir::Value>{};
+  }]>];
+}
+
+/// A kernel by itself.
+def KernelOpInterface : OpInterface<"KernelOpInterface"> {
+  let cppNamespace = "::dlc::dl";
+  let description = [{ Its operands and results lie in memory, in row-major order: nothing fuses with it. A target runs it under the schedule of its own. }];
+  let methods = [InterfaceMethod<"`schedule` of the dl.fused that it becomes.", "::llvm::StringRef", "getSchedule">,
+                 InterfaceMethod<"What the kernel is called for people.", "std::string", "getKernelName">];
 }
 
 /// A product that a target's engine computes: one kernel of its own, into whose epilogue elementwise ops fuse.

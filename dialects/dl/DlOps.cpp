@@ -4,6 +4,7 @@
 
 #include "dialects/dl/DlExpr.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/IR/IRMapping.h"
 #include "mlir/IR/Matchers.h"
 #include "mlir/IR/PatternMatch.h"
 #include "mlir/Interfaces/FunctionImplementation.h"
@@ -676,6 +677,72 @@ LogicalResult GradientOp::verify() {
     return emitOpError() << "has results " << getResultTypes() << " for values " << getWrt().getTypes();
   return success();
 }
+
+LogicalResult CustomGradientOp::verify() {
+  Block &body = getBody().front();
+  SmallVector<Type> cotangents;
+  for (Type type : getValues().getTypes())
+    if (isa<FloatType>(getElementTypeOrSelf(type)))
+      cotangents.push_back(type);
+  if (body.getArgumentTypes() != ArrayRef(cotangents))
+    return emitOpError() << "has a region for cotangents " << body.getArgumentTypes() << "; its values' are " << cotangents;
+  auto yield = dyn_cast_or_null<YieldOp>(body.empty() ? nullptr : &body.back());
+  if (!yield)
+    return emitOpError() << "needs a region that ends in dl.yield";
+  if (yield.getOperandTypes() != getWrt().getTypes())
+    return emitOpError() << "yields derivatives " << yield.getOperandTypes() << " for " << getWrt().getTypes();
+  return success();
+}
+bool CustomGradientOp::flowsTo(unsigned operand) { return operand >= getValues().size(); }
+LogicalResult CustomGradientOp::buildVjp(OpBuilder &b, ValueRange cotangents, SmallVectorImpl<Value> &grads) {
+  Block &body = getBody().front();
+  IRMapping mapping;
+  unsigned number = 0;
+  for (auto [value, cotangent] : llvm::zip_equal(getValues(), cotangents)) {
+    grads.push_back({});
+    auto type = cast<RankedTensorType>(value.getType());
+    if (!isa<FloatType>(type.getElementType()))
+      continue;
+    mapping.map(body.getArgument(number++), cotangent ? cotangent : FillOp::create(b, getLoc(), type, 0.0).getResult());
+  }
+  for (Operation &op : body.without_terminator())
+    b.clone(op, mapping);
+  for (Value derivative : body.getTerminator()->getOperands())
+    grads.push_back(mapping.lookupOrDefault(derivative));
+  return success();
+}
+Value CustomGradientOp::buildDecomposition(OpBuilder &) { return {}; }
+SmallVector<Value> CustomGradientOp::buildDecompositions(OpBuilder &) { return llvm::to_vector(getValues()); }
+
+LogicalResult ExternFunctionOp::verify() {
+  if (!getCuda() && !getCpp())
+    return emitOpError() << "@" << getSymName() << " has no file";
+  return success();
+}
+ExternFunctionOp ExternOp::getDeclaration() { return SymbolTable::lookupNearestSymbolFrom<ExternFunctionOp>(*this, getFunctionAttr()); }
+SmallVector<AffineExpr> ExternOp::getSizeExprs() { return getSizes() ? llvm::to_vector(getSizes()->getResults()) : SmallVector<AffineExpr>(); }
+StringRef ExternOp::getSchedule() { return "extern"; }
+std::string ExternOp::getKernelName() { return getDeclaration().getFunction().str(); }
+LogicalResult ExternOp::verifySymbolUses(SymbolTableCollection &tables) {
+  if (!tables.lookupNearestSymbolFrom<ExternFunctionOp>(*this, getFunctionAttr()))
+    return emitOpError() << "names @" << getFunction() << ", which is no extern function of the model";
+  return success();
+}
+LogicalResult ExternOp::verify() {
+  if (getBlocks().getNumResults() != 1 || (getParallel() && getParallel()->getNumResults() != 1))
+    return emitOpError() << "runs on one number of blocks and one range";
+  if (getNumResults() == 0)
+    return emitOpError() << "needs a result";
+  return success();
+}
+LogicalResult ExternOp::buildVjp(OpBuilder &b, ValueRange, SmallVectorImpl<Value> &) {
+  InFlightDiagnostic error = emitError() << "'" << getKernelName() << "' has no gradient";
+  error.attachNote(getDeclaration().getLoc()) << "declared here";
+  if (b.getInsertionPoint() != b.getInsertionBlock()->end())
+    error.attachNote(b.getInsertionPoint()->getLoc()) << "needed for the gradient taken here";
+  return error;
+}
+
 LogicalResult CheckSizeOp::verify() {
   if (getLhs().getNumResults() != 1 || getRhs().getNumResults() != 1)
     return emitOpError() << "compares one size with one size";

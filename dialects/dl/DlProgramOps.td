@@ -75,6 +75,20 @@ def Dl_GradientOp : Dl_Op<"gradient", [Pure]> {
   let hasVerifier = 1;
   let builders = [OpBuilder<(ins "::mlir::Value":$value, "::mlir::ValueRange":$wrt)>];
 }
+def Dl_CustomGradientOp : Dl_Op<"custom_gradient", [Pure, SingleBlock, DeclareOpInterfaceMethods<DifferentiableOpInterface, ["flowsTo"]>,
+                                                    DeclareOpInterfaceMethods<DecomposableOpInterface, ["buildDecompositions"]>, AttrSizedOperandSegments,
+                                                    RangedTypesMatchWith<"a result is a value", "values", "results", "$_self">]> {
+  let summary = "Values as they are, with a derivative of their own";
+  let description = [{
+    The results are `values`. Their derivative flows to `wrt` alone, and is what the region computes: its arguments are the cotangents of those values that are floating point, and it yields one
+    derivative for each of `wrt`. It may use what is defined before the op. Where no gradient wants it, it is taken apart into its values.
+  }];
+  let arguments = (ins Variadic<Dl_Tensor>:$values, Variadic<Dl_FloatTensor>:$wrt);
+  let results = (outs Variadic<Dl_Tensor>:$results);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = "$values (`wrt` $wrt^)? attr-dict-with-keyword $body `:` type($values) (`wrt` type($wrt)^)?";
+  let hasVerifier = 1;
+}
 def Dl_CheckIndexOp : Dl_Op<"check_index", []> {
   let summary = "A status of the call unless every element lies in [0, size) or is `ignore`";
   let arguments = (ins Dl_IntTensor:$x, AffineMapAttr:$size, OptionalAttr<I64Attr>:$ignore, StrAttr:$message);
@@ -87,13 +101,40 @@ def Dl_CheckSizeOp : Dl_Op<"check_size", []> {
   let hasVerifier = 1;
 }
 
+// ---- the user's own ----
+def Dl_ExternFunctionOp : Dl_Op<"extern_function", [Symbol, HasParent<"ModelOp">]> {
+  let summary = "A function that the program brings along, in CUDA C++ or in C++";
+  let description = [{ `function` is its name there; `cuda` and `cpp` are the paths of its files, for those targets that it has one for. Its place is the declaration's. }];
+  let arguments = (ins SymbolNameAttr:$sym_name, StrAttr:$function, OptionalAttr<StrAttr>:$cuda, OptionalAttr<StrAttr>:$cpp);
+  let assemblyFormat = "$sym_name $function (`cuda` $cuda^)? (`cpp` $cpp^)? attr-dict";
+  let hasVerifier = 1;
+}
+def Dl_ExternOp : Dl_Op<"extern", [Pure, DeclareOpInterfaceMethods<SymbolUserOpInterface>, DeclareOpInterfaceMethods<KernelOpInterface>,
+                                   DeclareOpInterfaceMethods<DifferentiableOpInterface>]> {
+  let summary = "A call of a function that the program brings along";
+  let description = [{
+    The function takes pointers to the operands, pointers to the results, and `sizes`. On a GPU it runs on `blocks` blocks of `threads` threads with `shared` bytes of shared memory; on a CPU once, or, where `parallel` is there, for
+    ranges that make up [0, parallel). It has no derivative: `dl.custom_gradient` gives one.
+  }];
+  let arguments = (ins FlatSymbolRefAttr:$function, Variadic<Dl_Tensor>:$inputs, OptionalAttr<AffineMapAttr>:$sizes, I64Attr:$threads, AffineMapAttr:$blocks, DefaultValuedAttr<I64Attr, "0">:$shared,
+                       OptionalAttr<AffineMapAttr>:$parallel);
+  let results = (outs Variadic<Dl_Tensor>:$results);
+  let assemblyFormat = [{ $function `(` $inputs `)` (`sizes` $sizes^)? `threads` $threads `blocks` $blocks (`shared` $shared^)? (`parallel` $parallel^)? attr-dict
+                          `:` functional-type($inputs, $results) }];
+  let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    ExternFunctionOp getDeclaration();
+    ::llvm::SmallVector<::mlir::AffineExpr> getSizeExprs();
+  }];
+}
+
 // ---- fusion ----
 def Dl_FusedOp : Dl_Op<"fused", [IsolatedFromAbove, SingleBlock, Pure]> {
   let summary = "Ops that become one kernel";
   let description = [{
     The body is dl ops on tensors; only its results exist in memory. `schedule` says how a target runs it:
     `loop` (elementwise over one shape), `rows` (reductions along the last axes, elementwise before and after, row by row),
-    `columns` (reductions along the first axes), `gemm` (one product and its epilogue).
+    `columns` (reductions along the first axes), `gemm` (one product and its epilogue), or the one of a KernelOpInterface, which then is alone.
   }];
   let arguments = (ins StrAttr:$schedule, Variadic<Dl_Tensor>:$inputs);
   let results = (outs Variadic<Dl_Tensor>:$results);
@@ -101,8 +142,8 @@ def Dl_FusedOp : Dl_Op<"fused", [IsolatedFromAbove, SingleBlock, Pure]> {
   let assemblyFormat = "$schedule `(` $inputs `)` attr-dict-with-keyword $body `:` functional-type($inputs, $results)";
   let hasVerifier = 1;
 }
-def Dl_YieldOp : Dl_Op<"yield", [Pure, Terminator, ReturnLike, ParentOneOf<["FusedOp"]>]> {
-  let summary = "The results of a fused kernel";
+def Dl_YieldOp : Dl_Op<"yield", [Pure, Terminator, ReturnLike, ParentOneOf<["FusedOp", "CustomGradientOp"]>]> {
+  let summary = "The results of a region";
   let arguments = (ins Variadic<Dl_Tensor>:$operands);
   let assemblyFormat = "attr-dict ($operands^ `:` type($operands))?";
 }

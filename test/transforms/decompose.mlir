@@ -32,6 +32,10 @@
 // CHECK-NEXT:    dl.reshape %{{.*}} : tensor<5x8xf32> -> tensor<5x1x8xf32>
 // CHECK:         dl.matmul transposed
 // CHECK:         dl.return
+// A gradient of one's own that nobody takes leaves nothing.
+// CHECK-LABEL: dl.func @own
+// CHECK-SAME:    %[[X:.*]]: tensor<4xf32>, %[[N:.*]]: tensor<i32>
+// CHECK-NEXT:    dl.return %[[X]], %[[N]]
 dl.model @m dims [] {
   dl.func @softmax(%x: tensor<8x10xf32>) -> tensor<8x10xf32> {
     %y = dl.softmax %x axis 1 : tensor<8x10xf32>
@@ -47,5 +51,12 @@ dl.model @m dims [] {
     %left = dl.matmul %row, transposed %a : tensor<5x1x16xf32>, tensor<5x8x16xf32> -> tensor<5x1x8xf32>
     %across = dl.matmul transposed %a, %u : tensor<5x8x16xf32>, tensor<5x8x1xf32> -> tensor<5x16x1xf32>
     dl.return %right, %left, %across : tensor<5x8x1xf32>, tensor<5x1x8xf32>, tensor<5x16x1xf32>
+  }
+  dl.func @own(%x: tensor<4xf32>, %n: tensor<i32>) -> (tensor<4xf32>, tensor<i32>) {
+    %z:2 = dl.custom_gradient %x, %n wrt %x {
+    ^bb0(%dx: tensor<4xf32>):
+      dl.yield %dx : tensor<4xf32>
+    } : tensor<4xf32>, tensor<i32> wrt tensor<4xf32>
+    dl.return %z#0, %z#1 : tensor<4xf32>, tensor<i32>
   }
 }

@@ -107,3 +107,67 @@ dl.model @m dims [] {
     dl.return %g : tensor<4xf64>
   }
 }
+
+// -----
+
+// A gradient of one's own: the region's code, with the cotangent in its place; nothing flows into what computed the value.
+// CHECK-LABEL: dl.func @own
+// CHECK-SAME:    %[[X:.*]]: tensor<4xf64>
+// CHECK-NEXT:    %[[DX:.*]] = dl.sin %[[X]]
+// CHECK-NEXT:    dl.return %[[DX]]
+dl.model @m dims [] {
+  dl.func @own(%x: tensor<4xf64>) -> tensor<4xf64> {
+    %y = dl.exp %x : tensor<4xf64>
+    %z = dl.custom_gradient %y wrt %x {
+    ^bb0(%dy: tensor<4xf64>):
+      %slope = dl.sin %x : tensor<4xf64>
+      %dx = dl.mul %dy, %slope : tensor<4xf64>
+      dl.yield %dx : tensor<4xf64>
+    } : tensor<4xf64> wrt tensor<4xf64>
+    %s = dl.sum %z [0] : tensor<4xf64> -> tensor<f64>
+    %g = dl.gradient %s wrt %x : (tensor<f64>, tensor<4xf64>) -> tensor<4xf64>
+    dl.return %g : tensor<4xf64>
+  }
+}
+
+// -----
+
+// Of several results one may have no cotangent: it is zero; an integer one never has.
+// CHECK-LABEL: dl.func @several
+// CHECK-SAME:    %[[X:.*]]: tensor<4xf64>, %{{.*}}: tensor<i32>
+// CHECK-DAG:     %[[ZERO:.*]] = dl.fill 0.000000e+00
+// CHECK-DAG:     %[[SLOPE:.*]] = dl.sin %[[X]]
+// CHECK-DAG:     %[[NONE:.*]] = dl.mul %[[ZERO]], %[[X]]
+// CHECK:         %[[DX:.*]] = dl.add %[[SLOPE]], %[[NONE]]
+// CHECK-NEXT:    dl.return %[[DX]]
+dl.model @m dims [] {
+  dl.func @several(%x: tensor<4xf64>, %i: tensor<i32>) -> tensor<4xf64> {
+    %z:3 = dl.custom_gradient %x, %i, %x wrt %x {
+    ^bb0(%da: tensor<4xf64>, %db: tensor<4xf64>):
+      %slope = dl.sin %x : tensor<4xf64>
+      %first = dl.mul %da, %slope : tensor<4xf64>
+      %second = dl.mul %db, %x : tensor<4xf64>
+      %dx = dl.add %first, %second : tensor<4xf64>
+      dl.yield %dx : tensor<4xf64>
+    } : tensor<4xf64>, tensor<i32>, tensor<4xf64> wrt tensor<4xf64>
+    %s = dl.sum %z#0 [0] : tensor<4xf64> -> tensor<f64>
+    %g = dl.gradient %s wrt %x : (tensor<f64>, tensor<4xf64>) -> tensor<4xf64>
+    dl.return %g : tensor<4xf64>
+  }
+}
+
+// -----
+
+// A function of the user's own without a gradient, where one is needed.
+dl.model @m dims [] {
+  // expected-note@+1 {{declared here}}
+  dl.extern_function @extern.f "f" cpp "f.cpp"
+  dl.func @extern(%x: tensor<4xf64>) -> tensor<4xf64> {
+    // expected-error@+1 {{'f' has no gradient}}
+    %y = dl.extern @extern.f(%x) threads 256 blocks affine_map<() -> (1)> : (tensor<4xf64>) -> tensor<4xf64>
+    %s = dl.sum %y [0] : tensor<4xf64> -> tensor<f64>
+    // expected-note@+1 {{needed for the gradient taken here}}
+    %g = dl.gradient %s wrt %x : (tensor<f64>, tensor<4xf64>) -> tensor<4xf64>
+    dl.return %g : tensor<4xf64>
+  }
+}

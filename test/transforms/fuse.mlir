@@ -189,4 +189,25 @@ dl.model @m dims ["N"] {
     %d = dl.div %y, %b : tensor<8x8xf32>
     dl.return %d : tensor<8x8xf32>
   }
+
+  // A function of the user's own is a kernel by itself: what it reads and writes lies in memory, all its results too; an operand that only has another shape is read as it lies.
+  // CHECK-LABEL: dl.func @own(
+  // CHECK-SAME:    %[[X:.*]]: tensor<2x4xf32>
+  // CHECK:         %[[FILLED:.*]] = dl.fused "loop"
+  // CHECK:           dl.fill
+  // CHECK:         %[[Y:.*]]:2 = dl.fused "extern"(%[[X]], %[[FILLED]]) attributes {name = "f"}
+  // CHECK:           %[[FLAT:.*]] = dl.reshape
+  // CHECK-NEXT:      %[[R:.*]]:2 = dl.extern @extern.f(%[[FLAT]], %{{.*}})
+  // CHECK-NEXT:      dl.yield %[[R]]#0, %[[R]]#1
+  // CHECK:         dl.fused "loop"(%[[Y]]#0)
+  // CHECK:           dl.exp
+  // CHECK:         dl.return
+  dl.func @own(%x: tensor<2x4xf32>) -> tensor<8xf32> {
+    %flat = dl.reshape %x : tensor<2x4xf32> -> tensor<8xf32>
+    %two = dl.fill 2.0 : f64 : tensor<8xf32>
+    %y:2 = dl.extern @extern.f(%flat, %two) threads 256 blocks affine_map<() -> (1)> : (tensor<8xf32>, tensor<8xf32>) -> (tensor<8xf32>, tensor<i32>)
+    %z = dl.exp %y#0 : tensor<8xf32>
+    dl.return %z : tensor<8xf32>
+  }
+  dl.extern_function @extern.f "f" cpp "f.cpp"
 }

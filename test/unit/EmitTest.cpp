@@ -8,6 +8,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "compiler/emit/CompileCuda.h"
 #include "compiler/emit/EmitCuda.h"
 #include "compiler/emit/EmitHeader.h"
 #include "compiler/emit/EmitObject.h"
@@ -852,6 +853,66 @@ TEST(EmitCuda, ProgramsForGpusAreInTheBlob) {
   model.functions[0].cuda->gemms[0].a = 3;
   message = toString(serialize(model).takeError());
   EXPECT_NE(message.find("a product of buffers that are not there"), std::string::npos) << message;
+}
+
+//===--- what other compilers say, and what they write ---===//
+
+TEST(CompilerMessages, OfGccAndClang) {
+  auto messages = parseCompilerMessages("In file included from ops.cpp:1:\n"
+                                        "d/common.h:10:15: error: 'one' was not declared in this scope\n"
+                                        "   10 |   one / 2;\n"
+                                        "ops.cpp:7:5: warning: unused\n"
+                                        "ops.cpp:8: fatal error: x.h: No such file or directory\n"
+                                        "ops.cpp:9:1: note: here\n");
+  ASSERT_EQ(messages.size(), 2u);
+  EXPECT_EQ(messages[0].file, "d/common.h");
+  EXPECT_EQ(messages[0].line, 10u);
+  EXPECT_EQ(messages[0].column, 15u);
+  EXPECT_EQ(messages[0].text, "'one' was not declared in this scope");
+  EXPECT_EQ(messages[1].line, 8u);
+  EXPECT_EQ(messages[1].column, 0u);
+  EXPECT_EQ(messages[1].text, "x.h: No such file or directory");
+}
+
+TEST(CompilerMessages, OfNvrtc) {
+  auto messages = parseCompilerMessages("ops.cu(3): error: identifier \"zz\" is undefined\n"
+                                        "    y[0] = zz + 1;\n"
+                                        "           ^\n"
+                                        "\n"
+                                        "ops.cu(1): warning #161-D: unrecognized #pragma\n"
+                                        "a(b).cu(7): catastrophic error: cannot open source file \"x.h\"\n"
+                                        "2 errors detected in the compilation of \"ops.cu\".\n");
+  ASSERT_EQ(messages.size(), 2u);
+  EXPECT_EQ(messages[0].file, "ops.cu");
+  EXPECT_EQ(messages[0].line, 3u);
+  EXPECT_EQ(messages[0].column, 10u);
+  EXPECT_EQ(messages[1].file, "a(b).cu");
+  EXPECT_EQ(messages[1].line, 7u);
+  EXPECT_EQ(messages[1].column, 0u);
+}
+
+TEST(JoinPtx, NamesAndVersions) {
+  std::string ours = ".version 7.0\n.target sm_80\n.address_size 64\n.visible .entry f_0()\n{\n\tret;\n}\n";
+  std::string other = "// a comment: counter\n.version 9.0\n.target sm_90\n.address_size 64\n"
+                      ".extern .func  (.param .b32 func_retval0) vprintf\n(\n\t.param .b64 vprintf_param_0\n)\n;\n"
+                      ".global .align 4 .u32 counter = 1;\n"
+                      ".extern .shared .align 16 .b8 tile[];\n"
+                      ".func  (.param .b32 func_retval0) _Z6helperf(\n\t.param .b32 _Z6helperf_param_0\n)\n{\n\tret;\n}\n"
+                      ".visible .entry k(\n\t.param .u64 k_param_0\n)\n{\n"
+                      "\t.reg .b64 %rd<2>;\n\tmov.u64 %rd1, counter;\n\tmov.u64 %rd1, tile;\n\tcall.uni (r), _Z6helperf, (p);\n\tret;\n}\n";
+  std::string joined = joinPtx(ours, {other, other}, 90);
+  auto count = [&](StringRef words) { return StringRef(joined).count(words); };
+  EXPECT_EQ(count(".version 9.0\n.target sm_90\n.address_size 64\n"), 1u);
+  EXPECT_EQ(count(".version"), 1u);
+  EXPECT_EQ(count(".extern .func  (.param .b32 func_retval0) vprintf"), 1u);
+  EXPECT_EQ(count(".u32 counter__dlc0 = 1;"), 1u);
+  EXPECT_EQ(count(".u32 counter__dlc1 = 1;"), 1u);
+  EXPECT_EQ(count("mov.u64 %rd1, counter__dlc1;"), 1u);
+  EXPECT_EQ(count("tile__dlc0"), 2u);
+  EXPECT_EQ(count("_Z6helperf__dlc0"), 2u);
+  EXPECT_EQ(count("func_retval0) _Z6helperf__dlc1("), 1u);
+  EXPECT_EQ(count("entry k("), 2u); // two of one name are for ptxas to refuse: wrappers have names of their own
+  EXPECT_EQ(count("vprintf__dlc"), 0u);
 }
 
 } // namespace

@@ -801,6 +801,8 @@ mlir::Value Elaborator::draw(StringRef op, mlir::RankedTensorType type, SMRange 
       own->dtype = DType::I64;
       *variable = own.get();
     }
+    mlir::OpBuilder::InsertionGuard guard(builder());
+    goToFunction();
     function->seed = dl::ReadOp::create(builder(), location, scalar, seedVariable->path);
     function->calls = dl::ReadOp::create(builder(), location, scalar, callsVariable->path);
   }

@@ -99,6 +99,8 @@ Value Elaborator::call(const Value &callee, CallArguments &arguments) {
     return callLayer(layer, arguments);
   if (auto *function = callee.as<FunctionValue>())
     return callFunction(*function, arguments);
+  if (auto *function = callee.as<ExternValue>())
+    return callExtern(*function, arguments);
   if (auto *step = callee.as<TrainStep *>())
     return callTrain(*step, arguments);
   if (auto *list = callee.elements()) {
@@ -205,17 +207,19 @@ Value Elaborator::callFunction(const FunctionValue &callee, CallArguments &argum
   own.fn = fn;
   own.caller = frame;
   own.call = arguments.range;
+  Value result;
+  std::vector<Value> given; // as the function takes them
   {
     FrameScope scope(*this, own);
     for (auto [arg, value] : llvm::zip(fn->args, values)) {
-      Value given = value ? *value : evaluate(arg.initial);
-      Value bound =
-          given.isPoison() ? Value() : bindArgument(arg, given, name, arguments.range, own);
+      Value bound = value ? *value : evaluate(arg.initial);
+      if (!bound.isPoison())
+        bound = bindArgument(arg, bound, name, arguments.range, own);
       if (bound.isPoison())
         return {};
       own.locals[arg.name.text] = bound;
+      given.push_back(bound);
     }
-    Value result;
     if (fn->body.value) {
       result = evaluate(fn->body.value);
       if (result.isNone() && own.returned)
@@ -236,8 +240,12 @@ Value Elaborator::callFunction(const FunctionValue &callee, CallArguments &argum
         (result.elements() &&
          llvm::any_of(*result.elements(), [](const Value &element) { return element.isPoison(); })))
       return {};
-    return checkResults(fn, std::move(result), arguments.range);
+    result = checkResults(fn, std::move(result), arguments.range);
   }
+  if (!fn->gradient || result.isPoison())
+    return result;
+  return withGradient({fn, callee.owner, name, fn->gradient, callee.file, fn->args},
+                      std::move(result), given, arguments.range);
 }
 
 //===----------------------------------------------------------------------===//

@@ -753,6 +753,8 @@ Value Elaborator::readVariable(Variable *variable, SMRange where) {
     return {};
   }
   // The value at entry, whatever was computed before: where it is read does not matter.
+  mlir::OpBuilder::InsertionGuard guard(builder());
+  goToFunction();
   mlir::Value read = dl::ReadOp::create(
       builder(), locationOf(where), tensorType(variable->shape, variable->dtype), variable->path);
   function->entry[variable] = read;

@@ -137,7 +137,7 @@ std::string Elaborator::describe(const Value &value) const {
     return "a list of " + std::to_string(list->size()) + (list->size() == 1 ? " value" : " values");
   if (value.is<RangeValue>())
     return "a range";
-  if (value.is<FunctionValue>() || value.is<BuiltinValue>())
+  if (value.is<FunctionValue>() || value.is<ExternValue>() || value.is<BuiltinValue>())
     return "a function";
   if (auto *maker = value.as<LayerMaker>())
     return ("the layer " + maker->decl->name.text + " without its settings").str();
@@ -279,10 +279,8 @@ void Elaborator::declareItems(FileScope *file) {
         file->modules[item->name.text] = module;
     } else if (llvm::isa<ast::ImportGraphDecl>(item)) {
       unsupported(item->range, "importing a graph");
-    } else if (llvm::isa<ast::ExternDecl>(item)) {
-      unsupported(item->range, "'extern fn'");
-    } else if (auto *fn = llvm::dyn_cast<ast::FnDecl>(item); fn && fn->gradient) {
-      unsupported(fn->gradient.range(), "a function 'with gradient'");
+    } else if (auto *function = llvm::dyn_cast<ast::ExternDecl>(item)) {
+      declareExtern(file, function);
     }
   }
 }
@@ -350,13 +348,15 @@ optional<Value> Elaborator::lookupInFile(FileScope *file, StringRef name, SMRang
     return undefer(constantOf(file, constant), where);
   if (auto *fn = llvm::dyn_cast<ast::FnDecl>(decl))
     return Value(FunctionValue{fn, file, nullptr});
+  if (auto *function = llvm::dyn_cast<ast::ExternDecl>(decl))
+    return Value(ExternValue{externs.at(function).get()});
   if (auto *layer = llvm::dyn_cast<ast::LayerDecl>(decl))
     return Value(LayerMaker{layer, file});
   if (auto *optimizer = llvm::dyn_cast<ast::OptimizerDecl>(decl))
     return Value(OptimizerMaker{optimizer, file});
   if (auto module = file->modules.find(name); module != file->modules.end())
     return Value(ModuleValue{module->second});
-  return Value(); // an import that failed, a graph, an extern function: reported at its declaration
+  return Value(); // an import that failed, a graph: reported at its declaration
 }
 
 Value Elaborator::lookup(StringRef name, SMRange where) {
@@ -648,8 +648,6 @@ void Elaborator::declareMembers(Layer *layer, ArrayRef<ast::Decl *> members) {
     }
     case ast::Decl::Kind::Fn: {
       auto *fn = llvm::cast<ast::FnDecl>(decl);
-      if (fn->gradient)
-        unsupported(fn->gradient.range(), "a function 'with gradient'");
       declareMember(layer, fn->name ? fn->name : ast::Name{""},
                     {Member::Kind::Function, {}, nullptr, FunctionValue{fn, layer->file, layer}});
       break;
@@ -1051,15 +1049,15 @@ void Elaborator::exportFunction(StringRef name, const ast::FnDecl *fn, const Tra
         carried[symbol.getPosition()] = true;
     }
   auto useOfBody = [&] {
-    for (mlir::Operation &op : *block) {
-      for (mlir::Value result : op.getResults())
+    block->walk([&](mlir::Operation *op) {
+      for (mlir::Value result : op->getResults())
         for (mlir::AffineExpr size : dl::sizesOf(result))
           use(size);
-      for (mlir::NamedAttribute attribute : op.getAttrs())
+      for (mlir::NamedAttribute attribute : op->getAttrs())
         if (auto map = llvm::dyn_cast<mlir::AffineMapAttr>(attribute.getValue()))
           for (mlir::AffineExpr size : map.getValue().getResults())
             use(size);
-    }
+    });
   };
   useOfBody();
   // Assertions about sizes that this function has.
@@ -1250,6 +1248,7 @@ mlir::OwningOpRef<mlir::ModuleOp> Elaborator::elaborate(FileScope *file) {
   exportFunctions();
   buildInit();
   buildVariables();
+  buildExterns();
   if (diagnostics.hasErrors())
     return nullptr;
   return module;

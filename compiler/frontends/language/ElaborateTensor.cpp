@@ -770,6 +770,8 @@ static bool equal(const Value &a, const Value &b) {
     return b.as<DType>() && *x == *b.as<DType>();
   if (auto *x = a.number())
     return b.number() && foldCompare(Tok::Equal, *x, *b.number()).value_or(false);
+  if (auto *x = a.as<ExternValue>())
+    return b.as<ExternValue>() && x->function == b.as<ExternValue>()->function;
   if (auto *x = a.as<FunctionValue>())
     return b.as<FunctionValue>() && x->decl == b.as<FunctionValue>()->decl &&
            x->owner == b.as<FunctionValue>()->owner;

@@ -45,8 +45,11 @@ llvm::DenseSet<mlir::Value> Elaborator::dependencesOf(mlir::Value value) {
     if (!op || isa<dl::StopGradientOp>(op))
       continue;
     // A derivative depends on what the value that was differentiated is computed from.
-    if (isa<dl::DifferentiableOpInterface, dl::GradientOp>(op))
-      work.append(op->operand_begin(), op->operand_end());
+    auto differentiable = dyn_cast<dl::DifferentiableOpInterface>(op);
+    if (differentiable || isa<dl::GradientOp>(op))
+      for (auto [number, operand] : llvm::enumerate(op->getOperands()))
+        if (!differentiable || differentiable.flowsTo(number))
+          work.push_back(operand);
   }
   return reached;
 }
@@ -83,7 +86,8 @@ bool Elaborator::collectWanted(const Value &wanted, const llvm::DenseSet<mlir::V
   if (auto *list = wanted.elements()) {
     for (const Value &element : *list) {
       bool isFunction =
-          element.is<FunctionValue>() || element.is<BuiltinValue>(); // of a list of layers
+          element.is<FunctionValue>() || element.is<ExternValue>() ||
+          element.is<BuiltinValue>(); // of a list of layers
       if (!isFunction && !collectWanted(element, reached, into, what, where))
         return false;
     }

@@ -10,8 +10,8 @@
 //
 // The parts: ElaborateModel.cpp (files, layers, variables, exported functions), ElaborateExpr.cpp
 // (expressions and statements), ElaborateCall.cpp (calls and their shapes), ElaborateTensor.cpp
-// (types, broadcasting, arithmetic), ElaborateBuiltins.cpp, ElaborateTrain.cpp (gradients,
-// optimizers, train steps).
+// (types, broadcasting, arithmetic), ElaborateBuiltins.cpp, ElaborateExtern.cpp (extern functions,
+// gradients of one's own), ElaborateTrain.cpp (gradients, optimizers, train steps).
 //
 //===----------------------------------------------------------------------===//
 
@@ -225,6 +225,31 @@ private:
                  llvm::ArrayRef<llvm::StringRef> names, unsigned required,
                  llvm::SmallVectorImpl<Value *> &into);
 
+  //===--- extern functions, gradients of one's own (ElaborateExtern.cpp) ---===//
+
+  void declareExtern(FileScope *file, const ast::ExternDecl *decl);
+  ExternFile *loadExtern(const std::string &path, llvm::StringRef written);
+  void loadIncludes(const std::string &path, llvm::StringRef text);
+  void readPragmas(ExternFile &file, llvm::StringRef text);
+  void buildExterns();
+  struct ExternLaunch;
+  /// In the frame of a call. \p elements: of the first result.
+  std::optional<ExternLaunch> evaluateLaunch(const ExternFunction &function,
+                                             mlir::AffineExpr elements);
+  Value callExtern(const ExternValue &callee, CallArguments &arguments);
+  /// A function with a gradient of its own.
+  struct OwnGradient {
+    const ast::Decl *decl;
+    Layer *owner;
+    llvm::StringRef name; // in quotes, for messages
+    ast::Name gradient;
+    FileScope *file;
+    llvm::ArrayRef<ast::Arg> args;
+  };
+  /// What a call with the arguments \p given returned, with the gradient of its own.
+  Value withGradient(const OwnGradient &of, Value result, llvm::ArrayRef<Value> given,
+                     llvm::SMRange where);
+
   //===--- sizes that must fit (ElaborateTensor.cpp) ---===//
 
   /// Whether two sizes are equal in every call that gets past its entry: algebra or an assert says
@@ -251,6 +276,11 @@ private:
   //===--- tensors (ElaborateTensor.cpp) ---===//
 
   mlir::OpBuilder &builder() { return function->builder; }
+  /// Out of a region to the start of the function: what is made there is known everywhere in it.
+  void goToFunction() {
+    if (builder().getInsertionBlock() != function->block)
+      builder().setInsertionPointToStart(function->block);
+  }
   mlir::Type typeOf(DType dtype);
   static DType dtypeOf(mlir::Value value);
   mlir::RankedTensorType tensorType(llvm::ArrayRef<mlir::AffineExpr> shape, DType dtype) {
@@ -429,6 +459,11 @@ private:
   std::vector<std::unique_ptr<Variable>> variables;
   std::vector<std::unique_ptr<Optimizer>> optimizers;
   std::vector<std::unique_ptr<TrainStep>> trainSteps;
+  llvm::DenseMap<const ast::ExternDecl *, std::unique_ptr<ExternFunction>> externs;
+  llvm::StringMap<std::unique_ptr<ExternFile>> externFiles; // by path
+  llvm::StringSet<> externHeaders;
+  llvm::SetVector<ExternFunction *> usedExterns;
+  llvm::DenseSet<std::pair<const ast::Decl *, Layer *>> gradientsUnderway;
 
   Layer *model = nullptr;
   dl::ModelOp modelOp;

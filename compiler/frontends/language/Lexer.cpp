@@ -193,7 +193,7 @@ namespace {
 
 class Lexer {
 public:
-  Lexer(const llvm::MemoryBuffer &buffer, Diagnostics &diagnostics)
+  Lexer(llvm::MemoryBufferRef buffer, Diagnostics &diagnostics)
       : diagnostics(diagnostics), at(buffer.getBufferStart()), end(buffer.getBufferEnd()),
         file(buffer.getBuffer()), name(buffer.getBufferIdentifier()) {}
 
@@ -414,7 +414,6 @@ std::vector<Token> Lexer::run() {
   return std::move(tokens);
 }
 
-std::vector<Token> language::lex(llvm::SourceMgr &sources, unsigned buffer,
-                                 Diagnostics &diagnostics) {
-  return Lexer(*sources.getMemoryBuffer(buffer), diagnostics).run();
+std::vector<Token> language::lex(llvm::MemoryBufferRef buffer, Diagnostics &diagnostics) {
+  return Lexer(buffer, diagnostics).run();
 }

@@ -41,12 +41,12 @@ struct Token {
 /// The text of `///` lines without the slashes, joined by newlines.
 std::string docText(llvm::StringRef lines);
 
-/// All tokens of a buffer; the last one is Tok::End. A Newline token stands where a line's end ends
+/// All tokens of a buffer, or of a piece of one; the last one is Tok::End. A Newline token stands where a line's end ends
 /// a statement: nowhere inside `(` or `[`, not after an operator, comma or `=`, not before a line
 /// that begins with `else`, `with`,
 /// `->`, `=` or a binary operator other than `-`, and never where it would end nothing.
 /// Errors are reported; a file that is no text gives only Tok::End.
-std::vector<Token> lex(llvm::SourceMgr &sources, unsigned buffer, Diagnostics &diagnostics);
+std::vector<Token> lex(llvm::MemoryBufferRef buffer, Diagnostics &diagnostics);
 
 } // namespace dlc::language
 

@@ -35,6 +35,8 @@ private:
   void checkMembers(ArrayRef<Decl *> members);
   void collectMembers(ArrayRef<Decl *> members, Scope &into);
   void checkFn(const FnDecl *fn, bool isExported);
+  void checkExtern(const ExternDecl *fn);
+  void checkArgs(ArrayRef<Arg> args, bool isExported);
   void checkType(const Type *type, bool binds, bool isExported);
   void checkBlock(const Block *block);
   void checkStmt(const Stmt *stmt);
@@ -76,6 +78,8 @@ void NameChecker::run() {
       checkExpr(constant->value);
     } else if (auto *fn = dyn_cast<FnDecl>(item)) {
       checkFn(fn, /*isExported=*/false);
+    } else if (auto *fn = dyn_cast<ExternDecl>(item)) {
+      checkExtern(fn);
     } else if (auto *layer = dyn_cast<LayerDecl>(item)) {
       inModel = layer->model;
       for (const Param &param : layer->params) {
@@ -189,10 +193,10 @@ void NameChecker::declareLocal(ast::Name name, StringRef what) {
   locals[name.text] = name.range();
 }
 
-void NameChecker::checkFn(const FnDecl *fn, bool isExported) {
+void NameChecker::checkArgs(ArrayRef<Arg> args, bool isExported) {
   locals.clear();
   ended.clear();
-  for (const Arg &arg : fn->args) {
+  for (const Arg &arg : args) {
     if (locals.contains(arg.name.text))
       diagnostics.error(arg.name.range(), "the argument '" + arg.name.text + "' is declared twice")
           .note(locals[arg.name.text], "first here");
@@ -202,6 +206,28 @@ void NameChecker::checkFn(const FnDecl *fn, bool isExported) {
     if (arg.initial)
       checkExpr(arg.initial);
   }
+}
+
+void NameChecker::checkExtern(const ExternDecl *fn) {
+  checkArgs(fn->args, /*isExported=*/false);
+  for (const Result &result : fn->results) {
+    if (!result.name && result.type->scalar)
+      continue; // elaboration tells a type from a name
+    for (const Dim &dim : result.type->dims)
+      if (auto *name = dim.size ? dyn_cast<NameExpr>(dim.size) : nullptr;
+          name && !isDeclared(name->name) && !locals.contains(name->name)) {
+        diagnostics.error(name->range, "no argument of the extern function '" + fn->name.text +
+                                           "' has the size '" + name->name + "'");
+        locals.try_emplace(name->name, name->range);
+      }
+    checkType(result.type, /*binds=*/false, /*isExported=*/false);
+  }
+  if (fn->gradient)
+    checkName(fn->gradient.text, fn->gradient.range());
+}
+
+void NameChecker::checkFn(const FnDecl *fn, bool isExported) {
+  checkArgs(fn->args, isExported);
   llvm::StringMap<SMRange> names;
   for (const Result &result : fn->results) {
     if (result.name && !names.try_emplace(result.name.text, result.name.range()).second)

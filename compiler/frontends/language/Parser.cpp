@@ -26,10 +26,17 @@ namespace {
 
 class Parser {
 public:
-  Parser(Arena &arena, llvm::SourceMgr &sources, unsigned buffer, Diagnostics &diagnostics)
-      : arena(arena), diagnostics(diagnostics), tokens(lex(sources, buffer, diagnostics)) {}
+  Parser(Arena &arena, llvm::MemoryBufferRef buffer, Diagnostics &diagnostics)
+      : arena(arena), diagnostics(diagnostics), tokens(lex(buffer, diagnostics)) {}
 
   llvm::ArrayRef<Decl *> parseItems();
+  Expr *parseOnlyExpr() {
+    Expr *expr = parseExpr();
+    accept(Tok::Newline);
+    if (!panic && !is(Tok::End))
+      failHere("the end of the expression");
+    return panic ? nullptr : expr;
+  }
 
 private:
   // Tokens. The last one is End and is never passed.
@@ -1232,6 +1239,14 @@ File *language::parse(Arena &arena, llvm::SourceMgr &sources, unsigned buffer,
   auto *file = arena.make<File>();
   file->buffer = buffer;
   file->path = sources.getMemoryBuffer(buffer)->getBufferIdentifier();
-  file->items = Parser(arena, sources, buffer, diagnostics).parseItems();
+  file->items =
+      Parser(arena, sources.getMemoryBuffer(buffer)->getMemBufferRef(), diagnostics).parseItems();
   return file;
+}
+
+Expr *language::parseExpression(Arena &arena, StringRef text, StringRef file,
+                                Diagnostics &diagnostics) {
+  unsigned errors = diagnostics.errorCount();
+  Expr *expr = Parser(arena, llvm::MemoryBufferRef(text, file), diagnostics).parseOnlyExpr();
+  return diagnostics.errorCount() == errors ? expr : nullptr;
 }

@@ -19,6 +19,11 @@ inline constexpr unsigned nestingLimit = 256;
 ast::File *parse(ast::Arena &arena, llvm::SourceMgr &sources, unsigned buffer,
                  Diagnostics &diagnostics);
 
+/// Reads one expression, all of \p text, which is a piece of a buffer of the sources; null after an
+/// error. \p file: the name of what it is in.
+ast::Expr *parseExpression(ast::Arena &arena, llvm::StringRef text, llvm::StringRef file,
+                           Diagnostics &diagnostics);
+
 } // namespace dlc::language
 
 #endif // DLC_COMPILER_FRONTENDS_LANGUAGE_PARSER_H

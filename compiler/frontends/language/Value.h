@@ -11,6 +11,7 @@
 #include "mlir/IR/BuiltinTypes.h"
 #include "llvm/ADT/DenseMap.h"
 #include "llvm/ADT/MapVector.h"
+#include "llvm/ADT/SetVector.h"
 #include "llvm/ADT/StringMap.h"
 #include <memory>
 #include <variant>
@@ -26,6 +27,7 @@ inline bool isInteger(DType dtype) { return dtype >= DType::U8 && dtype <= DType
 /// Sizes of a tensor: normalized affine expressions over the model's dynamic dimensions.
 using Shape = llvm::SmallVector<mlir::AffineExpr, 4>;
 
+struct ExternFunction;
 struct FileScope;
 struct Layer;
 struct LayerForm;
@@ -60,6 +62,10 @@ struct FunctionValue {
   FileScope *file;
   Layer *owner;
 };
+/// A function of the user's own in C++.
+struct ExternValue {
+  ExternFunction *function;
+};
 struct BuiltinValue {
   llvm::StringRef name;
 };
@@ -93,7 +99,7 @@ struct DeferredValue {
 class Value {
 public:
   using Data = std::variant<Poison, NoneValue, BoolValue, Number, TensorValue, StringValue, DType,
-                            ListValue, RangeValue, FunctionValue, BuiltinValue, LayerMaker, Layer *,
+                            ListValue, RangeValue, FunctionValue, ExternValue, BuiltinValue, LayerMaker, Layer *,
                             std::shared_ptr<LayerForm>, OptimizerMaker, Optimizer *, TrainStep *,
                             ModuleValue, std::shared_ptr<ArrayValue>, DeferredValue>;
 
@@ -167,6 +173,23 @@ struct Layer {
 struct LayerForm {
   Layer *form;
   llvm::DenseMap<Variable *, mlir::Value> values;
+};
+
+/// A file of C++ that extern functions are in.
+struct ExternFile {
+  std::string path;
+  llvm::StringRef written; // in the program
+  llvm::StringMap<const ast::CallExpr *> launches, parallels; // its pragmas, by function
+};
+
+/// `extern fn name(…) -> … from "name.cu", "name.cpp"`
+struct ExternFunction {
+  const ast::ExternDecl *decl;
+  FileScope *file;
+  ExternFile *cuda = nullptr, *cpp = nullptr; // of one of the two there may be none
+  llvm::SetVector<llvm::StringRef> sizeNames; // in the order of the signature
+  std::string symbol;                         // once called
+  bool failed = false;                        // an error was reported
 };
 
 /// A setting of an optimizer. Its value: a number, a function of the count of updates, or an

@@ -10,6 +10,7 @@
 
 #include "compiler/lowering/cpu/CpuTarget.h"
 #include "compiler/lowering/DescribeModel.h"
+#include "compiler/lowering/ExternWrapper.h"
 #include "compiler/lowering/cpu/KernelEmitter.h"
 #include "mlir/Conversion/Passes.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -39,6 +40,7 @@ public:
 
 private:
   LogicalResult lower(FuncOp function);
+  LogicalResult wrapExterns(FuncOp function);
   func::FuncOp makeKernel(StringRef name, Location loc);
   void emitLaunch(FuncOp function, ArrayRef<Operation *> nodes, unsigned part, StringRef name, FunctionDescription &to);
 
@@ -120,7 +122,25 @@ void ModelLowering::emitLaunch(FuncOp function, ArrayRef<Operation *> nodes, uns
   body.finish();
 }
 
+/// Declares the wrappers of functions of the user's own, and names them to the kernels that call them.
+LogicalResult ModelLowering::wrapExterns(FuncOp function) {
+  for (auto kernel : function.getBody().front().getOps<FusedOp>()) {
+    ExternOp call = externOf(kernel);
+    if (!call)
+      continue;
+    FailureOr<std::string> symbol = wrapForCpu(call, description);
+    if (failed(symbol))
+      return failure();
+    kernel->setAttr(wrapperAttr, FlatSymbolRefAttr::get(b.getContext(), *symbol));
+    if (!model->getParentOfType<ModuleOp>().lookupSymbol(*symbol))
+      func::FuncOp::create(b, call.getLoc(), *symbol, wrapperType(call)).setPrivate();
+  }
+  return success();
+}
+
 LogicalResult ModelLowering::lower(FuncOp function) {
+  if (failed(wrapExterns(function)))
+    return failure();
   FunctionDescription &to = findFunction(function.getSymName(), description);
   if (failed(describeFunction(function, to)) || failed(describeBuffers(function, description, to.buffers)))
     return failure();
@@ -224,7 +244,7 @@ static void shareKernels(ModuleOp module) {
       else if (isa<func::ConstantOp>(op))
         rename(op, "value");
     });
-    if (!function.isPrivate())
+    if (!function.isPrivate() || function.isExternal())
       continue;
     std::string name = function.getSymName().str(), text;
     llvm::raw_string_ostream os(text);

@@ -3,8 +3,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 #include "compiler/lowering/cpu/KernelEmitter.h"
+#include "compiler/lowering/ExternWrapper.h"
 #include "dialects/dl/DlExpr.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
@@ -67,15 +69,22 @@ Value FrameAccess::buffer(int64_t number, Type elementType) {
   Type stored = memoryType(elementType);
   Value &value = buffers[{number, const_cast<void *>(stored.getAsOpaquePointer())}];
   if (!value) {
-    Value table = field(1);
+    Value memory = pointer(number);
     OpBuilder b = atStart();
-    auto pointer = LLVM::LLVMPointerType::get(b.getContext());
-    Value at = LLVM::GEPOp::create(b, loc, pointer, pointer, table, ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(number)});
-    Value memory = LLVM::LoadOp::create(b, loc, pointer, at);
     value = memrefOf(b, loc, memory, stored);
     last = value.getDefiningOp();
   }
   return value;
+}
+
+Value FrameAccess::pointer(int64_t number) {
+  Value table = field(1);
+  OpBuilder b = atStart();
+  auto type = LLVM::LLVMPointerType::get(b.getContext());
+  Value at = LLVM::GEPOp::create(b, loc, type, type, table, ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(number)});
+  Value memory = LLVM::LoadOp::create(b, loc, type, at);
+  last = memory.getDefiningOp();
+  return memory;
 }
 
 Value FrameAccess::size(AffineExpr expr) {
@@ -128,6 +137,8 @@ static int64_t likelySize(AffineExpr size) {
 }
 
 KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel), cpu(cpu) {
+  if ((call = externOf(kernel)))
+    return;
   // Sizes and axes come from the op that says most: a product, a reduction, else any result.
   Block &body = kernel.getBody().front();
   Type widest;
@@ -270,12 +281,16 @@ Value KernelEmitter::tasks(unsigned launch, OpBuilder &b, FrameAccess &frame) co
   Location loc = kernel.getLoc();
   if (gemm)
     return gemm->tasks(launch, b, loc, gemmOperands(b, frame));
+  if (call)
+    return frame.size(call.getParallel() ? call.getParallel()->getResult(0) : b.getAffineConstantExpr(1));
   return frame.size(normalizeSize(unitsOfWork()).ceilDiv(unitsPerTask()));
 }
 
 void KernelEmitter::emit(unsigned launch, OpBuilder &b, FrameAccess &frame, Value begin, Value end, Value scratch) const {
   if (gemm)
     return emitGemm(launch, b, frame, begin, end, scratch);
+  if (call)
+    return emitExtern(b, frame, begin, end);
   ElementEmitter elements(kernel, [&](AffineExpr expr) { return frame.size(expr); });
   for (auto [argument, number] : llvm::zip(kernel.getBody().getArguments(), kernel->getAttrOfType<DenseI64ArrayAttr>("input_buffers").asArrayRef()))
     elements.setMemory(argument, frame.buffer(number, getElementTypeOrSelf(argument.getType())));
@@ -646,6 +661,33 @@ void KernelEmitter::emitGemm(unsigned launch, OpBuilder &b, FrameAccess &frame, 
       elements.store(e, memory, cast<RankedTensorType>(value.getType()), at, result, mask);
     elements.popScope();
   });
+}
+
+//===--- functions of the user's own ---===//
+
+FunctionType wrapperType(ExternOp op) {
+  Builder b(op.getContext());
+  SmallVector<Type> types(op.getNumOperands() + op.getNumResults(), LLVM::LLVMPointerType::get(op.getContext()));
+  types.append(passedSizes(op).size() + (op.getParallel() ? 2 : 0), b.getI64Type());
+  return b.getFunctionType(types, {});
+}
+
+void KernelEmitter::emitExtern(OpBuilder &b, FrameAccess &frame, Value begin, Value end) const {
+  Location loc = kernel.getLoc();
+  auto buffers = [&](StringRef name) { return kernel->getAttrOfType<DenseI64ArrayAttr>(name).asArrayRef(); };
+  SmallVector<Value> arguments;
+  for (Value operand : call.getInputs())
+    arguments.push_back(frame.pointer(buffers("input_buffers")[inputOfOperand(operand)]));
+  for (int64_t buffer : buffers("result_buffers"))
+    arguments.push_back(frame.pointer(buffer));
+  auto number = [&](Value index) { return arith::IndexCastOp::create(b, loc, b.getI64Type(), index).getResult(); };
+  for (AffineExpr size : passedSizes(call))
+    arguments.push_back(number(frame.size(size)));
+  if (call.getParallel()) {
+    arguments.push_back(number(begin));
+    arguments.push_back(number(end));
+  }
+  func::CallOp::create(b, loc, kernel->getAttrOfType<FlatSymbolRefAttr>(wrapperAttr), TypeRange(), arguments);
 }
 
 //===--- checks ---===//

@@ -23,8 +23,9 @@ public:
   FrameAccess(mlir::Block *entry, mlir::Value frame, mlir::Location loc) : entry(entry), frame(frame), loc(loc) {}
   /// A size as an index value.
   mlir::Value size(mlir::AffineExpr expr);
-  /// A buffer of the function's table as memref<?xT>.
+  /// A buffer of the function's table as memref<?xT>, and as a pointer.
   mlir::Value buffer(int64_t number, mlir::Type elementType);
+  mlir::Value pointer(int64_t number);
   /// Field `number` of dl_frame, a pointer.
   mlir::Value field(unsigned number);
   mlir::OpBuilder atStart();
@@ -62,6 +63,7 @@ private:
 
   struct Walk;
   GemmOperands gemmOperands(mlir::OpBuilder &b, FrameAccess &frame) const;
+  void emitExtern(mlir::OpBuilder &b, FrameAccess &frame, mlir::Value begin, mlir::Value end) const;
   void emitGemm(unsigned launch, mlir::OpBuilder &b, FrameAccess &frame, mlir::Value begin, mlir::Value end, mlir::Value scratch) const;
   void emitFlat(mlir::OpBuilder &b, FrameAccess &frame, ElementEmitter &elements, mlir::Value begin, mlir::Value end) const;
   void emitWalk(mlir::OpBuilder &b, FrameAccess &frame, ElementEmitter &elements, mlir::Value begin, mlir::Value end) const;
@@ -71,6 +73,7 @@ private:
   mutable dl::FusedOp kernel;
   CpuInfo cpu;
   mutable dl::MatmulOp product; // of a gemm; ops are handles
+  mutable dl::ExternOp call;    // of a function of the user's own
   std::optional<Gemm> gemm;
   llvm::SmallVector<mlir::AffineExpr> full;
   llvm::SmallVector<int64_t> reduced, kept;
@@ -78,6 +81,11 @@ private:
   int64_t lanes = 1;
   int64_t segment = 0; // elements along the last axis in one unit of work, where that axis is kept
 };
+
+/// Name of the attribute of a kernel that is an extern function: the symbol of its wrapper.
+inline constexpr llvm::StringLiteral wrapperAttr = "wrapper";
+/// The type of that wrapper.
+mlir::FunctionType wrapperType(dl::ExternOp op);
 
 /// Emits a check of indices: one task, which reports the first bad element. `fault` is the fault's number, from 1.
 void emitIndexCheck(dl::CheckIndexOp check, int64_t fault, mlir::OpBuilder &b, FrameAccess &frame);

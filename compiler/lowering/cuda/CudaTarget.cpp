@@ -7,11 +7,13 @@
 //   loops, rows, columns   one kernel for all of them, which share the grid by ranges of blocks; two where a long reduction is cut into chunks
 //   a product              cuBLASLt's call, and a kernel for what it has no epilogue for; and one or two kernels of the engine, epilogue inside
 //   a check                one block
+//   an extern function     the launch that its pragma asks for
 //
 // Where products can go both ways, both stand in the list, and what depends on the choice stands there twice.
 
 #include "compiler/lowering/cuda/CudaTarget.h"
 #include "compiler/lowering/DescribeModel.h"
+#include "compiler/lowering/ExternWrapper.h"
 #include "compiler/lowering/cpu/CpuTarget.h"
 #include "compiler/lowering/cuda/Gemm.h"
 #include "compiler/lowering/cuda/KernelEmitter.h"
@@ -67,6 +69,7 @@ private:
   };
 
   void lowerCheck(CheckIndexOp check);
+  LogicalResult lowerExtern(FusedOp kernel, ExternOp call);
   void lowerShared(ArrayRef<Operation *> nodes);
   void lowerParts(std::vector<Part> &parts, dl_cuda_when when);
   Part partWithSum(const ProductPlan &plan);
@@ -487,6 +490,37 @@ void FunctionLowering::lowerProduct(FusedOp kernel, const ProductPlan &plan) {
     lowerOwn(kernel, plan, both ? DL_CUDA_WITHOUT_CUBLASLT : DL_CUDA_ALWAYS);
 }
 
+LogicalResult FunctionLowering::lowerExtern(FusedOp kernel, ExternOp call) {
+  bool guarded = hasChecks && writesVariables(kernel);
+  FailureOr<std::string> symbol = wrapForCuda(call, guarded, description);
+  if (failed(symbol))
+    return failure();
+  auto &known = description.cuda->kernels;
+  if (llvm::none_of(known, [&](const CudaKernelDescription &other) { return other.symbol == *symbol; })) {
+    CudaKernelDescription kernelTo;
+    kernelTo.symbol = *symbol;
+    kernelTo.threads = call.getThreads();
+    kernelTo.sharedBytes = call.getShared();
+    known.push_back(std::move(kernelTo));
+  }
+  CudaLaunchDescription launchTo;
+  launchTo.kind = DL_CUDA_LAUNCH_KERNEL;
+  launchTo.symbol = *symbol;
+  launchTo.name = nameOf(kernel);
+  launchTo.location = locationText(kernel.getLoc());
+  launchTo.grid[0] = Size(call.getBlocks().getResult(0));
+  for (Value operand : call.getInputs())
+    launchTo.parameters.push_back(CudaParameter::ofBuffer(inputs(kernel)[inputOfOperand(operand)]));
+  for (int64_t buffer : results(kernel))
+    launchTo.parameters.push_back(CudaParameter::ofBuffer(buffer));
+  if (guarded)
+    launchTo.parameters.push_back(CudaParameter::ofFault());
+  for (AffineExpr size : passedSizes(call))
+    launchTo.parameters.push_back(CudaParameter::ofSize(Size(size)));
+  cuda.launches.push_back(std::move(launchTo));
+  return success();
+}
+
 LogicalResult FunctionLowering::run() {
   plans = planProducts(function, options);
   SmallVector<SmallVector<Operation *>> launches(to.launchCount);
@@ -495,6 +529,12 @@ LogicalResult FunctionLowering::run() {
       launches[number.getInt()].push_back(&op);
   for (auto [number, nodes] : llvm::enumerate(launches)) {
     launch = number;
+    auto kernel = dyn_cast<FusedOp>(nodes.front());
+    ExternOp call = kernel ? externOf(kernel) : ExternOp();
+    if (call && failed(lowerExtern(kernel, call)))
+      return failure();
+    if (call)
+      continue;
     if (auto check = dyn_cast<CheckIndexOp>(nodes.front()))
       lowerCheck(check);
     else if (auto it = plans.find(nodes.front()); it != plans.end())

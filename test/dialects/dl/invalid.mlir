@@ -268,3 +268,81 @@ dl.model @m dims [] {
     dl.return %y : tensor<4xf32>
   }
 }
+
+// -----
+
+dl.model @m dims [] {
+  // expected-error@+1 {{@f has no file}}
+  dl.extern_function @f "f"
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @unknown(%x: tensor<4xf32>) -> tensor<4xf32> {
+    // expected-error@+1 {{names @f, which is no extern function of the model}}
+    %y = dl.extern @f(%x) threads 256 blocks affine_map<() -> (1)> : (tensor<4xf32>) -> tensor<4xf32>
+    dl.return %y : tensor<4xf32>
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.extern_function @f "f" cpp "f.cpp"
+  dl.func @grid(%x: tensor<4xf32>) -> tensor<4xf32> {
+    // expected-error@+1 {{runs on one number of blocks and one range}}
+    %y = dl.extern @f(%x) threads 256 blocks affine_map<() -> (1, 2)> : (tensor<4xf32>) -> tensor<4xf32>
+    dl.return %y : tensor<4xf32>
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.extern_function @f "f" cpp "f.cpp"
+  dl.func @nothing(%x: tensor<4xf32>) {
+    // expected-error@+1 {{needs a result}}
+    dl.extern @f(%x) threads 256 blocks affine_map<() -> (1)> : (tensor<4xf32>) -> ()
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @cotangents(%x: tensor<4xf32>) -> tensor<4xf32> {
+    // expected-error@+1 {{has a region for cotangents}}
+    %y = dl.custom_gradient %x wrt %x {
+    ^bb0(%dy: tensor<3xf32>):
+      dl.yield %x : tensor<4xf32>
+    } : tensor<4xf32> wrt tensor<4xf32>
+    dl.return %y : tensor<4xf32>
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @derivatives(%x: tensor<4xf32>, %z: tensor<3xf32>) -> tensor<4xf32> {
+    // expected-error@+1 {{yields derivatives}}
+    %y = dl.custom_gradient %x wrt %x {
+    ^bb0(%dy: tensor<4xf32>):
+      dl.yield %z : tensor<3xf32>
+    } : tensor<4xf32> wrt tensor<4xf32>
+    dl.return %y : tensor<4xf32>
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @endless(%x: tensor<4xf32>) -> tensor<4xf32> {
+    // expected-error@+1 {{needs a region that ends in dl.yield}}
+    %y = dl.custom_gradient %x wrt %x {
+    ^bb0(%dy: tensor<4xf32>):
+      %z = dl.exp %x : tensor<4xf32>
+    } : tensor<4xf32> wrt tensor<4xf32>
+    dl.return %y : tensor<4xf32>
+  }
+}

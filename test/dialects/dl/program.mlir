@@ -35,6 +35,27 @@ dl.model @m dims ["N"] attributes {doc = "a model"} {
     dl.check_index %label below affine_map<() -> (10)> or -100 "label {value}" : tensor<?xi32, affine_map<()[s0] -> (s0)>>
     dl.return
   }
+  // CHECK: dl.extern_function @extern.swish "swish" cuda "swish.cu" cpp "swish.cpp"
+  dl.extern_function @extern.swish "swish" cuda "swish.cu" cpp "swish.cpp"
+  // CHECK-NEXT: dl.extern_function @extern.top "top" cpp "top.cpp"
+  dl.extern_function @extern.top "top" cpp "top.cpp"
+  // CHECK-LABEL: dl.func @own
+  dl.func @own(%x: tensor<?xf32, affine_map<()[s0] -> (s0)>>) -> (tensor<?xf32, affine_map<()[s0] -> (s0)>>, tensor<i32>) {
+    // CHECK-NEXT: dl.extern @extern.swish(%{{.*}}) sizes #{{.*}} threads 128 blocks #{{.*}} shared 64 parallel #{{.*}} : (tensor<?xf32, #{{.*}}>) -> tensor<?xf32, #{{.*}}>
+    %y = dl.extern @extern.swish(%x) sizes affine_map<()[s0] -> (s0)> threads 128 blocks affine_map<()[s0] -> (s0 ceildiv 128)> shared 64 parallel affine_map<()[s0] -> (s0)>
+      : (tensor<?xf32, affine_map<()[s0] -> (s0)>>) -> tensor<?xf32, affine_map<()[s0] -> (s0)>>
+    // CHECK-NEXT: dl.extern @extern.top(%{{.*}}) threads 256 blocks #{{.*}} : (tensor<?xf32, #{{.*}}>) -> (tensor<f32>, tensor<i32>)
+    %t:2 = dl.extern @extern.top(%y) threads 256 blocks affine_map<() -> (1)> : (tensor<?xf32, affine_map<()[s0] -> (s0)>>) -> (tensor<f32>, tensor<i32>)
+    // CHECK-NEXT: dl.custom_gradient %{{.*}}, %{{.*}} wrt %{{.*}} {
+    %z:2 = dl.custom_gradient %y, %t#1 wrt %x {
+    // CHECK-NEXT: ^bb0(%[[DY:.*]]: tensor<?xf32, #{{.*}}>):
+    ^bb0(%dy: tensor<?xf32, affine_map<()[s0] -> (s0)>>):
+      // CHECK-NEXT: dl.yield %[[DY]]
+      dl.yield %dy : tensor<?xf32, affine_map<()[s0] -> (s0)>>
+    // CHECK-NEXT: } : tensor<?xf32, #{{.*}}>, tensor<i32> wrt tensor<?xf32, #{{.*}}>
+    } : tensor<?xf32, affine_map<()[s0] -> (s0)>>, tensor<i32> wrt tensor<?xf32, affine_map<()[s0] -> (s0)>>
+    dl.return %z#0, %z#1 : tensor<?xf32, affine_map<()[s0] -> (s0)>>, tensor<i32>
+  }
   // CHECK-LABEL: dl.func @fusion
   dl.func @fusion(%x: tensor<8xf32>) -> tensor<8xf32> {
     // CHECK-NEXT: dl.fused "loop"(%{{.*}})

@@ -1,0 +1,5 @@
+#pragma dlc launch(many, threads = 2000)
+#pragma dlc launch(per_call, threads = N)
+#pragma dlc launch(fraction, elements = D / 3)
+#pragma dlc launch(lost, elements = Q)
+#pragma dlc launch(shared, shared = -1)
