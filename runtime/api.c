@@ -27,4 +27,6 @@ const dlrt_api dlrt_runtime_api = {
     .instance_arena_bytes = dlrt_instance_arena_bytes,
     .instance_synchronize = dlrt_instance_synchronize,
     .instance_device = dlrt_instance_device,
+    .submit = dlrt_submit,
+    .collect = dlrt_collect,
 };

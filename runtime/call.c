@@ -10,6 +10,7 @@
 #include "internal.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -387,7 +388,7 @@ static uint32_t exported_number(const dlrt_model *model, uint32_t function) {
 static dlrt_status run_on_gpu(const signature *s, dlrt_instance *instance,
                               const dlrt_binding *binding, const dlrt_tensor *arguments,
                               uint32_t argument_count, const dlrt_tensor *results,
-                              uint32_t result_count) {
+                              uint32_t result_count, dlrt_ticket *ticket) {
   if (!s->desc->cuda)
     return dlrt_fail(DLRT_DEVICE, "'%s' has no program for a GPU, and the instance runs on %s",
                      s->name, instance->device);
@@ -398,6 +399,8 @@ static dlrt_status run_on_gpu(const signature *s, dlrt_instance *instance,
                               .argument_count = argument_count,
                               .results = results,
                               .result_count = result_count,
+                              .ticket = ticket,
+                              .tickets = instance->tickets,
                               .profile = instance->profile,
                               .profile_user = instance->profile_user};
   return instance->model->gpu_half->call(instance->gpu, &call);
@@ -443,20 +446,23 @@ static void place_buffers(const signature *s, const dlrt_instance *instance, dlr
   }
 }
 
-dlrt_status dlrt_run(dlrt_instance *instance, uint32_t function, const dlrt_tensor *arguments,
-                     uint32_t argument_count, dlrt_tensor *results, uint32_t result_count) {
-  const signature s = signature_of(instance->model, function);
-  dlrt_binding binding;
-  dlrt_status status;
-  if ((status = bind(&s, arguments, argument_count, true, &binding)) ||
-      (status = shape_results(&s, &binding, results, result_count)) ||
-      (status = check_data(&s, arguments, argument_count, results, result_count)))
+/* Runs a function whose dimensions are bound and whose results have shapes. What goes wrong while
+ * it runs is the ticket's failure, where there is one. */
+static dlrt_status execute(const signature *s, dlrt_instance *instance, const dlrt_binding *binding,
+                           const dlrt_tensor *arguments, uint32_t argument_count,
+                           const dlrt_tensor *results, uint32_t result_count, dlrt_ticket *ticket) {
+  dlrt_status status, failure;
+  if ((status = check_data(s, arguments, argument_count, results, result_count)))
     return status;
-  /* Initial values are made on the processor, wherever they go. */
-  if (instance->gpu && !(s.desc->flags & DL_FUNCTION_INIT))
-    return run_on_gpu(&s, instance, &binding, arguments, argument_count, results, result_count);
+  /* Initial values are made on the processor, wherever they go, and whatever failed before. */
+  bool is_init = s->desc->flags & DL_FUNCTION_INIT;
+  if (instance->gpu && !is_init)
+    return run_on_gpu(s, instance, binding, arguments, argument_count, results, result_count,
+                      ticket);
+  if (!is_init && (failure = dlrt_failure_ahead(instance->tickets)))
+    return dlrt_hold_back(instance->model, s->number, ticket, failure);
   uint64_t arena_results =
-      s.desc->result_count >= 64 ? UINT64_MAX : (1ull << s.desc->result_count) - 1;
+      s->desc->result_count >= 64 ? UINT64_MAX : (1ull << s->desc->result_count) - 1;
   for (uint32_t i = 0; i < result_count && i < 64; ++i)
     if (results[i].data)
       arena_results &= ~(1ull << i);
@@ -464,23 +470,37 @@ dlrt_status dlrt_run(dlrt_instance *instance, uint32_t function, const dlrt_tens
   const dlrt_plan *plan;
   if ((status = dlrt_context_acquire(instance, &context)))
     return status;
-  if (!(status = dlrt_plan_find(instance, context, function, &binding, arena_results, &plan))) {
+  if (!(status = dlrt_plan_find(instance, context, s->number, binding, arena_results, &plan))) {
     dl_fault fault = {0, 0, 0};
-    call c = {.frame = {&host, context->buffers, binding.dims, &fault},
+    call c = {.frame = {&host, context->buffers, binding->dims, &fault},
               .instance = instance,
               .context = context,
               .function = UINT32_MAX};
     if (instance->profile)
-      c.function = exported_number(instance->model, function);
-    place_buffers(&s, instance, context, plan, arguments, argument_count, results, result_count);
+      c.function = exported_number(instance->model, s->number);
+    place_buffers(s, instance, context, plan, arguments, argument_count, results, result_count);
     uint32_t saved = dlrt_float_environment_enter();
-    instance->model->entries[function](&c.frame);
+    instance->model->entries[s->number](&c.frame);
     dlrt_float_environment_leave(saved);
-    if (fault.site)
-      status = fault_status(&s, &fault);
+    dlrt_status failed = fault.site ? fault_status(s, &fault) : NULL;
+    if (ticket)
+      ticket->failure = failed;
+    else
+      status = failed;
   }
   dlrt_context_release(context);
   return status;
+}
+
+dlrt_status dlrt_run(dlrt_instance *instance, uint32_t function, const dlrt_tensor *arguments,
+                     uint32_t argument_count, dlrt_tensor *results, uint32_t result_count) {
+  const signature s = signature_of(instance->model, function);
+  dlrt_binding binding;
+  dlrt_status status;
+  if ((status = bind(&s, arguments, argument_count, true, &binding)) ||
+      (status = shape_results(&s, &binding, results, result_count)))
+    return status;
+  return execute(&s, instance, &binding, arguments, argument_count, results, result_count, NULL);
 }
 
 static dlrt_status check_function(const dlrt_model *model, uint32_t function) {
@@ -506,6 +526,198 @@ dlrt_status dlrt_call(dlrt_instance *instance, uint32_t function, const dlrt_ten
   dlrt_instance_leave(instance, exclusive);
   return status;
 }
+
+/* ---- submitted calls ---- */
+
+dlrt_status dlrt_failure_ahead(const dlrt_ticket tickets[DLRT_TICKETS]) {
+  const dlrt_ticket *first = NULL;
+  for (uint32_t i = 0; i < DLRT_TICKETS; ++i)
+    if (tickets[i].number && tickets[i].failure && (!first || tickets[i].number < first->number))
+      first = &tickets[i];
+  return first ? first->failure : NULL;
+}
+
+static dlrt_status not_run(const dlrt_model *model, uint32_t function, dlrt_status failure) {
+  return dlrt_fail(dlrt_status_code(failure), "'%s' was not run, as a call before it failed: %s",
+                   dlrt_string(model->blob, dlrt_functions(model->blob)[function].name),
+                   dlrt_status_message(failure));
+}
+
+void dlrt_ticket_hold_back(dlrt_ticket *ticket, dlrt_status failure) {
+  ticket->failure = dlrt_fail(dlrt_status_code(failure), "%s", dlrt_status_message(failure));
+  ticket->held_back = true;
+}
+
+dlrt_status dlrt_hold_back(const dlrt_model *model, uint32_t function, dlrt_ticket *ticket,
+                           dlrt_status failure) {
+  if (!ticket)
+    return not_run(model, function, failure);
+  dlrt_ticket_hold_back(ticket, failure);
+  return NULL;
+}
+
+void dlrt_ticket_keep(dlrt_ticket *ticket) {
+  char *place = ticket->memory.data;
+  for (uint32_t i = 0; i < ticket->result_count; ++i) {
+    dlrt_tensor *result = &ticket->results[i];
+    if (result->data && result->bytes)
+      memcpy(place, result->data, result->bytes);
+    result->data = place;
+    place += (result->bytes + DL_BUFFER_ALIGNMENT - 1) & ~(size_t)(DL_BUFFER_ALIGNMENT - 1);
+  }
+  ticket->in_memory = true;
+}
+
+/* Gives each ticket room for so many bytes of results, those too that are on their way: so that
+ * calls of a shape that was there before allocate nothing. */
+static dlrt_status make_room(dlrt_instance *instance, uint32_t function, uint64_t bytes) {
+  uint64_t missing = 0, held = 0;
+  for (uint32_t i = 0; i < DLRT_TICKETS; ++i)
+    if (bytes > instance->tickets[i].memory.bytes) {
+      missing += bytes;
+      held += instance->tickets[i].memory.bytes;
+    }
+  /* On a GPU the limit is on its memory. */
+  dlrt_status status =
+      instance->gpu ? NULL : dlrt_check_limit(instance, "the results", function, missing, held);
+  if (status)
+    return status;
+  for (uint32_t i = 0; i < DLRT_TICKETS; ++i) {
+    dlrt_ticket *ticket = &instance->tickets[i];
+    dlrt_block old = ticket->memory, larger;
+    if (old.data && bytes <= old.bytes)
+      continue;
+    if (!dlrt_block_allocate(&larger, bytes))
+      return dlrt_fail_memory("the results of a submitted call", bytes);
+    ticket->memory = larger;
+    if (ticket->number && ticket->in_memory)
+      dlrt_ticket_keep(ticket);
+    atomic_fetch_add_explicit(&instance->arena_bytes, larger.bytes - old.bytes,
+                              memory_order_relaxed);
+    dlrt_block_release(&old);
+  }
+  return NULL;
+}
+
+/* Places a ticket's results, whose shapes are known, in its memory. */
+static dlrt_status place_results(dlrt_instance *instance, dlrt_ticket *ticket) {
+  uint64_t bytes = 0, end;
+  for (uint32_t i = 0; i < ticket->result_count; ++i) {
+    ticket->results[i].data = NULL; /* nothing is there to be kept */
+    ticket->results[i].bytes = bytes_of(&ticket->results[i]);
+    if (!dlrt_align_up(ticket->results[i].bytes, DL_BUFFER_ALIGNMENT, &end) ||
+        __builtin_add_overflow(bytes, end, &bytes))
+      return dlrt_fail_memory("the results of a submitted call", UINT64_MAX);
+  }
+  dlrt_status status = make_room(instance, ticket->function, bytes);
+  if (!status)
+    dlrt_ticket_keep(ticket);
+  return status;
+}
+
+static dlrt_status submit(const signature *s, dlrt_instance *instance, const dlrt_tensor *arguments,
+                          uint32_t argument_count, uint32_t result_count, uint64_t *out_ticket) {
+  dlrt_ticket *ticket = NULL;
+  for (uint32_t i = 0; i < DLRT_TICKETS; ++i) {
+    dlrt_ticket *t = &instance->tickets[i];
+    if (!t->results &&
+        !(t->results = calloc(instance->model->max_results + 1ull, sizeof *t->results)))
+      return dlrt_fail_memory("tickets", instance->model->max_results * sizeof *t->results);
+    if (!t->number)
+      ticket = t;
+  }
+  if (!ticket)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT,
+                     "'%s' is submitted while %d calls have not been collected: collect one first",
+                     s->name, DLRT_TICKETS);
+  ticket->function = s->number;
+  ticket->result_count = result_count;
+  ticket->held_back = false;
+  dlrt_binding binding;
+  dlrt_status status;
+  if ((status = bind(s, arguments, argument_count, true, &binding)) ||
+      (status = shape_results(s, &binding, ticket->results, result_count)) ||
+      (status = place_results(instance, ticket)) ||
+      (status = execute(s, instance, &binding, arguments, argument_count, ticket->results,
+                        result_count, ticket)))
+    return status;
+  *out_ticket = ticket->number = ++instance->last_ticket;
+  return NULL;
+}
+
+dlrt_status dlrt_submit(dlrt_instance *instance, uint32_t function, const dlrt_tensor *arguments,
+                        uint32_t argument_count, uint32_t result_count, uint64_t *out_ticket) {
+  if (!out_ticket)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "out_ticket is NULL");
+  *out_ticket = 0;
+  if (!instance)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "instance is NULL");
+  dlrt_status status = check_function(instance->model, function);
+  if (status || (status = dlrt_instance_enter(instance, true)))
+    return status;
+  const signature s = signature_of(instance->model, instance->model->exported[function]);
+  status = submit(&s, instance, arguments, argument_count, result_count, out_ticket);
+  dlrt_instance_leave(instance, true);
+  return status;
+}
+
+static dlrt_status collect(dlrt_instance *instance, uint64_t number, dlrt_tensor *results,
+                           uint32_t result_count) {
+  dlrt_ticket *ticket = NULL;
+  for (uint32_t i = 0; i < DLRT_TICKETS; ++i)
+    if (number && instance->tickets[i].number == number)
+      ticket = &instance->tickets[i];
+  if (!ticket)
+    return dlrt_fail(DLRT_NOT_FOUND, "no ticket %llu: %s", (unsigned long long)number,
+                     number && number <= instance->last_ticket ? "it has been collected"
+                                                               : "no call was given it");
+  const signature s = signature_of(instance->model, ticket->function);
+  dlrt_status status;
+  if (result_count > ticket->result_count)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "'%s' was submitted for %u result%s, got room for %u",
+                     s.name, ticket->result_count, ticket->result_count == 1 ? "" : "s",
+                     result_count);
+  if (result_count && !results)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "results of '%s' is NULL, but %u are asked for", s.name,
+                     result_count);
+  for (uint32_t i = 0; i < result_count; ++i) {
+    results[i].rank = ticket->results[i].rank;
+    results[i].dtype = ticket->results[i].dtype;
+    memcpy(results[i].dims, ticket->results[i].dims, results[i].rank * sizeof results[i].dims[0]);
+  }
+  if ((status = check_data(&s, NULL, 0, results, result_count)))
+    return status; /* the ticket stays good */
+  if (instance->gpu)
+    status = instance->model->gpu_half->collect(instance->gpu, ticket);
+  if (ticket->failure) {
+    dlrt_status_release(status);
+    status = ticket->failure;
+    if (ticket->held_back) {
+      status = not_run(instance->model, ticket->function, ticket->failure);
+      dlrt_status_release(ticket->failure);
+    }
+    ticket->failure = NULL;
+  }
+  for (uint32_t i = 0; !status && i < result_count; ++i)
+    if (results[i].data && ticket->results[i].bytes)
+      memcpy(results[i].data, ticket->results[i].data, ticket->results[i].bytes);
+  ticket->number = 0;
+  return status;
+}
+
+dlrt_status dlrt_collect(dlrt_instance *instance, uint64_t ticket, dlrt_tensor *results,
+                         uint32_t result_count) {
+  if (!instance)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "instance is NULL");
+  dlrt_status status = dlrt_instance_enter(instance, true);
+  if (status)
+    return status;
+  status = collect(instance, ticket, results, result_count);
+  dlrt_instance_leave(instance, true);
+  return status;
+}
+
+/* ---- shapes ---- */
 
 dlrt_status dlrt_result_shapes(const dlrt_model *model, uint32_t function,
                                const dlrt_tensor *arguments, uint32_t argument_count,

@@ -10,8 +10,11 @@
  * the call before still runs.
  *
  * All calls of an instance run one after the other on one stream; so there is one arena, one place
- * for results, and one fault. The fault stays set until it has been reported: calls that were sent
- * off behind the one that failed change no variable either.
+ * for results, and one fault. The fault stays set until somebody has looked at it: calls that were
+ * sent off behind the one that failed change no variable either.
+ *
+ * Results of a submitted call wait in its slot's pinned memory until it is collected; a further
+ * call that needs the slot moves them to the ticket's own memory.
  */
 #include "cuda_gpu.h"
 
@@ -38,10 +41,11 @@ static bool is_asked_for(const dlrt_plan *plan, uint32_t result) {
 
 /* ---- the end of calls ---- */
 
-/* Reports the fault of the oldest call that has one, if any, and makes the device ready for the
- * next. Everything sent off must be done. */
+/* Takes the fault of the oldest call that has one, if any, and makes the device ready for the next.
+ * Everything sent off must be done. The failure goes to the call's ticket, without one it is the
+ * status; tickets behind it are told. */
 static dlrt_status take_fault(dlrt_gpu *gpu) {
-  dlrt_status status = NULL;
+  dlrt_status failure = NULL, status = NULL;
   for (uint32_t i = 0; i < 2; ++i) { /* the next slot is the older one */
     dlrt_cuda_slot *slot = &gpu->slots[(gpu->next_slot + i) % 2];
     dl_fault fault;
@@ -49,10 +53,20 @@ static dlrt_status take_fault(dlrt_gpu *gpu) {
       continue;
     slot->pending = false;
     memcpy(&fault, slot->host_out, sizeof fault);
-    if (fault.site && !status)
-      status = dlrt_fault_status(gpu->model, slot->function, &fault);
+    if (!fault.site)
+      continue;
+    if (failure) { /* the call did nothing; without a ticket nobody asks */
+      if (slot->ticket)
+        dlrt_ticket_hold_back(slot->ticket, failure);
+      continue;
+    }
+    failure = dlrt_fault_status(gpu->model, slot->function, &fault);
+    if (slot->ticket)
+      slot->ticket->failure = failure;
+    else
+      status = failure;
   }
-  if (status) {
+  if (failure) {
     cu_result result = gpu->cu->fill(gpu->out, 0, sizeof(dl_fault), gpu->compute);
     if (result != CU_SUCCESS) {
       dlrt_status_release(status);
@@ -82,7 +96,11 @@ static dlrt_status look_at(dlrt_gpu *gpu, dlrt_cuda_slot *slot, bool wait) {
   if (result != CU_SUCCESS) {
     char action[DLRT_MAX_NAME_BYTES + 16];
     snprintf(action, sizeof action, "run '%s'", function_name(gpu, slot->function));
-    return dlrt_cuda_failed(gpu, result, action, true);
+    dlrt_status status = dlrt_cuda_failed(gpu, result, action, true);
+    if (!slot->ticket)
+      return status;
+    slot->ticket->failure = status;
+    return dlrt_cuda_lost(gpu);
   }
   int64_t site;
   memcpy(&site, slot->host_out + offsetof(dl_fault, site), sizeof site);
@@ -459,6 +477,13 @@ static dlrt_status allocate_io(dlrt_gpu *gpu, uint64_t in, uint64_t out) {
   return NULL;
 }
 
+/* Frees a slot's pinned memory of results that have not been collected; they must be there. */
+static void clear_slot(dlrt_cuda_slot *slot) {
+  if (slot->ticket)
+    dlrt_ticket_keep(slot->ticket);
+  slot->ticket = NULL;
+}
+
 /* Makes the arena and the places for arguments and results as large as a plan needs. They only
  * grow. Graphs hold addresses, so growing makes all of them anew: at once, so that calls of shapes
  * that were there before allocate nothing. */
@@ -488,6 +513,8 @@ static dlrt_status grow(dlrt_gpu *gpu, const dlrt_cuda_plan *plan) {
     uint64_t in = align_up(plan->in_bytes), out = align_up(plan->out_bytes);
     in = in > gpu->in_capacity ? in : gpu->in_capacity;
     out = out > gpu->out_capacity ? out : gpu->out_capacity;
+    for (uint32_t i = 0; i < 2; ++i)
+      clear_slot(&gpu->slots[i]);
     if (gpu->pinned)
       (void)gpu->cu->free_host(gpu->pinned);
     gpu->pinned = NULL;
@@ -609,12 +636,14 @@ static dlrt_status report_times(dlrt_gpu *gpu, const dlrt_cuda_plan *plan,
   return NULL;
 }
 
-/* Sends a call off: its arguments on the stream for copies, and behind them its launches. */
+/* Sends a call off: its arguments on the stream for copies, and behind them its launches. The
+ * slot's last call must be done. */
 static dlrt_status send(dlrt_gpu *gpu, const dlrt_cuda_plan *plan, const dlrt_gpu_call *call,
                         uint32_t number) {
   const dlrt_driver *cu = gpu->cu;
   dlrt_cuda_slot *slot = &gpu->slots[number];
   cu_result result = CU_SUCCESS;
+  clear_slot(slot);
   stage(gpu, plan, call, slot);
   if (plan->in_bytes)
     result = cu->copy_in(slot->in, slot->host_in, plan->in_bytes, gpu->copy);
@@ -645,17 +674,23 @@ static dlrt_status send(dlrt_gpu *gpu, const dlrt_cuda_plan *plan, const dlrt_gp
   gpu->next_slot = 1 - number;
   if ((result = cu->event_record(slot->done, gpu->compute)) != CU_SUCCESS)
     return dlrt_cuda_failed(gpu, result, "follow a call", true);
+  if (call->ticket) {
+    slot->ticket = call->ticket;
+    slot->ticket->in_memory = false;
+    for (uint32_t i = 0; i < slot->ticket->result_count; ++i)
+      slot->ticket->results[i].data = slot->host_out + plan->result_places[i];
+  }
   return NULL;
 }
 
 dlrt_status dlrt_cuda_call(dlrt_gpu *gpu, const dlrt_gpu_call *call) {
   const dl_function_desc *desc = &dlrt_functions(gpu->model->blob)[call->function];
   uint64_t arena_results = desc->result_count >= 64 ? UINT64_MAX : (1ull << desc->result_count) - 1;
-  bool wants_data = call->profile != NULL;
+  bool waits = call->profile != NULL;
   for (uint32_t i = 0; i < call->result_count; ++i) {
     if (!call->results[i].data)
       continue;
-    wants_data = true;
+    waits |= !call->ticket;
     if (i < 64)
       arena_results &= ~(1ull << i);
   }
@@ -663,17 +698,33 @@ dlrt_status dlrt_cuda_call(dlrt_gpu *gpu, const dlrt_gpu_call *call) {
    * memory is needed now. */
   dlrt_cuda_plan *plan;
   uint32_t number = gpu->next_slot;
-  dlrt_status status = look_at(gpu, &gpu->slots[number], true);
-  if (status || (status = look_at(gpu, &gpu->slots[1 - number], false)) ||
-      (status = find_plan(gpu, call, arena_results, &plan)) ||
-      (status = send(gpu, plan, call, number)) || !wants_data)
+  dlrt_status failure, status = look_at(gpu, &gpu->slots[number], true);
+  if (!status && !(status = look_at(gpu, &gpu->slots[1 - number], false)))
+    status = find_plan(gpu, call, arena_results, &plan);
+  if (status && call->ticket && dlrt_status_code(status) == DLRT_FAULT) {
+    dlrt_ticket_hold_back(call->ticket, status);
+    dlrt_status_release(status);
+    return NULL;
+  }
+  if (status)
+    return status;
+  if ((failure = dlrt_failure_ahead(call->tickets)))
+    return dlrt_hold_back(gpu->model, call->function, call->ticket, failure);
+  if ((status = send(gpu, plan, call, number)) || !waits)
     return status;
   /* The call before is done when this one is: its fault comes first. */
-  if ((status = look_at(gpu, &gpu->slots[number], true)) ||
-      (status = look_at(gpu, &gpu->slots[1 - number], true)))
+  if (!(status = look_at(gpu, &gpu->slots[number], true)))
+    status = look_at(gpu, &gpu->slots[1 - number], true);
+  if (call->ticket && call->ticket->failure) {
+    dlrt_status_release(status);
+    return NULL;
+  }
+  if (status)
     return status;
+  if ((failure = dlrt_failure_ahead(call->tickets)))
+    return dlrt_hold_back(gpu->model, call->function, NULL, failure);
   const char *out = gpu->slots[number].host_out;
-  for (uint32_t i = 0; i < call->result_count; ++i) {
+  for (uint32_t i = 0; !call->ticket && i < call->result_count; ++i) {
     uint64_t bytes = 0;
     (void)dlrt_tensor_bytes(call->results[i].dtype, call->results[i].rank, call->results[i].dims,
                             &bytes);
@@ -681,4 +732,14 @@ dlrt_status dlrt_cuda_call(dlrt_gpu *gpu, const dlrt_gpu_call *call) {
       memcpy(call->results[i].data, out + plan->result_places[i], bytes);
   }
   return call->profile ? report_times(gpu, plan, call) : NULL;
+}
+
+dlrt_status dlrt_cuda_collect(dlrt_gpu *gpu, dlrt_ticket *ticket) {
+  dlrt_status status = NULL;
+  for (uint32_t i = 0; i < 2; ++i)
+    if (gpu->slots[i].ticket == ticket) {
+      status = look_at(gpu, &gpu->slots[i], true);
+      gpu->slots[i].ticket = NULL;
+    }
+  return status;
 }

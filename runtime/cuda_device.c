@@ -46,7 +46,7 @@ dlrt_status dlrt_cuda_failed(dlrt_gpu *gpu, cu_result result, const char *action
   return status;
 }
 
-static dlrt_status lost(const dlrt_gpu *gpu) {
+dlrt_status dlrt_cuda_lost(const dlrt_gpu *gpu) {
   return dlrt_fail(DLRT_DEVICE,
                    "the instance and its variables were lost with the device, make a new one: %s",
                    gpu->lost);
@@ -60,7 +60,7 @@ static dlrt_status enter(dlrt_gpu *gpu) {
   dlrt_status status = NULL;
   cu_result result;
   if (gpu->lost[0])
-    status = lost(gpu);
+    status = dlrt_cuda_lost(gpu);
   else if ((result = gpu->cu->context_push(gpu->context)) != CU_SUCCESS)
     status = dlrt_cuda_failed(gpu, result, "enter the context", false);
   if (status)
@@ -488,6 +488,15 @@ static dlrt_status cuda_call(dlrt_gpu *gpu, const dlrt_gpu_call *call) {
   return status;
 }
 
+static dlrt_status cuda_collect(dlrt_gpu *gpu, dlrt_ticket *ticket) {
+  dlrt_status status = enter(gpu);
+  if (status)
+    return status;
+  status = dlrt_cuda_collect(gpu, ticket);
+  leave(gpu);
+  return status;
+}
+
 static dlrt_status cuda_synchronize(dlrt_gpu *gpu) {
   dlrt_status status = enter(gpu);
   if (status)
@@ -512,5 +521,6 @@ const dlrt_gpu_half dlrt_cuda_half = {.abi_version = DL_ABI_VERSION,
                                       .read = cuda_read,
                                       .write = cuda_write,
                                       .call = cuda_call,
+                                      .collect = cuda_collect,
                                       .synchronize = cuda_synchronize,
                                       .arena_bytes = cuda_arena_bytes};

@@ -45,14 +45,15 @@ typedef struct dlrt_cuda_plan {
   cu_graph_exec graphs[2];
 } dlrt_cuda_plan;
 
-/* Pinned memory and a place on the device for the arguments of every second call, so that one
- * call's can be copied while the call before runs. */
+/* What every second call uses, so that one can be got ready while the call before runs: pinned
+ * memory for arguments and results, and a place on the device for the arguments. */
 typedef struct dlrt_cuda_slot {
   char *host_in, *host_out; /* host_out: the fault, then results */
   cu_address in;
   cu_event copied, done;
   bool pending; /* a call whose end nobody has looked at */
   uint32_t function;
+  dlrt_ticket *ticket; /* whose results are in host_out, or will be; NULL: nobody's */
 } dlrt_cuda_slot;
 
 typedef struct dlrt_constant {
@@ -107,16 +108,19 @@ enum { SCALAR_ONE_F32 = 0, SCALAR_ZERO_F32 = 4, SCALAR_ONE_F64 = 8, SCALAR_ZERO_
 /* The driver's refusal in words. One after which the device is of no more use (`at_work`: the error
  * comes from work that the device had taken on) is remembered. */
 dlrt_status dlrt_cuda_failed(dlrt_gpu *gpu, cu_result result, const char *action, bool at_work);
+/* The refusal of everything on a device that was lost. */
+dlrt_status dlrt_cuda_lost(const dlrt_gpu *gpu);
 /* Memory on the device, counted against the instance's limit. Freeing none does nothing. */
 dlrt_status dlrt_cuda_allocate(dlrt_gpu *gpu, const char *what, uint64_t bytes,
                                cu_address *out_address);
 void dlrt_cuda_free(dlrt_gpu *gpu, cu_address *address, uint64_t bytes);
-/* Waits for everything and reports a fault of a call that nobody has looked at. */
+/* Waits for everything; reports the fault of a call without a ticket that nobody has looked at. */
 dlrt_status dlrt_cuda_settle(dlrt_gpu *gpu);
 
 /* ---- cuda_call.c ---- */
 
 dlrt_status dlrt_cuda_call(dlrt_gpu *gpu, const dlrt_gpu_call *call);
+dlrt_status dlrt_cuda_collect(dlrt_gpu *gpu, dlrt_ticket *ticket);
 void dlrt_cuda_free_plan(dlrt_gpu *gpu, dlrt_cuda_plan *plan);
 
 /* ---- cuda_gemm.c ---- */

@@ -237,6 +237,11 @@ void dlrt_instance_release(dlrt_instance *instance) {
   if (instance->gpu)
     instance->model->gpu_half->release(instance->gpu);
   dlrt_pool_release(instance->pool);
+  for (uint32_t i = 0; i < DLRT_TICKETS; ++i) {
+    dlrt_status_release(instance->tickets[i].failure);
+    free(instance->tickets[i].results);
+    dlrt_block_release(&instance->tickets[i].memory);
+  }
   for (dlrt_context *context = atomic_load_explicit(&instance->contexts, memory_order_acquire);
        context;) {
     dlrt_context *next = context->next;

@@ -51,6 +51,33 @@ bool dlrt_align_up(uint64_t value, uint64_t alignment, uint64_t *out_value);
 void dlrt_epilogue_buffers(uint32_t epilogue, bool *out_bias, bool *out_writes_bias, bool *out_aux,
                            bool *out_writes_aux);
 
+/* ---- submitted calls (call.c) ---- */
+
+/* How many calls may have been submitted and not been collected. */
+#define DLRT_TICKETS 2
+
+/* A submitted call, until it is collected. */
+typedef struct dlrt_ticket {
+  uint64_t number;   /* what the caller holds; 0: free */
+  uint32_t function; /* in the blob */
+  uint32_t result_count;
+  dlrt_tensor *results; /* [model->max_results] type, shape, bytes, and where the elements are */
+  dlrt_block memory;    /* room for them, one behind the other */
+  bool in_memory;       /* they are there; else in pinned memory, which the next calls need */
+  dlrt_status failure;  /* NULL: none that is known */
+  bool held_back;       /* not run: the failure is an earlier call's */
+} dlrt_ticket;
+
+/* Moves a ticket's results to its own memory. */
+void dlrt_ticket_keep(dlrt_ticket *ticket);
+/* The failure of a submitted call that has not been collected, the first one's; NULL: none. */
+dlrt_status dlrt_failure_ahead(const dlrt_ticket tickets[DLRT_TICKETS]);
+/* Notes that a submitted call was not run because of that failure, which stays its owner's. */
+void dlrt_ticket_hold_back(dlrt_ticket *ticket, dlrt_status failure);
+/* The same for any call: one without a ticket (NULL) is told by the status. */
+dlrt_status dlrt_hold_back(const dlrt_model *model, uint32_t function, dlrt_ticket *ticket,
+                           dlrt_status failure);
+
 /* ---- the half for GPUs ---- */
 
 /* An instance's part on a GPU: its variables there, and what calls need. */
@@ -65,6 +92,8 @@ typedef struct dlrt_gpu_call {
   uint32_t argument_count;
   const dlrt_tensor *results; /* NULL data: not asked for */
   uint32_t result_count;
+  dlrt_ticket *ticket;        /* NULL: results go to the caller's memory before the call returns */
+  const dlrt_ticket *tickets; /* [DLRT_TICKETS] the instance's */
   dlrt_profile_fn profile;
   void *profile_user;
 } dlrt_gpu_call;
@@ -83,6 +112,9 @@ typedef struct dlrt_gpu_half {
   dlrt_status (*read)(dlrt_gpu *gpu, uint64_t offset, void *data, uint64_t bytes);
   dlrt_status (*write)(dlrt_gpu *gpu, uint64_t offset, const void *data, uint64_t bytes);
   dlrt_status (*call)(dlrt_gpu *gpu, const dlrt_gpu_call *call);
+  /* Waits for a submitted call and lets go of its ticket. Its own failure goes to the ticket; where
+   * the device was lost, the status may say so. The results stay in place until the next call. */
+  dlrt_status (*collect)(dlrt_gpu *gpu, dlrt_ticket *ticket);
   dlrt_status (*synchronize)(dlrt_gpu *gpu);
   uint64_t (*arena_bytes)(dlrt_gpu *gpu);
 } dlrt_gpu_half;
@@ -107,7 +139,7 @@ struct dlrt_model {
   uint64_t *variable_offsets;  /* in an instance's block */
   uint64_t variable_bytes;     /* of that block */
 
-  uint32_t max_arguments, max_buffers;
+  uint32_t max_arguments, max_results, max_buffers;
   uint64_t scratch_bytes; /* the most that any function asks for */
 
   uint32_t *first_value;  /* for each function of the blob: where its arguments, then its results,
@@ -267,6 +299,11 @@ dlrt_status dlrt_plan_find(struct dlrt_instance *instance, dlrt_context *context
                            const dlrt_binding *binding, uint64_t arena_results,
                            const dlrt_plan **out_plan);
 
+/* Whether `bytes` for `what` of a function keep to the instance's memory limit, if `held` of what
+ * is counted go back first. */
+dlrt_status dlrt_check_limit(const struct dlrt_instance *instance, const char *what,
+                             uint32_t function, uint64_t bytes, uint64_t held);
+
 /* ---- instance.c ---- */
 
 struct dlrt_instance {
@@ -278,8 +315,10 @@ struct dlrt_instance {
   char device[512];                 /* what it runs on, in words */
   dlrt_pool *pool;                  /* NULL: one thread */
   _Atomic int32_t users;            /* calls inside: n const ones, or -1 for one that is not */
-  _Atomic uint64_t arena_bytes;     /* of all contexts */
+  _Atomic uint64_t arena_bytes;     /* of all contexts, and of what tickets keep */
   _Atomic(dlrt_context *) contexts; /* never NULL; only grows at its front */
+  dlrt_ticket tickets[DLRT_TICKETS];
+  uint64_t last_ticket;
   dlrt_profile_fn profile;
   void *profile_user;
 };

@@ -170,6 +170,8 @@ dlrt_status dlrt_model_create(const dl_blob *blob, size_t bytes, dlrt_model **ou
       model->exported[model->exported_count++] = f;
     if (function->argument_count > model->max_arguments)
       model->max_arguments = function->argument_count;
+    if (function->result_count > model->max_results)
+      model->max_results = function->result_count;
     if (function->buffer_count > model->max_buffers)
       model->max_buffers = function->buffer_count;
     if (function->scratch_bytes > model->scratch_bytes)

@@ -169,22 +169,30 @@ dlrt_plan *dlrt_plan_allocate(uint32_t buffer_count) {
   return plan;
 }
 
+dlrt_status dlrt_check_limit(const struct dlrt_instance *instance, const char *what,
+                             uint32_t function, uint64_t bytes, uint64_t held) {
+  uint64_t others = instance->variables.bytes +
+                    atomic_load_explicit(&instance->arena_bytes, memory_order_relaxed) - held;
+  uint64_t available = instance->memory_limit > others ? instance->memory_limit - others : 0;
+  if (bytes <= available)
+    return NULL;
+  return dlrt_fail(DLRT_OUT_OF_MEMORY,
+                   "out of memory: %s of '%s' asked for %llu bytes, %llu of the limit of %llu are "
+                   "available",
+                   what, function_name(instance->model, function), (unsigned long long)bytes,
+                   (unsigned long long)available, (unsigned long long)instance->memory_limit);
+}
+
 /* Makes the context's arena as large as a plan needs. It only grows; what it held is not kept, as
  * nothing in it outlives a call. */
 static dlrt_status grow_arena(struct dlrt_instance *instance, dlrt_context *context,
                               uint32_t function, uint64_t bytes) {
   if (bytes <= context->arena.bytes)
     return NULL;
-  uint64_t others = instance->variables.bytes +
-                    atomic_load_explicit(&instance->arena_bytes, memory_order_relaxed) -
-                    context->arena.bytes;
-  uint64_t available = instance->memory_limit > others ? instance->memory_limit - others : 0;
-  if (bytes > available)
-    return dlrt_fail(DLRT_OUT_OF_MEMORY,
-                     "out of memory: the arena of '%s' asked for %llu bytes, %llu of the limit of "
-                     "%llu are available",
-                     function_name(instance->model, function), (unsigned long long)bytes,
-                     (unsigned long long)available, (unsigned long long)instance->memory_limit);
+  dlrt_status status =
+      dlrt_check_limit(instance, "the arena", function, bytes, context->arena.bytes);
+  if (status)
+    return status;
   atomic_fetch_sub_explicit(&instance->arena_bytes, context->arena.bytes, memory_order_relaxed);
   dlrt_block_release(&context->arena);
   if (!dlrt_block_allocate(&context->arena, bytes)) {

@@ -12,6 +12,7 @@
  *
  * Devices: an instance runs on the processor or on a GPU; on a GPU its variables stay there. There a call that asks for no result's data may return
  * before the GPU is done: what goes wrong later is the failure of the next call, of dlrt_instance_synchronize, or of whatever else looks at the variables first.
+ * A call that is submitted does not wait for its results either; they, or what went wrong, are there when it is collected.
  *
  * Errors: every function that can fail returns a dlrt_status: NULL on success, else an object with a code and words, to be released
  * by the caller. Nothing is written to stderr. A failed call leaves variables and files as they were.
@@ -191,17 +192,32 @@ DLRT_EXPORT DLRT_MUST_USE dlrt_status dlrt_instance_initialize(dlrt_instance *in
  * model's dynamic dimensions. After the first call of a shape, a call allocates nothing. */
 DLRT_EXPORT DLRT_MUST_USE dlrt_status dlrt_call(dlrt_instance *instance, uint32_t function, const dlrt_tensor *arguments, uint32_t argument_count, dlrt_tensor *results,
                                                 uint32_t result_count);
+/* A call in two halves, so that its caller can get the next one ready meanwhile. dlrt_submit takes the arguments over, which are the caller's again when it returns, and
+ * gives a ticket, never 0; the first result_count results are kept until dlrt_collect waits for the call, writes them as dlrt_call does, and ends the ticket. On a
+ * GPU the call runs between the two, behind what was called before; on the processor dlrt_submit runs it.
+ *
+ * Two calls at most are submitted and not collected; a third is refused. Tickets are collected in any order; with result_count 0 no result is copied. Other
+ * calls may come in between: all run in the order in which they were called. Releasing the instance ends all tickets.
+ *
+ * dlrt_submit refuses what dlrt_call refuses before anything runs, and then gives no ticket. What goes wrong while the call runs (a fault, a lost device) is its
+ * dlrt_collect's status, and nobody else's. From a failed call until it is collected, no other call runs: dlrt_call says so, and a call that was submitted says so when
+ * it is collected. Where dlrt_collect refuses its own arguments (too little room), the ticket stays good.
+ *
+ * Threads: both are as calls of functions that are not const. Between the two halves the instance is free. */
+DLRT_EXPORT DLRT_MUST_USE dlrt_status dlrt_submit(dlrt_instance *instance, uint32_t function, const dlrt_tensor *arguments, uint32_t argument_count,
+                                                  uint32_t result_count, uint64_t *out_ticket);
+DLRT_EXPORT DLRT_MUST_USE dlrt_status dlrt_collect(dlrt_instance *instance, uint64_t ticket, dlrt_tensor *results, uint32_t result_count);
 /* Shapes of the results for arguments of these shapes (data is not looked at); allocates and runs nothing. */
 DLRT_EXPORT DLRT_MUST_USE dlrt_status dlrt_result_shapes(const dlrt_model *model, uint32_t function, const dlrt_tensor *arguments, uint32_t argument_count,
                                                          dlrt_tensor *results, uint32_t result_count);
 
-/* Waits until everything that was called has been done, and tells whether it went well. */
+/* Waits until everything that was called has been done, and tells whether it went well, except for calls that have a ticket. */
 DLRT_EXPORT DLRT_MUST_USE dlrt_status dlrt_instance_synchronize(dlrt_instance *instance);
 
 /* What the instance runs on, and why: "cuda:0 (NVIDIA H100 80GB HBM3)", "cpu: no driver: …". Lives as long as the instance. */
 DLRT_EXPORT const char *dlrt_instance_device(const dlrt_instance *instance);
 
-/* Bytes of the variables, and of the arena as it is now. */
+/* Bytes of the variables, and of the arena as it is now; on the processor with the results of submitted calls. */
 DLRT_EXPORT size_t dlrt_instance_variable_bytes(const dlrt_instance *instance);
 DLRT_EXPORT size_t dlrt_instance_arena_bytes(const dlrt_instance *instance);
 DLRT_EXPORT uint32_t dlrt_instance_threads(const dlrt_instance *instance);
@@ -247,6 +263,8 @@ typedef struct dlrt_api {
   size_t (*instance_arena_bytes)(const dlrt_instance *);
   dlrt_status (*instance_synchronize)(dlrt_instance *);
   const char *(*instance_device)(const dlrt_instance *);
+  dlrt_status (*submit)(dlrt_instance *, uint32_t, const dlrt_tensor *, uint32_t, uint32_t, uint64_t *);
+  dlrt_status (*collect)(dlrt_instance *, uint64_t, dlrt_tensor *, uint32_t);
 } dlrt_api;
 extern const dlrt_api dlrt_runtime_api;
 

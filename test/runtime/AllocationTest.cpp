@@ -117,6 +117,38 @@ TEST(Allocation, NoneWithProfileAndVariables) {
   EXPECT_EQ(launches, 6);
 }
 
+// Two at a time, of shapes that alternate: larger results come while smaller ones are kept.
+TEST(Allocation, NoneBySubmitting) {
+  ModelPtr model = attachFixture();
+  InstancePtr instance = makeInstance(model.get(), 2);
+  Steps s{.instance = instance.get()};
+  bool right = true;
+  auto submit = [&](uint32_t function, int64_t n) {
+    dlrt_tensor arguments[] = {tensor(s.x, {n, 4}), tensor(s.y, {n, 3})};
+    uint64_t ticket = 0;
+    right &=
+        !dlrt_submit(instance.get(), function, arguments, function == Step ? 2 : 1, 1, &ticket);
+    return ticket;
+  };
+  auto collect = [&](uint64_t ticket, std::vector<float> &to) {
+    dlrt_tensor result = room(to);
+    right &= !dlrt_collect(instance.get(), ticket, &result, 1);
+  };
+  uint64_t first = submit(Step, 64), second = submit(Predict, 500);
+  collect(first, s.loss);
+  collect(second, s.out);
+  EXPECT_EQ(count([&] {
+              for (int i = 0; i < 100; ++i) {
+                first = submit(i % 2 ? Step : Predict, i % 2 ? 64 : 500);
+                second = submit(i % 3 ? Step : Predict, i % 3 ? 64 : 500);
+                collect(i % 5 ? first : second, s.out);
+                collect(i % 5 ? second : first, s.out);
+              }
+            }),
+            0);
+  EXPECT_TRUE(right);
+}
+
 TEST(Allocation, ResultShapesTakesNone) {
   ModelPtr model = attachFixture();
   dlrt_tensor argument = {nullptr, 0, {7, 15}, 2, DLRT_F32, {}}, results[2] = {};

@@ -463,15 +463,215 @@ TEST_F(Call, OtherOverlapIsRefused) {
         s->codes.push_back(Status(dlrt_variable_read(instance, W, w, 48)).code());
         s->codes.push_back(Status(dlrt_instance_initialize(instance, 1)).code());
         s->codes.push_back(Status(dlrt_instance_load(instance, "/nonexistent")).code());
+        uint64_t ticket;
+        s->codes.push_back(Status(dlrt_submit(instance, Pick, &argument, 1, 0, &ticket)).code());
+        s->codes.push_back(Status(dlrt_collect(instance, 1, nullptr, 0)).code());
       },
       &state);
   trainStep(instance.get(), 4); // not const: it is alone
   const dlrt_code no = DLRT_INVALID_ARGUMENT;
-  EXPECT_EQ(state.codes, (std::vector<dlrt_code>{DLRT_OK, no, no, no, no, no}));
+  EXPECT_EQ(state.codes, (std::vector<dlrt_code>{DLRT_OK, no, no, no, no, no, no, no}));
   state.codes.clear();
   dlrt_tensor argument = tensor(x, {5, 4}), result = room(out);
   ASSERT_OK(dlrt_call(instance.get(), Predict, &argument, 1, &result, 1)); // const: others may read
-  EXPECT_EQ(state.codes, (std::vector<dlrt_code>{DLRT_OK, DLRT_OK, no, DLRT_OK, no, no}));
+  EXPECT_EQ(state.codes, (std::vector<dlrt_code>{DLRT_OK, DLRT_OK, no, DLRT_OK, no, no, no, no}));
+}
+
+class Submit : public Call {
+protected:
+  uint64_t submitPick(std::vector<int64_t> labels) {
+    dlrt_tensor argument = tensor(labels, {static_cast<int64_t>(labels.size())});
+    uint64_t ticket = 0;
+    EXPECT_OK(dlrt_submit(instance.get(), Pick, &argument, 1, 1, &ticket));
+    return ticket;
+  }
+  InstancePtr other = makeInstance(model.get()); // that is called only
+};
+
+TEST_F(Submit, IsACallInTwoHalves) {
+  for (int i = 0; i < 10; ++i)
+    EXPECT_EQ(collectStep(instance.get(), submitStep(instance.get(), 5 + i, i)),
+              trainStep(other.get(), 5 + i, i));
+  // Two at a time, collected in any order, with other calls between.
+  for (int i = 0; i < 10; ++i) {
+    uint64_t first = submitStep(instance.get(), 5 + i, i),
+             second = submitStep(instance.get(), 4, i);
+    float expected[] = {trainStep(other.get(), 5 + i, i), trainStep(other.get(), 4, i)};
+    EXPECT_EQ(trainStep(instance.get(), 30 + i), trainStep(other.get(), 30 + i));
+    bool swapped = i % 2;
+    EXPECT_EQ(collectStep(instance.get(), swapped ? second : first), expected[swapped]);
+    EXPECT_EQ(collectStep(instance.get(), swapped ? first : second), expected[!swapped]);
+  }
+  EXPECT_EQ(variablesOf(model.get(), instance.get()), variablesOf(model.get(), other.get()));
+}
+
+TEST_F(Submit, KeepsTheResultsThatAreAskedFor) {
+  std::vector<float> square = numbers(5 * 11), half(2);
+  std::vector<double> sum(1);
+  const dlrt_tensor argument = tensor(square, {5, 11});
+  uint64_t ticket;
+  ASSERT_OK(dlrt_submit(instance.get(), Stats, &argument, 1, 2, &ticket));
+  dlrt_tensor results[] = {room(half), room(sum)};
+  results[0].bytes = 4;
+  // Too little room: the shape is told, and the ticket stays good.
+  EXPECT_FAILS(dlrt_collect(instance.get(), ticket, results, 2), DLRT_INVALID_ARGUMENT,
+               "result 'half' of 'stats': f32[2] has 8 bytes, but its data has room for 4");
+  EXPECT_EQ(results[0].dims[0], 2);
+  EXPECT_FAILS(dlrt_collect(instance.get(), ticket, nullptr, 1), DLRT_INVALID_ARGUMENT,
+               "results of 'stats' is NULL, but 1 are asked for");
+  EXPECT_FAILS(dlrt_collect(instance.get(), ticket, results, 3), DLRT_INVALID_ARGUMENT,
+               "'stats' was submitted for 2 results, got room for 3");
+  results[0].bytes = 8;
+  results[1].data = results[0].data;
+  EXPECT_FAILS(dlrt_collect(instance.get(), ticket, results, 2), DLRT_INVALID_ARGUMENT,
+               "result 'sum' of 'stats' overlaps result 'half' of 'stats' in memory");
+  results[1].data = sum.data();
+  ASSERT_OK(dlrt_collect(instance.get(), ticket, results, 2));
+  EXPECT_EQ(half, (std::vector<float>{square[0], square[1]}));
+  EXPECT_NE(sum[0], 0);
+  EXPECT_FAILS(dlrt_collect(instance.get(), ticket, results, 2), DLRT_NOT_FOUND,
+               "no ticket 1: it has been collected");
+  // Only the first one, or none; one whose data is left out.
+  half.assign(2, 0);
+  ASSERT_OK(dlrt_submit(instance.get(), Stats, &argument, 1, 1, &ticket));
+  EXPECT_FAILS(dlrt_collect(instance.get(), ticket, results, 2), DLRT_INVALID_ARGUMENT,
+               "'stats' was submitted for 1 result, got room for 2");
+  ASSERT_OK(dlrt_collect(instance.get(), ticket, results, 1));
+  EXPECT_EQ(half[0], square[0]);
+  ASSERT_OK(dlrt_submit(instance.get(), Stats, &argument, 1, 2, &ticket));
+  ASSERT_OK(dlrt_collect(instance.get(), ticket, nullptr, 0));
+  ASSERT_OK(dlrt_submit(instance.get(), Stats, &argument, 1, 2, &ticket));
+  half.assign(2, 0);
+  results[0].data = nullptr;
+  sum[0] = 0;
+  ASSERT_OK(dlrt_collect(instance.get(), ticket, results, 2));
+  EXPECT_EQ(half[0], 0);
+  EXPECT_NE(sum[0], 0);
+  // Nothing in a batch.
+  dlrt_tensor empty = {nullptr, 0, {0, 4}, 2, DLRT_F32, {}}, result = {};
+  ASSERT_OK(dlrt_submit(instance.get(), Predict, &empty, 1, 1, &ticket));
+  ASSERT_OK(dlrt_collect(instance.get(), ticket, &result, 1));
+  EXPECT_EQ(result.dims[0], 0);
+  EXPECT_EQ(result.dims[1], 3);
+}
+
+TEST_F(Submit, RefusesWhatACallRefuses) {
+  const dlrt_tensor goodX = tensor(x, {5, 4}), shortX = tensor(x, {5, 3});
+  uint64_t ticket = 7;
+  EXPECT_FAILS(dlrt_submit(instance.get(), Predict, &shortX, 1, 1, &ticket), DLRT_INVALID_ARGUMENT,
+               "argument 'x' of 'predict': expected f32[N, 4], got f32[5, 3]: dimension 1 is 3, "
+               "not 4");
+  EXPECT_EQ(ticket, 0u);
+  EXPECT_FAILS(dlrt_submit(instance.get(), Predict, &goodX, 1, 2, &ticket), DLRT_INVALID_ARGUMENT,
+               "'predict' has 1 result, got room for 2");
+  EXPECT_FAILS(dlrt_submit(instance.get(), 99, nullptr, 0, 0, &ticket), DLRT_NOT_FOUND,
+               "no function 99: model 'Fixture' has 7");
+  EXPECT_FAILS(dlrt_submit(nullptr, Predict, &goodX, 1, 1, &ticket), DLRT_INVALID_ARGUMENT,
+               "instance is NULL");
+  EXPECT_FAILS(dlrt_submit(instance.get(), Predict, &goodX, 1, 1, nullptr), DLRT_INVALID_ARGUMENT,
+               "out_ticket is NULL");
+  EXPECT_FAILS(dlrt_collect(nullptr, 1, nullptr, 0), DLRT_INVALID_ARGUMENT, "instance is NULL");
+  for (uint64_t unknown : {0, 1, 1000})
+    EXPECT_FAILS(dlrt_collect(instance.get(), unknown, nullptr, 0), DLRT_NOT_FOUND,
+                 "no ticket " + std::to_string(unknown) + ": no call was given it");
+  // A third.
+  uint64_t first = submitStep(instance.get(), 4), second = submitStep(instance.get(), 4);
+  EXPECT_FAILS(dlrt_submit(instance.get(), Predict, &goodX, 1, 1, &ticket), DLRT_INVALID_ARGUMENT,
+               "'predict' is submitted while 2 calls have not been collected: collect one first");
+  collectStep(instance.get(), second);
+  ASSERT_OK(dlrt_submit(instance.get(), Predict, &goodX, 1, 1, &ticket));
+  EXPECT_EQ(ticket, second + 1);
+  collectStep(instance.get(), first);
+}
+
+TEST_F(Submit, AFaultIsItsCollectors) {
+  const char *fault = "fixture.dl:12:7: in 'pick': label 77 of element 1 is not one of 10 classes";
+  uint64_t bad = submitPick({1, 77});
+  // Nothing else runs until it has been collected …
+  uint64_t behind = submitStep(instance.get(), 4);
+  std::vector<int64_t> labels = {3, 4}, picked(2);
+  const dlrt_tensor argument = tensor(labels, {2});
+  dlrt_tensor result = room(picked);
+  EXPECT_FAILS(dlrt_call(instance.get(), Pick, &argument, 1, &result, 1), DLRT_FAULT,
+               std::string("'pick' was not run, as a call before it failed: ") + fault);
+  EXPECT_EQ(picked[0], 0);
+  // … but variables are there, as the failed call found them, and may be set.
+  EXPECT_EQ(variablesOf(model.get(), instance.get()), variablesOf(model.get(), other.get()));
+  EXPECT_OK(dlrt_instance_synchronize(instance.get()));
+  EXPECT_OK(dlrt_instance_initialize(instance.get(), 3));
+  EXPECT_OK(dlrt_instance_initialize(other.get(), 3));
+  EXPECT_FAILS(dlrt_collect(instance.get(), bad, &result, 1), DLRT_FAULT, fault);
+  EXPECT_FAILS(dlrt_collect(instance.get(), bad, &result, 1), DLRT_NOT_FOUND,
+               "no ticket 1: it has been collected");
+  // What stands behind it says so too; then all goes on.
+  EXPECT_FAILS_WITH(dlrt_call(instance.get(), Pick, &argument, 1, &result, 1), DLRT_FAULT,
+                    "'pick' was not run, as a call before it failed: ");
+  EXPECT_FAILS(dlrt_collect(instance.get(), behind, nullptr, 0), DLRT_FAULT,
+               std::string("'step' was not run, as a call before it failed: ") + fault);
+  EXPECT_EQ(variablesOf(model.get(), instance.get()), variablesOf(model.get(), other.get()));
+  EXPECT_OK(dlrt_call(instance.get(), Pick, &argument, 1, &result, 1));
+  EXPECT_EQ(picked[0], 30);
+  EXPECT_EQ(collectStep(instance.get(), submitStep(instance.get(), 4)), trainStep(other.get(), 4));
+  // Released with failures that nobody has collected.
+  submitPick({-1});
+  submitPick({1});
+}
+
+TEST_F(Submit, MemoryLimitCountsWhatIsKept) {
+  InstancePtr limited = makeInstance(model.get(), 1, 0, 4000);
+  std::vector<float> many = numbers(400), wide(300);
+  const dlrt_tensor argument = tensor(many, {100, 4});
+  dlrt_tensor result = room(wide);
+  uint64_t ticket;
+  ASSERT_OK(dlrt_call(limited.get(), Predict, &argument, 1, &result, 1)); // with its arena
+  size_t arena = dlrt_instance_arena_bytes(limited.get());
+  EXPECT_FAILS_WITH(dlrt_submit(limited.get(), Predict, &argument, 1, 1, &ticket),
+                    DLRT_OUT_OF_MEMORY, "out of memory: the results of 'predict' asked for 2432 ");
+  EXPECT_EQ(dlrt_instance_arena_bytes(limited.get()), arena);
+  ASSERT_OK(dlrt_submit(limited.get(), Predict, &argument, 1, 0, &ticket));
+  ASSERT_OK(dlrt_collect(limited.get(), ticket, nullptr, 0));
+  InstancePtr wider = makeInstance(model.get(), 1, 0, 8000);
+  ASSERT_OK(dlrt_submit(wider.get(), Predict, &argument, 1, 1, &ticket));
+  EXPECT_EQ(dlrt_instance_arena_bytes(wider.get()), arena + 2 * 1216);
+}
+
+TEST_F(Submit, ResultsAreKeptWhenOthersGrow) {
+  std::vector<float> many = numbers(40000), wide(30000), expected(30000);
+  const dlrt_tensor argument = tensor(many, {10000, 4});
+  dlrt_tensor result = room(wide), called = room(expected);
+  ASSERT_OK(dlrt_call(other.get(), Predict, &argument, 1, &called, 1));
+  uint64_t large, small = submitPick({1, 2, 3});
+  ASSERT_OK(dlrt_submit(instance.get(), Predict, &argument, 1, 1, &large));
+  std::vector<int64_t> picked(3);
+  dlrt_tensor few = room(picked);
+  ASSERT_OK(dlrt_collect(instance.get(), small, &few, 1));
+  EXPECT_EQ(picked, (std::vector<int64_t>{10, 20, 30}));
+  ASSERT_OK(dlrt_collect(instance.get(), large, &result, 1));
+  EXPECT_EQ(wide, expected);
+}
+
+TEST_F(Submit, ConstCallsMayOverlapBetweenTheHalves) {
+  uint64_t ticket = submitStep(instance.get(), 4);
+  trainStep(other.get(), 4);
+  std::vector<float> expected(15);
+  const dlrt_tensor argument = tensor(x, {5, 4});
+  dlrt_tensor result = room(expected);
+  ASSERT_OK(dlrt_call(other.get(), Predict, &argument, 1, &result, 1));
+  std::atomic<int> wrong = 0;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 3; ++t)
+    threads.emplace_back([&] {
+      for (int i = 0; i < 50; ++i) {
+        std::vector<float> found(15);
+        dlrt_tensor to = room(found);
+        Status status(dlrt_call(instance.get(), Predict, &argument, 1, &to, 1));
+        wrong += status.code() != DLRT_OK || found != expected;
+      }
+    });
+  for (std::thread &thread : threads)
+    thread.join();
+  EXPECT_EQ(wrong, 0);
+  EXPECT_OK(dlrt_collect(instance.get(), ticket, nullptr, 0));
 }
 
 TEST(Status, Basics) {

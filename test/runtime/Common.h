@@ -175,5 +175,22 @@ inline float trainStep(dlrt_instance *instance, int64_t n, int salt = 0) {
   return loss[0];
 }
 
+/// The same in two halves; what is kept in between is no memory of the caller's.
+inline uint64_t submitStep(dlrt_instance *instance, int64_t n, int salt = 0) {
+  std::vector<float> x = numbers(n * 4, salt), y = numbers(n * 3, salt + 1);
+  dlrt_tensor arguments[] = {tensor(x, {n, 4}), tensor(y, {n, 3})};
+  uint64_t ticket = 0;
+  EXPECT_OK(dlrt_submit(instance, Step, arguments, 2, 1, &ticket));
+  EXPECT_NE(ticket, 0u);
+  x.assign(x.size(), 1e9f), y.assign(y.size(), 1e9f);
+  return ticket;
+}
+inline float collectStep(dlrt_instance *instance, uint64_t ticket) {
+  std::vector<float> loss = {-1};
+  dlrt_tensor result = room(loss);
+  EXPECT_OK(dlrt_collect(instance, ticket, &result, 1));
+  return loss[0];
+}
+
 } // namespace dlc::test
 #endif

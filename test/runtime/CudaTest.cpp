@@ -361,6 +361,287 @@ TEST_F(Cuda, CallsWithoutResultsDoNotWait) {
   EXPECT_EQ(variablesOf(model.get(), gpu.get()), variablesOf(model.get(), cpu.get()));
 }
 
+// ---- submitted calls ----
+
+uint64_t submitCount(dlrt_instance *instance, std::vector<int64_t> labels) {
+  dlrt_tensor argument = tensor(labels, {static_cast<int64_t>(labels.size())});
+  uint64_t ticket = 0;
+  EXPECT_OK(dlrt_submit(instance, Count, &argument, 1, 0, &ticket));
+  return ticket;
+}
+dlrt_status collectCount(dlrt_instance *instance, uint64_t ticket) {
+  return dlrt_collect(instance, ticket, nullptr, 0);
+}
+
+TEST_F(Cuda, SubmittedCallsOverlap) {
+  ModelPtr model = fixture.attach();
+  InstancePtr gpu = make(model, DLRT_DEVICE_CUDA), cpu = make(model, DLRT_DEVICE_CPU);
+  collectStep(gpu.get(), submitStep(gpu.get(), 16));
+  trainStep(cpu.get(), 16);
+  fake()->lazy = 1;
+  uint64_t copies = fake()->copies_in;
+  memset(fake()->trace, 0, sizeof fake()->trace);
+  uint64_t ticket = submitStep(gpu.get(), 16, 1);
+  EXPECT_STREQ(fake()->trace, "ig");
+  for (int i = 2; i < 10; ++i) {
+    memset(fake()->trace, 0, sizeof fake()->trace);
+    uint64_t next = submitStep(gpu.get(), 16, i);
+    // The copy of the next step's arguments is on its way before anybody has waited for this step.
+    EXPECT_STREQ(fake()->trace, "ig") << i;
+    EXPECT_EQ(collectStep(gpu.get(), ticket), trainStep(cpu.get(), 16, i - 1)) << i;
+    EXPECT_STREQ(fake()->trace, "igw") << i;
+    // Whoever waits for a step waits for no more: the next one has not run.
+    EXPECT_EQ(fake()->copies_in - copies, static_cast<uint64_t>(i - 1));
+    ticket = next;
+  }
+  EXPECT_EQ(collectStep(gpu.get(), ticket), trainStep(cpu.get(), 16, 9));
+  EXPECT_EQ(variablesOf(model.get(), gpu.get()), variablesOf(model.get(), cpu.get()));
+}
+
+#ifndef DLC_SANITIZED
+TEST_F(Cuda, SubmittingAllocatesNothingAfterTheFirstCall) {
+  ModelPtr model = fixture.attach();
+  InstancePtr gpu = make(model, DLRT_DEVICE_CUDA);
+  std::vector<float> x = numbers(400), y = numbers(300), loss(1), out(300);
+  bool right = true;
+  auto submit = [&](uint32_t function, int64_t n) {
+    dlrt_tensor arguments[] = {tensor(x, {n, 4}), tensor(y, {n, 3})};
+    uint64_t ticket = 0;
+    right &= !dlrt_submit(gpu.get(), function, arguments, function == Step ? 2 : 1, 1, &ticket);
+    return ticket;
+  };
+  auto collect = [&](uint64_t ticket, std::vector<float> &to) {
+    dlrt_tensor result = room(to);
+    right &= !dlrt_collect(gpu.get(), ticket, &result, 1);
+  };
+  collect(submit(Step, 10), loss);
+  collect(submit(Predict, 100), out);
+  uint64_t instantiations = fake()->graph_instantiations, allocations = fake()->allocations;
+  allocation_counter_start();
+  for (int i = 0; i < 20; ++i) {
+    // Results that others' calls drive out of the pinned memory too.
+    uint64_t first = submit(Predict, 100), second = submit(Step, 10);
+    for (int k = 0; k < 3; ++k) {
+      dlrt_tensor argument = tensor(x, {100, 4}), result = room(out);
+      right &= !dlrt_call(gpu.get(), Predict, &argument, 1, &result, 1);
+    }
+    collect(second, loss);
+    collect(first, out);
+  }
+  EXPECT_EQ(allocation_counter_stop(), 0);
+  EXPECT_TRUE(right);
+  EXPECT_EQ(fake()->graph_instantiations, instantiations);
+  EXPECT_EQ(fake()->allocations, allocations);
+}
+#endif
+
+// Results wait for whoever collects them, whatever is called, grows or is planned anew meanwhile.
+TEST_F(Cuda, ResultsWaitForTheirCollector) {
+  ModelPtr model = fixture.attach();
+  for (int lazy : {0, 1}) {
+    fake()->lazy = lazy;
+    InstancePtr gpu = make(model, DLRT_DEVICE_CUDA), cpu = make(model, DLRT_DEVICE_CPU);
+    uint64_t first = submitStep(gpu.get(), 4, 1), second = submitStep(gpu.get(), 5, 2);
+    float expected[] = {trainStep(cpu.get(), 4, 1), trainStep(cpu.get(), 5, 2)};
+    EXPECT_EQ(predictOn(gpu.get(), 3), predictOn(cpu.get(), 3));
+    for (int64_t n = 6; n < 17; ++n) // more shapes than a function's plans
+      EXPECT_EQ(trainStep(gpu.get(), n), trainStep(cpu.get(), n));
+    EXPECT_EQ(predictOn(gpu.get(), 5000), predictOn(cpu.get(), 5000)); // pinned memory grows
+    EXPECT_EQ(variablesOf(model.get(), gpu.get()), variablesOf(model.get(), cpu.get()));
+    EXPECT_EQ(collectStep(gpu.get(), second), expected[1]);
+    // A larger result's ticket, while the first one's result is kept.
+    std::vector<float> x = numbers(40000), out(30000), alone = predictOn(cpu.get(), 10000);
+    dlrt_tensor argument = tensor(x, {10000, 4}), result = room(out);
+    EXPECT_OK(dlrt_submit(gpu.get(), Predict, &argument, 1, 1, &second));
+    EXPECT_EQ(collectStep(gpu.get(), first), expected[0]);
+    EXPECT_OK(dlrt_collect(gpu.get(), second, &result, 1));
+    EXPECT_EQ(out, alone);
+  }
+}
+
+TEST_F(Cuda, ASubmittedCallsFaultIsItsCollectors) {
+  ModelPtr model = fixture.attach();
+  const char *fault = "fixture.dl:12:7: in 'count': label 11 of element 1 is not one of 10 classes";
+  const std::string behind =
+      std::string("'count' was not run, as a call before it failed: ") + fault;
+  for (int lazy : {0, 1}) {
+    fake()->lazy = lazy;
+    InstancePtr gpu = make(model, DLRT_DEVICE_CUDA);
+    uint64_t good = submitCount(gpu.get(), {1, 2}), bad = submitCount(gpu.get(), {1, 11});
+    EXPECT_OK(collectCount(gpu.get(), good));
+    uint64_t after = submitCount(gpu.get(), {5});
+    // Nobody else is told, and nothing else runs.
+    EXPECT_EQ(counted(gpu.get()), 3);
+    EXPECT_OK(dlrt_instance_synchronize(gpu.get()));
+    EXPECT_FAILS(countOn(gpu.get(), {5}), DLRT_FAULT, behind);
+    EXPECT_FAILS(countOn(gpu.get(), {5}), DLRT_FAULT, behind);
+    EXPECT_FAILS(collectCount(gpu.get(), after), DLRT_FAULT, behind);
+    after = submitCount(gpu.get(), {5});
+    EXPECT_FAILS(collectCount(gpu.get(), bad), DLRT_FAULT, fault);
+    // Not before the last that stands behind it has been collected too.
+    EXPECT_FAILS(countOn(gpu.get(), {5}), DLRT_FAULT, behind);
+    EXPECT_FAILS(collectCount(gpu.get(), after), DLRT_FAULT, behind);
+    EXPECT_OK(countOn(gpu.get(), {5}));
+    EXPECT_EQ(counted(gpu.get()), 8);
+    // A call without a result was sent off behind the failed one, then one that waits.
+    bad = submitCount(gpu.get(), {1, 11});
+    if (lazy)
+      EXPECT_OK(countOn(gpu.get(), {5}));
+    std::vector<float> x = numbers(16), y = numbers(12), loss(1);
+    dlrt_tensor arguments[] = {tensor(x, {4, 4}), tensor(y, {4, 3})}, result = room(loss);
+    EXPECT_FAILS(dlrt_call(gpu.get(), Step, arguments, 2, &result, 1), DLRT_FAULT,
+                 std::string("'step' was not run, as a call before it failed: ") + fault);
+    EXPECT_FAILS(collectCount(gpu.get(), bad), DLRT_FAULT, fault);
+    EXPECT_EQ(counted(gpu.get()), 8);
+    // The failure of a call without a ticket: a submitted one behind it says so too.
+    EXPECT_OK(countOn(gpu.get(), {1, 11}));
+    after = submitCount(gpu.get(), {5});
+    EXPECT_FAILS(collectCount(gpu.get(), after), DLRT_FAULT, behind);
+    EXPECT_OK(dlrt_instance_synchronize(gpu.get()));
+    EXPECT_EQ(counted(gpu.get()), 8);
+    // Released with a failure that nobody has collected.
+    submitCount(gpu.get(), {1, 11});
+    submitCount(gpu.get(), {5});
+  }
+}
+
+TEST_F(Cuda, SubmittedCallsAreProfiled) {
+  ModelPtr model = fixture.attach();
+  InstancePtr gpu = make(model, DLRT_DEVICE_CUDA), cpu = make(model, DLRT_DEVICE_CPU);
+  int launches = 0;
+  dlrt_instance_set_profile(
+      gpu.get(),
+      [](void *user, uint32_t, uint32_t, int64_t, int64_t ns) {
+        *static_cast<int *>(user) += ns >= 0;
+      },
+      &launches);
+  uint64_t ticket = submitStep(gpu.get(), 6);
+  EXPECT_EQ(launches, 3);
+  EXPECT_EQ(collectStep(gpu.get(), ticket), trainStep(cpu.get(), 6));
+  uint64_t bad = submitCount(gpu.get(), {1, 11});
+  EXPECT_FAILS_WITH(collectCount(gpu.get(), bad), DLRT_FAULT, "label 11");
+  EXPECT_OK(countOn(gpu.get(), {1}));
+}
+
+TEST_F(Cuda, EveryStepOfASubmittedCallMayFail) {
+  ModelPtr model = fixture.attach();
+  for (const char *function :
+       {"cuLaunchKernel", "cuStreamBeginCapture_v2", "cuGraphInstantiateWithFlags", "cuGraphLaunch",
+        "cuMemcpyHtoDAsync_v2", "cuMemAlloc_v2", "cuMemHostAlloc"}) {
+    InstancePtr gpu = make(model, DLRT_DEVICE_CUDA), cpu = make(model, DLRT_DEVICE_CPU);
+    std::vector<float> x = numbers(16), y = numbers(12);
+    dlrt_tensor arguments[] = {tensor(x, {4, 4}), tensor(y, {4, 3})};
+    uint64_t ticket = 5;
+    fake()->fail_function = function;
+    fake()->fail_after = 0;
+    fake()->fail_result = 701;
+    EXPECT_FAILS_WITH(dlrt_submit(gpu.get(), Step, arguments, 2, 1, &ticket), DLRT_DEVICE,
+                      "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, 701)");
+    EXPECT_EQ(fake()->fail_function, nullptr) << function;
+    EXPECT_EQ(ticket, 0u);
+    // Nothing has happened, both tickets are there, and all goes on.
+    uint64_t first = submitStep(gpu.get(), 4, 1), second = submitStep(gpu.get(), 4, 2);
+    EXPECT_EQ(collectStep(gpu.get(), first), trainStep(cpu.get(), 4, 1)) << function;
+    EXPECT_EQ(collectStep(gpu.get(), second), trainStep(cpu.get(), 4, 2)) << function;
+    EXPECT_EQ(variablesOf(model.get(), gpu.get()), variablesOf(model.get(), cpu.get()));
+  }
+}
+
+TEST_F(Cuda, ADeviceMayBeLostUnderSubmittedCalls) {
+  ModelPtr model = fixture.attach();
+  const char *raw = "cuda:0: cannot run 'step': unspecified launch failure "
+                    "(CUDA_ERROR_LAUNCH_FAILED, 719)";
+  const std::string lost = std::string("the instance and its variables were lost with the device, "
+                                       "make a new one: ") +
+                           raw;
+  for (const char *function : {"cuEventSynchronize", "cuEventQuery"}) {
+    fake()->lazy = 1;
+    InstancePtr gpu = make(model, DLRT_DEVICE_CUDA);
+    uint64_t first = submitStep(gpu.get(), 4), second = submitStep(gpu.get(), 4);
+    uint64_t third = 0;
+    std::vector<float> x = numbers(16), y = numbers(12), loss(1);
+    dlrt_tensor arguments[] = {tensor(x, {4, 4}), tensor(y, {4, 3})}, result = room(loss);
+    bool byQuery = strcmp(function, "cuEventQuery") == 0;
+    if (byQuery) // the next call finds the one before it lost, and says so to its ticket
+      collectStep(gpu.get(), first);
+    fake()->fail_function = function;
+    fake()->fail_result = 719;
+    fake()->fail_lasting = 1;
+    if (byQuery) {
+      EXPECT_FAILS(dlrt_submit(gpu.get(), Step, arguments, 2, 1, &third), DLRT_DEVICE, lost);
+      EXPECT_EQ(third, 0u);
+      EXPECT_FAILS(dlrt_collect(gpu.get(), second, &result, 1), DLRT_DEVICE, raw);
+    } else {
+      EXPECT_FAILS(dlrt_collect(gpu.get(), first, &result, 1), DLRT_DEVICE, raw);
+      EXPECT_FAILS(dlrt_collect(gpu.get(), second, &result, 1), DLRT_DEVICE, lost);
+    }
+    EXPECT_FAILS(dlrt_submit(gpu.get(), Step, arguments, 2, 1, &third), DLRT_DEVICE, lost);
+    EXPECT_FAILS(dlrt_collect(gpu.get(), second, &result, 1), DLRT_NOT_FOUND,
+                 "no ticket 2: it has been collected");
+  }
+}
+
+// By chance: what is submitted, called and collected, in which order and of which size.
+TEST_F(Cuda, AnyOrderGivesTheSameResults) {
+  ModelPtr model = fixture.attach();
+  for (unsigned seed = 1; seed <= 50; ++seed) {
+    std::srand(seed);
+    fake()->lazy = seed % 2;
+    InstancePtr gpu = make(model, DLRT_DEVICE_CUDA), cpu = make(model, DLRT_DEVICE_CPU);
+    std::vector<std::pair<uint64_t, float>> tickets;
+    for (int i = 0; i < 60; ++i) {
+      int64_t n = 1 + std::rand() % 12;
+      switch (std::rand() % 5) {
+      case 0:
+      case 1:
+        if (tickets.size() < 2)
+          tickets.emplace_back(submitStep(gpu.get(), n, i), trainStep(cpu.get(), n, i));
+        break;
+      case 2:
+        if (!tickets.empty()) {
+          size_t which = std::rand() % tickets.size();
+          ASSERT_EQ(collectStep(gpu.get(), tickets[which].first), tickets[which].second)
+              << seed << ", " << i;
+          tickets.erase(tickets.begin() + which);
+        }
+        break;
+      case 3:
+        ASSERT_EQ(trainStep(gpu.get(), n, i), trainStep(cpu.get(), n, i)) << seed << ", " << i;
+        break;
+      case 4:
+        EXPECT_OK(countOn(gpu.get(), {n % 10}));
+        EXPECT_OK(countOn(cpu.get(), {n % 10}));
+        break;
+      }
+    }
+    for (auto &[ticket, loss] : tickets)
+      ASSERT_EQ(collectStep(gpu.get(), ticket), loss) << seed;
+    ASSERT_EQ(variablesOf(model.get(), gpu.get()), variablesOf(model.get(), cpu.get())) << seed;
+  }
+}
+
+// Other threads' const calls run while a submitted call is on its way, and may drive its result
+// out.
+TEST_F(Cuda, ConstCallsMayOverlapSubmittedOnes) {
+  ModelPtr model = fixture.attach();
+  InstancePtr gpu = make(model, DLRT_DEVICE_CUDA), cpu = make(model, DLRT_DEVICE_CPU);
+  uint64_t first = submitStep(gpu.get(), 4, 1), second = submitStep(gpu.get(), 4, 2);
+  float expected[] = {trainStep(cpu.get(), 4, 1), trainStep(cpu.get(), 4, 2)};
+  std::vector<float> predicted = predictOn(cpu.get(), 3);
+  std::vector<std::thread> threads;
+  std::atomic<int> wrong = 0;
+  for (int t = 0; t < 3; ++t)
+    threads.emplace_back([&] {
+      for (int i = 0; i < 50; ++i)
+        wrong += predictOn(gpu.get(), 3) != predicted;
+    });
+  for (std::thread &thread : threads)
+    thread.join();
+  EXPECT_EQ(wrong, 0);
+  EXPECT_EQ(collectStep(gpu.get(), first), expected[0]);
+  EXPECT_EQ(collectStep(gpu.get(), second), expected[1]);
+}
+
 TEST_F(Cuda, ConstCallsMayComeFromManyThreads) {
   ModelPtr model = fixture.attach();
   InstancePtr gpu = make(model, DLRT_DEVICE_CUDA), cpu = make(model, DLRT_DEVICE_CPU);
@@ -464,7 +745,8 @@ TEST_F(Cuda, AFaultOfACallThatDidNotWaitComesLater) {
 
 // ---- refusals ----
 
-/// Asked for outright, a GPU that is not to be had is an error; left to the runtime, it is a reason.
+/// Asked for outright, a GPU that is not to be had is an error; left to the runtime, it is a
+/// reason.
 void expectNone(const ModelPtr &model, dlrt_code code, const std::string &words,
                 uint32_t ordinal = 0) {
   InstancePtr instance(nullptr, dlrt_instance_release);

@@ -127,6 +127,12 @@ static void put(stream *s, const node *n) {
     drain();
 }
 
+static void trace(char what) {
+  size_t length = strlen(fake.trace);
+  if (length + 1 < sizeof fake.trace)
+    fake.trace[length] = what;
+}
+
 /* ---- failing ---- */
 
 static int fails(const char *function) {
@@ -340,6 +346,7 @@ EXPORT int cuMemFreeHost(void *memory) {
 EXPORT int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *s) {
   IN_CONTEXT node n = {.what = COPY_IN, .to = (void *)(uintptr_t)to, .from = from, .bytes = bytes};
   put(s, &n);
+  trace('i');
   END_IN_CONTEXT
 }
 EXPORT int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *s) {
@@ -427,7 +434,8 @@ EXPORT int cuStreamDestroy_v2(void *s) {
 }
 EXPORT int cuStreamSynchronize(void *s) {
   (void)s;
-  IN_CONTEXT drain();
+  IN_CONTEXT trace('w');
+  drain();
   END_IN_CONTEXT
 }
 EXPORT int cuStreamWaitEvent(void *s, void *e, unsigned flags) {
@@ -471,6 +479,7 @@ EXPORT int cuGraphExecDestroy(void *g) { return cuGraphDestroy(g); }
 EXPORT int cuGraphLaunch(void *g, void *s) {
   IN_CONTEXT node n = {.what = GRAPH, .graph = g};
   put(s, &n);
+  trace('g');
   ++fake.graph_launches;
   END_IN_CONTEXT
 }
@@ -500,7 +509,9 @@ EXPORT int cuEventQuery(void *e) {
   END_IN_CONTEXT
 }
 EXPORT int cuEventSynchronize(void *e) {
-  IN_CONTEXT while (((event *)e)->done != ((event *)e)->recorded) run_one();
+  IN_CONTEXT trace('w');
+  while (((event *)e)->done != ((event *)e)->recorded)
+    run_one();
   END_IN_CONTEXT
 }
 EXPORT int cuEventElapsedTime_v2(float *ms, void *start, void *end) {

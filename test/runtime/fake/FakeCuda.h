@@ -42,6 +42,8 @@ typedef struct fake_cuda {
   int64_t live_bytes;
   uint32_t last_image_arch; /* from the image's text: "arch N" */
   int context_depth;
+  /* The first calls since it was emptied: i copies in, g launches a graph, w waits. */
+  char trace[64];
   /* For libcublasLt: puts work on a stream. */
   int (*enqueue)(void *stream, fake_work work, const void *state, size_t bytes);
   void (*add_kernel)(const char *name, unsigned parameter_count, fake_kernel kernel);
