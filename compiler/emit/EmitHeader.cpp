@@ -184,9 +184,13 @@ public:
        << "#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n";
     writeCommon();
     writeVariables();
+    // Functions keep their names; what is derived of them gives way.
+    std::vector<std::string> names;
+    for (const FunctionDescription &function : model.functions)
+      names.push_back(function.isInit() ? "" : globals.make(prefix + "_" + function.name));
     for (auto [i, function] : enumerate(model.functions))
       if (!function.isInit())
-        writeFunction(i, function);
+        writeFunction(i, function, names[i]);
     os << "#ifdef __cplusplus\n}\n#endif\n#endif\n";
   }
 
@@ -204,7 +208,7 @@ typedef struct P_instance P_instance;
 /* The table of the runtime in the artefact; NULL where header and artefact are of different versions of dlc. */
 static inline const dlrt_api *P_runtime(void) {
   const dl_model *model = @query@(DL_ABI_VERSION);
-  return model ? model->runtime : NULL;
+  return model && model->runtime && model->runtime->size >= sizeof(dlrt_api) ? model->runtime : NULL;
 }
 
 /* The instance as the runtime's own functions take it (dlrt_call and others, for a program that links the runtime too). */
@@ -348,80 +352,140 @@ DLRT_MUST_USE static inline dlrt_status P_write(P_instance *instance, P_variable
     return text + "]";
   }
 
-  void writeFunction(unsigned index, const FunctionDescription &function) {
-    std::string name = globals.make(prefix + "_" + function.name);
-    bool isConst = function.flags & DL_FUNCTION_CONST;
+  /// A function's parameters under the names that C sees.
+  struct Parameters {
+    std::vector<std::string> dims;               // by number of the model's dimension; "": not used
+    std::vector<std::string> arguments, results; // by number of the value
+    std::vector<std::string> sizes, in,
+        out;                              // declared: "int64_t N", "const float *x", "float *out"
+    std::vector<std::string> resultSizes; // those of `sizes` that results depend on
+    std::vector<std::string> doc;
+  };
 
-    std::vector<bool> usedDims(model.dims.size());
-    for (const auto *values : {&function.arguments, &function.results})
-      for (const ValueDescription &value : *values)
-        for (const Size &dim : value.dims)
-          dim.collectDims(usedDims);
+  std::vector<bool> dimsOf(ArrayRef<ValueDescription> values) const {
+    std::vector<bool> used(model.dims.size());
+    for (const ValueDescription &value : values)
+      for (const Size &dim : value.dims)
+        dim.collectDims(used);
+    return used;
+  }
 
-    // Names of the parameters, beside those that the body needs.
-    Names names({"instance", "dlc_arguments", "dlc_results"});
-    std::vector<std::string> dims(model.dims.size());
-    std::vector<std::string> parameters = {(isConst ? "const " : "") + prefix +
-                                           "_instance *instance"};
-    std::vector<std::string> lines;
-    appendDoc(lines, function.doc);
-    for (auto [i, used] : enumerate(usedDims))
-      if (used) {
-        dims[i] = names.make(model.dims[i]);
-        parameters.push_back("int64_t " + dims[i]);
+  Parameters parametersOf(const FunctionDescription &function) const {
+    Parameters p;
+    // Beside those that the bodies need.
+    Names names({"instance", "ticket", "out_ticket", "dlc_arguments", "dlc_results"});
+    std::vector<bool> ofArguments = dimsOf(function.arguments),
+                      ofResults = dimsOf(function.results);
+    p.dims.resize(model.dims.size());
+    appendDoc(p.doc, function.doc);
+    for (size_t i = 0; i < model.dims.size(); ++i)
+      if (ofArguments[i] || ofResults[i]) {
+        p.dims[i] = names.make(model.dims[i]);
+        p.sizes.push_back("int64_t " + p.dims[i]);
+        if (ofResults[i])
+          p.resultSizes.push_back(p.sizes.back());
       }
-    std::vector<std::string> arguments, results;
     for (const ValueDescription &value : function.arguments) {
-      if (value.dim && !dims[*value.dim].empty()) { // the size's own parameter
-        arguments.push_back(dims[*value.dim]);
+      if (value.dim && !p.dims[*value.dim].empty()) { // the size's own parameter
+        p.arguments.push_back(p.dims[*value.dim]);
         continue;
       }
-      arguments.push_back(names.make(value.name));
+      p.arguments.push_back(names.make(value.name));
       bool scalar = value.dims.empty();
-      parameters.push_back((scalar ? "" : "const ") + cType(value.dtype).str() +
-                           (scalar ? " " : " *") + arguments.back());
-      std::string line = arguments.back() + ": " + shape(value);
+      p.in.push_back((scalar ? "" : "const ") + cType(value.dtype).str() + (scalar ? " " : " *") +
+                     p.arguments.back());
+      std::string line = p.arguments.back() + ": " + shape(value);
       if (value.hasDefault)
         line += ", by default " + number(value.defaultValue);
-      lines.push_back(line);
+      p.doc.push_back(line);
     }
     for (const ValueDescription &value : function.results) {
-      results.push_back(names.make("out_" + value.name == "out_out" ? "out" : "out_" + value.name));
-      parameters.push_back(cType(value.dtype).str() + " *" + results.back());
-      lines.push_back(results.back() + ": " + shape(value) + ", or NULL");
+      p.results.push_back(
+          names.make("out_" + value.name == "out_out" ? "out" : "out_" + value.name));
+      p.out.push_back(cType(value.dtype).str() + " *" + p.results.back());
+      p.doc.push_back(p.results.back() + ": " + shape(value) + ", or NULL");
     }
-    writeComment(os, lines);
+    return p;
+  }
 
-    os << "DLRT_MUST_USE static inline dlrt_status " << name << "(";
-    interleave(parameters, os, ", ");
+  /// Opens a function: what it is given lies in these lists, one behind the other.
+  void writeHead(const FunctionDescription &function, StringRef name,
+                 ArrayRef<std::vector<std::string>> lists) {
+    bool isConst = function.flags & DL_FUNCTION_CONST;
+    os << "DLRT_MUST_USE static inline dlrt_status " << name << "(" << (isConst ? "const " : "")
+       << prefix << "_instance *instance";
+    for (const std::vector<std::string> &list : lists)
+      for (const std::string &parameter : list)
+        os << ", " << parameter;
     os << ") {\n";
-    auto writeTensor = [&](StringRef place, const ValueDescription &value, StringRef data) {
+  }
+
+  /// Makes tensors of values: `array`, whose data have these names.
+  void writeTensors(StringRef array, ArrayRef<ValueDescription> values, ArrayRef<std::string> names,
+                    ArrayRef<std::string> dims) {
+    if (values.empty())
+      return;
+    os << "  memset(" << array << ", 0, sizeof(" << array << "));\n";
+    bool isArgument = array == "dlc_arguments";
+    for (auto [i, value] : enumerate(values)) {
+      std::string place = (array + "[" + Twine(i) + "]").str();
+      std::string data = !isArgument          ? names[i]
+                         : value.dims.empty() ? "&" + names[i]
+                                              : "(void *)(uintptr_t)" + names[i];
       os << "  " << place << ".data = " << data << ";\n";
       os << "  " << place << ".dtype = DLRT_" << dtypeName(value.dtype).upper() << ";\n";
       os << "  " << place << ".rank = " << value.dims.size() << ";\n";
       std::string bytes = "sizeof(" + cType(value.dtype).str() + ")";
-      for (auto [i, dim] : enumerate(value.dims)) {
-        os << "  " << place << ".dims[" << i << "] = " << dim.toC(dims) << ";\n";
-        bytes += (" * (size_t)" + place + ".dims[" + Twine(i) + "]").str();
+      for (auto [d, dim] : enumerate(value.dims)) {
+        os << "  " << place << ".dims[" << d << "] = " << dim.toC(dims) << ";\n";
+        bytes += (" * (size_t)" + place + ".dims[" + Twine(d) + "]").str();
       }
       os << "  " << place << ".bytes = " << bytes << ";\n";
-    };
-    if (!arguments.empty())
-      os << "  dlrt_tensor dlc_arguments[" << arguments.size() << "];\n";
-    if (!results.empty())
-      os << "  dlrt_tensor dlc_results[" << results.size() << "];\n";
-    if (!arguments.empty())
-      os << "  memset(dlc_arguments, 0, sizeof(dlc_arguments));\n";
-    if (!results.empty())
-      os << "  memset(dlc_results, 0, sizeof(dlc_results));\n";
-    for (auto [i, value] : enumerate(function.arguments))
-      writeTensor(("dlc_arguments[" + Twine(i) + "]").str(), value,
-                  value.dims.empty() ? "&" + arguments[i] : "(void *)(uintptr_t)" + arguments[i]);
-    for (auto [i, value] : enumerate(function.results))
-      writeTensor(("dlc_results[" + Twine(i) + "]").str(), value, results[i]);
-    os << "  return " << prefix << "_runtime()->call(" << prefix << "_handle(instance), " << index
-       << ", " << (arguments.empty() ? "NULL" : "dlc_arguments") << ", " << arguments.size() << ", "
-       << (results.empty() ? "NULL" : "dlc_results") << ", " << results.size() << ");\n}\n\n";
+    }
+  }
+
+  /// Declares an array of tensors where there are any values.
+  void writeArray(StringRef array, ArrayRef<ValueDescription> values) {
+    if (!values.empty())
+      os << "  dlrt_tensor " << array << "[" << values.size() << "];\n";
+  }
+  static std::string listOf(StringRef array, ArrayRef<ValueDescription> values) {
+    return ((values.empty() ? "NULL" : array) + ", " + Twine(values.size())).str();
+  }
+
+  void writeFunction(unsigned index, const FunctionDescription &function, StringRef name) {
+    Parameters p = parametersOf(function);
+    const auto &arguments = function.arguments, &results = function.results;
+    const std::string runtime = "  return " + prefix + "_runtime()->",
+                      handle = prefix + "_handle(instance), ";
+
+    writeComment(os, p.doc);
+    writeHead(function, name, {p.sizes, p.in, p.out});
+    writeArray("dlc_arguments", arguments);
+    writeArray("dlc_results", results);
+    writeTensors("dlc_arguments", arguments, p.arguments, p.dims);
+    writeTensors("dlc_results", results, p.results, p.dims);
+    os << runtime << "call(" << handle << index << ", " << listOf("dlc_arguments", arguments)
+       << ", " << listOf("dlc_results", results) << ");\n}\n\n";
+
+    // Calls of const functions overlap by coming from several threads.
+    if (function.flags & DL_FUNCTION_CONST)
+      return;
+    std::string submit = globals.make((name + "_submit").str()),
+                collect = globals.make((name + "_collect").str());
+    writeComment(
+        os, {"The same in two halves, see dlrt_submit: the arguments may change when the first "
+             "returns; the second waits for the results."});
+    writeHead(function, submit, {p.sizes, p.in, {"uint64_t *out_ticket"}});
+    writeArray("dlc_arguments", arguments);
+    writeTensors("dlc_arguments", arguments, p.arguments, p.dims);
+    os << runtime << "submit(" << handle << index << ", " << listOf("dlc_arguments", arguments)
+       << ", " << results.size() << ", out_ticket);\n}\n";
+    writeHead(function, collect, {p.resultSizes, {"uint64_t ticket"}, p.out});
+    writeArray("dlc_results", results);
+    writeTensors("dlc_results", results, p.results, p.dims);
+    os << runtime << "collect(" << handle << "ticket, " << listOf("dlc_results", results)
+       << ");\n}\n\n";
   }
 
   const ModelDescription &model;

@@ -688,10 +688,21 @@ TEST_F(EmitTest, HeaderNamesNeverClash) {
   save.results = {{"instance", DL_I64, {}, false, 0}, {"out_instance", DL_U8, {}, false, 0}};
   save.buffers.clear();
   model.functions.push_back(save);
+  // One whose halves would have the name of another.
+  FunctionDescription step = save, other = save;
+  step.name = "step";
+  step.flags = 0;
+  step.arguments.push_back({"ticket", DL_F32, {}, false, 0});
+  other.name = "step_submit";
+  model.functions.push_back(step);
+  model.functions.push_back(other);
   model.variables.push_back({"net_0.weight", "", DL_F32, DL_VARIABLE_TRAINED, {}});
   model.sortFunctions();
   std::string header = emitHeader(model);
-  EXPECT_NE(header.find("double__save_("), std::string::npos);
+  for (const char *name : {"double__save_(", "double__step(", "double__step_submit(",
+                           "double__step_submit_(double__instance *instance, int64_t N, ",
+                           "double__step_collect(double__instance *instance, uint64_t ticket, "})
+    EXPECT_NE(header.find(name), std::string::npos) << name;
   ASSERT_EQ(errorOf(writeOutputFile(path("double.h"), header)), "(no error)");
   ASSERT_EQ(errorOf(writeOutputFile(path("use.c"),
                                     "#include \"double.h\"\nint x = double__variable_count;\n")),

@@ -28,7 +28,8 @@ int main(void) {
   two_layer_instance *first = 0;
   mlp_instance *second = 0;
   const int32_t label[5] = {1, 2, 3, 4, 5}, wrong[5] = {1, 2, 3, 4, 10};
-  float loss = 0, before = 0, sum = 0;
+  float loss = 0, before = 0, sum = 0, losses[2] = {0, 0};
+  uint64_t tickets[2] = {0, 0};
   dlrt_status status;
   int i;
   for (i = 0; i < 64 * 1000; ++i)
@@ -60,6 +61,25 @@ int main(void) {
     fprintf(stderr, "mlp: loss %g after %g, probabilities add up to %g\n", (double)loss, (double)before, (double)sum);
     return 1;
   }
+  /* Two steps in two halves, and between these a call of another function. */
+  MLP(mlp_step_submit(second, 5, images, label, &tickets[0]));
+  MLP(mlp_step_submit(second, 5, images, label, &tickets[1]));
+  MLP(mlp_predict(second, 5, images, NULL));
+  MLP(mlp_step_collect(second, tickets[1], &losses[1]));
+  MLP(mlp_step_collect(second, tickets[0], &losses[0]));
+  TWO_LAYER(two_layer_step_submit(first, x, y, &tickets[0]));
+  TWO_LAYER(two_layer_step_collect(first, tickets[0], NULL));
+  if (!(losses[0] > 0 && losses[0] < before && losses[1] > 0 && losses[1] < before)) {
+    fprintf(stderr, "mlp: losses %g and %g after %g\n", (double)losses[0], (double)losses[1], (double)before);
+    return 1;
+  }
+  MLP(mlp_step_submit(second, 5, images, wrong, &tickets[0]));
+  status = mlp_step_collect(second, tickets[0], &loss);
+  if (mlp_status_code(status) != DLRT_FAULT) {
+    fprintf(stderr, "mlp: label 10 of 10 classes gives code %d when it is collected\n", (int)mlp_status_code(status));
+    return 1;
+  }
+  mlp_status_release(status);
   status = mlp_step(second, 5, images, wrong, NULL);
   if (mlp_status_code(status) != DLRT_FAULT) {
     fprintf(stderr, "mlp: label 10 of 10 classes gives code %d\n", (int)mlp_status_code(status));
