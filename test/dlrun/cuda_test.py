@@ -14,10 +14,12 @@ import os
 import random
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 parser = argparse.ArgumentParser()
@@ -217,6 +219,102 @@ class Cuda(unittest.TestCase):
         # What began on one device goes on on another.
         resumed = self.dlrun(*words, self.path("train-cuda"), "--epochs", 4, "--resume", "--device", "cpu").stdout
         self.assertIn("epoch 4/4", resumed)
+
+    def small(self, rows=70):
+        """A program of a few microseconds -> the words that train it, and its labels"""
+        with open(self.path("small.dl"), "w") as file:
+            file.write(
+                "import nn, optim\n"
+                "model small(N = ?) {\n"
+                "  net = [nn.linear(6, 8), relu, nn.dropout(0.2), nn.linear(8, 3)]\n"
+                "  fn loss(x: f32[N, 6], label: i32[N]) = cross_entropy(net(x), label)\n"
+                "  fn accuracy(x: f32[N, 6], label: i32[N]) = mean(f32(argmax(net(x), axis = 1) == label))\n"
+                "  train step = optim.adam(loss, lr = 1e-2)\n"
+                "}\n")
+        artefact = self.path("small.so")
+        if not os.path.exists(artefact):
+            subprocess.run([options.dlc, self.path("small.dl"), "--target=cpu,cuda", "-o", artefact], check=True)
+        draw = random.Random(4)
+        labels = [draw.randrange(3) for _ in range(rows)]
+        x = write_npy(self.path("sx.npy"), "f", (rows, 6), [draw.gauss(0, 1) + (k == label) for label in labels for k in range(6)])
+        write_npy(self.path("sl.npy"), "i", (rows,), labels)
+        return ["train", artefact, "--data", "x=" + x, "label=" + self.path("sl.npy"), "--batch", 8], labels
+
+    def saved(self, folder):
+        contents = []
+        for name in ("last.safetensors", "state.json"):
+            with open(self.path(os.path.join(folder, name)), "rb") as file:
+                contents.append(file.read())
+        return contents
+
+    # A step ahead of the one whose loss is waited for: whatever runs when, it is the same training.
+    @needs_standin
+    def test_train_in_any_order(self):
+        words, _ = self.small()
+        words += ["--validation", "x=" + self.path("sx.npy"), "label=" + self.path("sl.npy"), "--epochs", 3, "--device", "cuda", "--overwrite", "--checkpoint"]
+        self.dlrun(*words, self.path("late"))
+        late = self.saved("late")
+        self.assertEqual(len(json.loads(late[1])["history"]), 3)
+        for seed in range(1, 7):
+            self.dlrun(*words, self.path("chance"), *(["--save-every", seed] if seed % 3 else []), DLC_STANDIN_SEED=str(seed))
+            self.assertEqual(self.saved("chance"), late, f"seed {seed}")
+
+    @needs_standin
+    def test_train_is_interrupted_a_step_ahead(self):
+        words, _ = self.small()
+        words += ["--epochs", 40, "--device", "cuda", "--save-every", 7, "--checkpoint"]
+        self.dlrun(*words, self.path("whole"))
+        environment = dict(os.environ, LD_LIBRARY_PATH=options.standin)
+        state = self.path("parts/state.json")
+        before = None
+        for turn in range(3):
+            command = [options.dlrun, *map(str, words), self.path("parts"), *(["--resume"] if turn else [])]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+            while process.poll() is None:  # until it has saved something
+                if os.path.exists(state):
+                    with open(state, "rb") as file:
+                        now = file.read()
+                    if now != before:
+                        break
+                time.sleep(0.002)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=100)
+            self.assertEqual(process.returncode, 130, errors)
+            self.assertIn("go on with: ", errors)
+            with open(state, "rb") as file:
+                before = file.read()
+            self.assertLess(json.loads(before)["epoch"], 40)
+        self.dlrun(*words, self.path("parts"), "--resume")
+        self.assertEqual(self.saved("parts"), self.saved("whole"))
+
+    def test_faults_name_their_step(self):
+        if options.packed:
+            self.skipTest("compiles a program of its own")
+        words, labels = self.small()
+        words += ["--epochs", 1, "--overwrite"]
+        faults = {}
+        for row in range(0, len(labels), 2):  # shuffled: they lie in any step
+            write_npy(self.path("sl.npy"), "i", (len(labels),), [5 if i == row else label for i, label in enumerate(labels)])
+            message = self.fails(*words, "--device", "cpu")
+            faults.setdefault(re.search(r"epoch 1, step (\d): .*label 5 ", message)[1], (row, message))
+        for step in ("1", "4", "9"):
+            row, message = faults[step]
+            write_npy(self.path("sl.npy"), "i", (len(labels),), [5 if i == row else label for i, label in enumerate(labels)])
+            self.assertEqual(self.fails(*words, "--device", "cuda", DLC_STANDIN_SEED=step), message)
+        # What was saved before it is what is saved where no step goes ahead.
+        write_npy(self.path("sl.npy"), "i", (len(labels),), [5 if i == faults["4"][0] else label for i, label in enumerate(labels)])
+        for every in (1, 3):
+            self.fails(*words, "--device", "cuda", "--save-every", every, "--checkpoint", self.path(f"every{every}"))
+        self.assertEqual(self.saved("every1"), self.saved("every3"))
+        self.assertEqual(json.loads(self.saved("every3")[1])["step_in_epoch"], 3)
+
+    # Under a lost device the step that it was lost in is named.
+    @needs_standin
+    def test_device_lost_while_training(self):
+        words, _ = self.small()
+        for seed in (0, 1, 2):
+            message = self.fails(*words, "--epochs", 1, "--device", "cuda", DLC_STANDIN_FAIL="launch:40", DLC_STANDIN_SEED=str(seed))
+            self.assertRegex(message, r"epoch 1, step \d: cuda:0: cannot run 'step': unspecified launch failure \(CUDA_ERROR_LAUNCH_FAILED, 719\)$")
 
     def test_fault(self):
         bad = write_npy(self.path("bad.npy"), "i", (32,), [10 if i == 5 else 1 for i in range(32)])

@@ -276,6 +276,28 @@ Status CallFrame::call(Instance &instance) {
                             static_cast<uint32_t>(results.size())));
 }
 
+Expected<uint64_t> CallFrame::submit(Instance &instance) {
+  uint64_t ticket = 0;
+  if (Status status = toStatus(dlrt_submit(instance.get(), function->index, arguments.data(),
+                                           static_cast<uint32_t>(arguments.size()),
+                                           answersNumber() ? 1 : 0, &ticket));
+      !status)
+    return status.error();
+  return ticket;
+}
+
+Expected<double> CallFrame::collect(Instance &instance, uint64_t ticket) {
+  alignas(8) std::byte element[8] = {};
+  dlrt_tensor result{};
+  result.data = element;
+  result.bytes = sizeof(element);
+  if (Status status =
+          toStatus(dlrt_collect(instance.get(), ticket, &result, answersNumber() ? 1 : 0));
+      !status)
+    return status.error();
+  return answersNumber() ? firstElement(element, static_cast<dlrt_dtype>(result.dtype)) : NAN;
+}
+
 double CallFrame::scalarResult(size_t index) const {
   return firstElement(results[index].data, static_cast<dlrt_dtype>(results[index].dtype));
 }

@@ -112,6 +112,9 @@ public:
   dlrt_instance *get() const { return handle; }
   /// What it runs on, and why.
   std::string device() const { return dlrt_instance_device(handle); }
+  /// Whether a call that was submitted runs while its caller does something else. On the processor
+  /// submitting runs it.
+  bool runsApart() const { return device().starts_with("cuda"); }
   /// Waits for calls that returned before they were done.
   Status synchronize() { return toStatus(dlrt_instance_synchronize(handle)); }
   Status load(const std::string &path) {
@@ -142,6 +145,16 @@ public:
   /// them.
   Status prepareResults();
   Status call(Instance &instance);
+
+  /// A call in two halves. The arguments are taken over: their arrays may change as soon as there
+  /// is a ticket. Of the results only the first is asked for, and only if it is a number.
+  Expected<uint64_t> submit(Instance &instance);
+  /// Waits for the call; the number, NaN where the function answers with none.
+  Expected<double> collect(Instance &instance, uint64_t ticket);
+  /// Whether the first result is a number.
+  bool answersNumber() const {
+    return !function->results.empty() && function->results[0].dims.empty();
+  }
 
   const dlrt_tensor &result(size_t index) const { return results[index]; }
   /// A result of rank 0 as a number.

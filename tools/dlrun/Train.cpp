@@ -14,7 +14,10 @@
 #include <cmath>
 #include <csignal>
 #include <cstdio>
+#include <deque>
+#include <functional>
 #include <map>
+#include <numeric>
 #include <set>
 #include <unistd.h>
 
@@ -154,26 +157,24 @@ public:
                                       const Dataset &data, const std::vector<Assignment> &inputs,
                                       std::string_view dataOption);
 
-  Status call(Instance &instance, std::span<const int64_t> rows);
-  double firstResult() const { return frame.scalarResult(0); }
-  bool answersNumber() const {
-    return !function->results.empty() && function->results[0].dims.empty();
-  }
+  /// Sends the batch of these rows off; at most two are on their way.
+  Status submit(Instance &instance, std::span<const int64_t> rows);
+  /// Waits for the oldest batch on its way; the first result, NaN where that is no number.
+  Expected<double> collect(Instance &instance);
+  bool answersNumber() const { return frame.answersNumber(); }
 
 private:
-  BatchCaller(const Model &model, const Function &function)
-      : function(&function), frame(model, function) {}
+  BatchCaller(const Model &model, const Function &function) : frame(model, function) {}
 
   struct Source {
     size_t argument;
     const Column *column;
     Buffer batch;
   };
-  const Function *function;
   CallFrame frame;
   std::vector<Source> sources;
   std::vector<std::optional<Array>> constants;
-  int64_t preparedRows = -1;
+  std::deque<uint64_t> tickets;
 };
 
 } // namespace
@@ -209,24 +210,26 @@ Expected<BatchCaller> BatchCaller::create(const Model &model, const Function &fu
   return caller;
 }
 
-Status BatchCaller::call(Instance &instance, std::span<const int64_t> rows) {
-  int64_t count = static_cast<int64_t>(rows.size());
-  bool isNew = count != preparedRows;
+Status BatchCaller::submit(Instance &instance, std::span<const int64_t> rows) {
   for (Source &source : sources) {
     size_t bytes = source.column->rowBytes() * rows.size();
     if (source.batch.size() < bytes || !source.batch.data())
       source.batch = Buffer(bytes);
     source.column->gather(rows, source.batch.data());
-    if (isNew)
-      frame.setArgument(source.argument, source.batch.data(), source.column->dtype(),
-                        source.column->batchDims(count));
+    frame.setArgument(source.argument, source.batch.data(), source.column->dtype(),
+                      source.column->batchDims(static_cast<int64_t>(rows.size())));
   }
-  if (isNew) {
-    if (Status prepared = frame.prepareResults(); !prepared)
-      return prepared;
-    preparedRows = count;
-  }
-  return frame.call(instance);
+  Expected<uint64_t> ticket = frame.submit(instance);
+  if (!ticket)
+    return ticket.error();
+  tickets.push_back(*ticket);
+  return {};
+}
+
+Expected<double> BatchCaller::collect(Instance &instance) {
+  uint64_t ticket = tickets.front();
+  tickets.pop_front();
+  return frame.collect(instance, ticket);
 }
 
 //===----------------------------------------------------------------------===//
@@ -247,7 +250,23 @@ private:
   Status chooseBatch();
   Status openCheckpoint();
   Status checkResumed(const TrainState &saved) const;
+  /// Batches of one function, and what becomes of their numbers.
+  struct Batches {
+    BatchCaller &caller;
+    int64_t count;
+    std::function<std::span<const int64_t>(int64_t batch)> rows;
+    /// Whether the next one has to wait for this one's number.
+    std::function<bool(int64_t batch)> isBarrier;
+    std::function<Status(double number)> take;
+    std::function<std::string()> place; // of the batch that is `done`, for errors
+  };
+  /// Runs batches from number `done` on, which counts them, and takes their numbers in order. On a
+  /// GPU the next batch is got ready and sent off before a number is waited for.
+  Status runBatches(const Batches &batches, int64_t &done, bool &interrupted);
   Status trainEpoch(bool &interrupted);
+  Status takeLoss(double loss, int64_t rows);
+  /// Whether the variables are saved after so many steps of this epoch, by --save-every.
+  bool isSavePoint(int64_t stepInEpoch) const;
   Status finishEpoch(bool &interrupted);
   /// The mean over the held-out data, weighted by batch size; nothing if interrupted.
   Expected<std::optional<double>> measure(BatchCaller &caller);
@@ -473,6 +492,45 @@ Status Trainer::save() {
   return {};
 }
 
+Status Trainer::runBatches(const Batches &batches, int64_t &done, bool &interrupted) {
+  // On the processor going ahead would win nothing and show every number late.
+  const int64_t ahead = instance->runsApart() ? 1 : 0;
+  auto fail = [&](const Error &error) {
+    progress.clear();
+    return makeError(batches.place(), ": ", error.message);
+  };
+  for (int64_t submitted = done; done < batches.count;) {
+    bool mayGoOn = submitted < batches.count && submitted - done <= ahead &&
+                   (submitted == done || !batches.isBarrier(submitted - 1));
+    if (mayGoOn && interruptions == 0) {
+      Status sent = batches.caller.submit(*instance, batches.rows(submitted));
+      if (sent) {
+        ++submitted;
+        continue;
+      }
+      // The reason may be a batch before it, which is to be named.
+      if (submitted == done)
+        return fail(sent.error());
+    } else if (submitted == done) {
+      interrupted = true;
+      return {};
+    }
+    Expected<double> number = batches.caller.collect(*instance);
+    if (!number)
+      return fail(number.error());
+    ++done;
+    if (Status taken = batches.take(*number); !taken)
+      return taken;
+  }
+  return {};
+}
+
+bool Trainer::isSavePoint(int64_t stepInEpoch) const {
+  uint64_t step =
+      state.epoch * static_cast<uint64_t>(stepsPerEpoch()) + static_cast<uint64_t>(stepInEpoch);
+  return options.saveEvery != 0 && step % options.saveEvery == 0;
+}
+
 Status Trainer::trainEpoch(bool &interrupted) {
   int64_t steps = stepsPerEpoch();
   epochStart = Progress::Clock::now();
@@ -480,64 +538,68 @@ Status Trainer::trainEpoch(bool &interrupted) {
   if (state.stepInEpoch == steps)
     return {};
   std::vector<int64_t> order = epochOrder(state.seed, state.epoch, state.rows);
-  while (state.stepInEpoch < steps) {
-    if (interruptions != 0) {
-      interrupted = true;
-      return {};
-    }
-    int64_t begin = state.stepInEpoch * state.batch;
-    int64_t count = std::min(state.batch, state.rows - begin);
-    std::span<const int64_t> rows(order.data() + begin, static_cast<size_t>(count));
-    if (Status called = stepCaller->call(*instance, rows); !called) {
+  auto rows = [&](int64_t step) {
+    int64_t begin = step * state.batch, count = std::min(state.batch, state.rows - begin);
+    return std::span<const int64_t>(order.data() + begin, static_cast<size_t>(count));
+  };
+  auto isBarrier = [&](int64_t step) { return isSavePoint(step + 1); };
+  auto take = [&](double loss) {
+    return takeLoss(loss, static_cast<int64_t>(rows(state.stepInEpoch - 1).size()));
+  };
+  auto place = [&] { return concat("epoch ", state.epoch + 1, ", step ", state.stepInEpoch + 1); };
+  return runBatches({*stepCaller, steps, rows, isBarrier, take, place}, state.stepInEpoch,
+                    interrupted);
+}
+
+/// A step is done.
+Status Trainer::takeLoss(double loss, int64_t rows) {
+  unsaved = true;
+  if (stepCaller->answersNumber()) {
+    state.lossSum += loss * static_cast<double>(rows);
+    state.lossRows += rows;
+    if (!std::isfinite(loss) && !warnedAboutLoss) {
+      warnedAboutLoss = true;
       progress.clear();
-      return makeError("epoch ", state.epoch + 1, ", step ", state.stepInEpoch + 1, ": ",
-                       called.error().message);
+      std::fprintf(stderr, "dlrun: warning: the loss is %g in epoch %llu, step %lld\n", loss,
+                   static_cast<unsigned long long>(state.epoch + 1),
+                   static_cast<long long>(state.stepInEpoch));
     }
-    ++state.stepInEpoch;
-    unsaved = true;
-    double loss = NAN;
-    if (stepCaller->answersNumber()) {
-      loss = stepCaller->firstResult();
-      state.lossSum += loss * static_cast<double>(count);
-      state.lossRows += count;
-      if (!std::isfinite(loss) && !warnedAboutLoss) {
-        warnedAboutLoss = true;
-        progress.clear();
-        std::fprintf(stderr, "dlrun: warning: the loss is %g in epoch %llu, step %lld\n", loss,
-                     static_cast<unsigned long long>(state.epoch + 1),
-                     static_cast<long long>(state.stepInEpoch));
-      }
-    }
-    if (options.saveEvery != 0 &&
-        (state.epoch * static_cast<uint64_t>(steps) + static_cast<uint64_t>(state.stepInEpoch)) %
-                options.saveEvery ==
-            0)
-      if (Status saved = save(); !saved)
-        return saved;
-    double mean = state.lossRows ? state.lossSum / static_cast<double>(state.lossRows) : NAN;
-    uint64_t left = (state.epochs - state.epoch) * static_cast<uint64_t>(steps) -
-                    static_cast<uint64_t>(state.stepInEpoch);
-    progress.step({state.epoch + 1, state.epochs, state.stepInEpoch, steps, mean, left});
   }
+  if (isSavePoint(state.stepInEpoch))
+    if (Status saved = save(); !saved)
+      return saved;
+  int64_t steps = stepsPerEpoch();
+  double mean = state.lossRows ? state.lossSum / static_cast<double>(state.lossRows) : NAN;
+  uint64_t left = (state.epochs - state.epoch) * static_cast<uint64_t>(steps) -
+                  static_cast<uint64_t>(state.stepInEpoch);
+  progress.step({state.epoch + 1, state.epochs, state.stepInEpoch, steps, mean, left});
   return {};
 }
 
 Expected<std::optional<double>> Trainer::measure(BatchCaller &caller) {
-  int64_t rows = validation->rows(), steps = stepsFor(rows), used = 0;
+  int64_t rows = validation->rows(), done = 0, used = 0;
   std::vector<int64_t> batch;
   double sum = 0;
-  for (int64_t i = 0; i < steps; ++i) {
-    if (interruptions != 0)
-      return std::optional<double>();
-    int64_t begin = i * state.batch, count = std::min(state.batch, rows - begin);
-    batch.resize(static_cast<size_t>(count));
-    for (int64_t k = 0; k < count; ++k)
-      batch[static_cast<size_t>(k)] = begin + k;
-    if (Status called = caller.call(*instance, batch); !called)
-      return makeError("validation, batch ", i + 1, ": ", called.error().message);
-    sum += caller.firstResult() * static_cast<double>(count);
-    used += count;
-  }
+  bool interrupted = false;
+  auto size = [&](int64_t i) { return std::min(state.batch, rows - i * state.batch); };
+  auto rowsOf = [&](int64_t i) {
+    batch.resize(static_cast<size_t>(size(i)));
+    std::iota(batch.begin(), batch.end(), i * state.batch);
+    return std::span<const int64_t>(batch);
+  };
+  auto isBarrier = [](int64_t) { return false; };
+  auto take = [&](double number) {
+    sum += number * static_cast<double>(size(done - 1));
+    used += size(done - 1);
+    return Status();
+  };
+  auto place = [&] { return concat("validation, batch ", done + 1); };
+  if (Status status =
+          runBatches({caller, stepsFor(rows), rowsOf, isBarrier, take, place}, done, interrupted);
+      !status)
+    return status.error();
+  if (interrupted)
+    return std::optional<double>();
   return std::optional<double>(sum / static_cast<double>(used));
 }
 
