@@ -199,9 +199,9 @@ DLRT_EXPORT DLRT_MUST_USE dlrt_status dlrt_call(dlrt_instance *instance, uint32_
  * Two calls at most are submitted and not collected; a third is refused. Tickets are collected in any order; with result_count 0 no result is copied. Other
  * calls may come in between: all run in the order in which they were called. Releasing the instance ends all tickets.
  *
- * dlrt_submit refuses what dlrt_call refuses before anything runs, and then gives no ticket. What goes wrong while the call runs (a fault, a lost device) is its
- * dlrt_collect's status, and nobody else's. From a failed call until it is collected, no other call runs: dlrt_call says so, and a call that was submitted says so when
- * it is collected. Where dlrt_collect refuses its own arguments (too little room), the ticket stays good.
+ * dlrt_submit refuses what dlrt_call refuses before anything runs, and then gives no ticket. A fault while the call runs is its dlrt_collect's status, and nobody
+ * else's. From then on until it and what was submitted behind it are collected, no other call runs: dlrt_call says so, and a call that was submitted says so when it is
+ * collected. Of a lost device everything tells. Where dlrt_collect refuses its own arguments (too little room), the ticket stays good.
  *
  * Threads: both are as calls of functions that are not const. Between the two halves the instance is free. */
 DLRT_EXPORT DLRT_MUST_USE dlrt_status dlrt_submit(dlrt_instance *instance, uint32_t function, const dlrt_tensor *arguments, uint32_t argument_count,

@@ -66,6 +66,7 @@ SMALL = dict(
     sanitizer=["memcheck", "racecheck"],
     cases=["A1_sgd"],
     tests=["Cuda.test_two_layer", "Cuda.test_fault", "Cuda.test_what_a_step_does"],
+    submits=1,
     runs=2,
     processes=1,
 )
@@ -77,6 +78,7 @@ WHOLE = dict(
     sanitizer=list(SANITIZER),
     cases=list(TRAINING),
     tests=[],
+    submits=20,
     runs=None,
     processes=5,
 )
@@ -127,6 +129,9 @@ def pack(options):
     say("the three programs, their inputs and the processor's results")
     words = ["--dlc", dlc, "--dlrun", os.path.join(bin, "dlrun"), "--examples", path("examples"), "--pack", os.path.join(artefacts, "examples")]
     checked(sys.executable, path("test/dlrun/cuda_test.py"), *words)
+
+    say("the program of calls in two halves")
+    checked(sys.executable, path("test/cuda/submit_test.py"), "--dlc", dlc, "--cc", shutil.which("clang-22") or "cc", "--pack", os.path.join(artefacts, "submit"))
 
     say("programs whose functions are compared")
     for gemm in ("auto", "own"):
@@ -280,6 +285,10 @@ class Check:
         self.counted("The three programs against the processor's results from where they were compiled; the same bits twice; checkpoints both ways; faults; training; traces",
                      path("test/dlrun/cuda_test.py"), *words)
 
+    def halves(self):
+        words = ["--packed", path("artefacts", "submit"), "--runs", self.packed["submits"]]
+        self.counted("Calls in two halves, in any order, with wrong labels among them, against calls that wait: the same bits", path("test/cuda/submit_test.py"), *words)
+
     def functions(self):
         for gemm in ("auto", "own"):
             place = path("artefacts", "compare-" + gemm)
@@ -373,6 +382,7 @@ class Check:
             "",
         ]
         self.programs()
+        self.halves()
         self.functions()
         self.sanitizer()
         measured = self.bandwidth(facts) + self.benchmark()

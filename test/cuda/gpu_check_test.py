@@ -86,6 +86,8 @@ class GpuCheck(unittest.TestCase):
         checks = {name: cells[0] for name, cells in rows.items()}
         programs = next(words for name, words in checks.items() if name.startswith("The three programs"))
         self.assertEqual(programs, "2 passed, 0 failed; left out, as only the stand-in can do or tell it: test_what_a_step_does")
+        halves = next(words for name, words in checks.items() if name.startswith("Calls in two halves"))
+        self.assertEqual(halves, "2 passed, 0 failed")
         for gemm in ("auto", "own"):
             words = checks[f"Every function of tiny against the processor, and twice, `--gemm={gemm}`"]
             self.assertRegex(words, r"^[1-9]\d* passed, 0 failed$")

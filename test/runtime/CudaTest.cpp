@@ -438,15 +438,16 @@ TEST_F(Cuda, SubmittingAllocatesNothingAfterTheFirstCall) {
 // Results wait for whoever collects them, whatever is called, grows or is planned anew meanwhile.
 TEST_F(Cuda, ResultsWaitForTheirCollector) {
   ModelPtr model = fixture.attach();
-  for (int lazy : {0, 1}) {
-    fake()->lazy = lazy;
+  for (int variant : {0, 1, 2, 3}) {
+    fake()->lazy = variant % 2;
     InstancePtr gpu = make(model, DLRT_DEVICE_CUDA), cpu = make(model, DLRT_DEVICE_CPU);
     uint64_t first = submitStep(gpu.get(), 4, 1), second = submitStep(gpu.get(), 5, 2);
     float expected[] = {trainStep(cpu.get(), 4, 1), trainStep(cpu.get(), 5, 2)};
+    if (variant / 2) // pinned memory grows
+      EXPECT_EQ(predictOn(gpu.get(), 5000), predictOn(cpu.get(), 5000));
     EXPECT_EQ(predictOn(gpu.get(), 3), predictOn(cpu.get(), 3));
     for (int64_t n = 6; n < 17; ++n) // more shapes than a function's plans
       EXPECT_EQ(trainStep(gpu.get(), n), trainStep(cpu.get(), n));
-    EXPECT_EQ(predictOn(gpu.get(), 5000), predictOn(cpu.get(), 5000)); // pinned memory grows
     EXPECT_EQ(variablesOf(model.get(), gpu.get()), variablesOf(model.get(), cpu.get()));
     EXPECT_EQ(collectStep(gpu.get(), second), expected[1]);
     // A larger result's ticket, while the first one's result is kept.
@@ -499,6 +500,16 @@ TEST_F(Cuda, ASubmittedCallsFaultIsItsCollectors) {
     EXPECT_FAILS(collectCount(gpu.get(), after), DLRT_FAULT, behind);
     EXPECT_OK(dlrt_instance_synchronize(gpu.get()));
     EXPECT_EQ(counted(gpu.get()), 8);
+    // Found by another than its collector; then its place is another call's.
+    InstancePtr cpu = make(model, DLRT_DEVICE_CPU), fresh = make(model, DLRT_DEVICE_CUDA);
+    EXPECT_EQ(trainStep(fresh.get(), 4), trainStep(cpu.get(), 4));
+    bad = submitCount(fresh.get(), {1, 11});
+    EXPECT_OK(dlrt_instance_synchronize(fresh.get()));
+    EXPECT_FAILS(collectCount(fresh.get(), bad), DLRT_FAULT, fault);
+    good = submitStep(fresh.get(), 4);
+    float expected = trainStep(cpu.get(), 4);
+    EXPECT_EQ(trainStep(fresh.get(), 4), trainStep(cpu.get(), 4));
+    EXPECT_EQ(collectStep(fresh.get(), good), expected);
     // Released with a failure that nobody has collected.
     submitCount(gpu.get(), {1, 11});
     submitCount(gpu.get(), {5});

@@ -310,6 +310,7 @@ static void release(void *memory) {
   ++fake.frees;
   --fake.live;
   fake.live_bytes -= (int64_t)bytes;
+  memset(memory, 0xdd, bytes); /* who reads on sees it */
   free((char *)memory - FRONT);
 }
 
