@@ -154,6 +154,16 @@ class Cuda(unittest.TestCase):
     def test_mlp(self):
         self.compare("mlp", "auto")
 
+    @unittest.skipIf(options.packed, "needs dlc")
+    def test_functions_in_cuda(self):
+        words = [options.dlc, os.path.join(options.examples, "custom_op.dl"), "--target=cuda", "--emit=ptx", "-o", os.devnull]
+        done = subprocess.run(words, capture_output=True, text=True)
+        if "there is no NVRTC" in done.stderr:
+            self.skipTest("there is no NVRTC to compile them")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.inputs = dict(self.inputs, custom_op=self.inputs["mlp"])
+        self.compare("custom_op", "auto")
+
     def test_products_of_our_own(self):
         for model in self.inputs:
             with self.subTest(model):

@@ -14,6 +14,7 @@
 
 #include "Elaborator.h"
 
+#include "mlir/Transforms/RegionUtils.h"
 #include "llvm/Support/GlobPattern.h"
 #include "llvm/Support/SaveAndRestore.h"
 
@@ -35,22 +36,32 @@ using std::optional;
 //===----------------------------------------------------------------------===//
 
 llvm::DenseSet<mlir::Value> Elaborator::dependencesOf(mlir::Value value) {
-  llvm::DenseSet<mlir::Value> reached;
-  llvm::SmallVector<mlir::Value> work{value};
+  llvm::DenseSet<mlir::Value> reached, derived;
+  // Each with whether it was reached through a derivative.
+  llvm::SmallVector<std::pair<mlir::Value, bool>> work{{value, false}};
   while (!work.empty()) {
-    mlir::Value next = work.pop_back_val();
-    if (!isFloat(dtypeOf(next)) || !reached.insert(next).second)
+    auto [next, isDerived] = work.pop_back_val();
+    if (!isFloat(dtypeOf(next)) || !(isDerived ? derived : reached).insert(next).second)
       continue;
     mlir::Operation *op = next.getDefiningOp();
     if (!op || isa<dl::StopGradientOp>(op))
       continue;
-    // A derivative depends on what the value that was differentiated is computed from.
+    // A derivative depends on what the value that was differentiated is computed from,
     auto differentiable = dyn_cast<dl::DifferentiableOpInterface>(op);
-    if (differentiable || isa<dl::GradientOp>(op))
+    bool isGradient = isa<dl::GradientOp>(op);
+    if (differentiable || isGradient)
       for (auto [number, operand] : llvm::enumerate(op->getOperands()))
         if (!differentiable || differentiable.flowsTo(number))
-          work.push_back(operand);
+          work.emplace_back(operand, isDerived || isGradient);
+    // and on what a gradient of one's own reads.
+    if (auto own = dyn_cast<dl::CustomGradientOp>(op); own && isDerived) {
+      llvm::SetVector<mlir::Value> read;
+      mlir::getUsedValuesDefinedAbove(own.getBody(), read);
+      for (mlir::Value value : read)
+        work.emplace_back(value, true);
+    }
   }
+  reached.insert(derived.begin(), derived.end());
   return reached;
 }
 

@@ -1,4 +1,4 @@
-"""Inputs of extern.test, written without NumPy."""
+"""Inputs of extern.test and with-gradient.test, written without NumPy."""
 import random
 import struct
 
@@ -14,6 +14,7 @@ def write(name, kind, shape, values):
 draw = random.Random(1)
 normal = lambda n: [draw.gauss(0, 1) for _ in range(n)]
 write("x.npy", "<f4", (37, 6), normal(37 * 6))
+write("x5.npy", "<f4", (37, 5), normal(37 * 5))
 write("x8.npy", "<f4", (8, 6), normal(48))
 write("x64.npy", "<f8", (37, 6), normal(37 * 6))
 write("none.npy", "<f4", (0,), [])
