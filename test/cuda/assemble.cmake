@@ -1,11 +1,11 @@
-# Compiles PROGRAM to PTX and has PTXAS assemble it, for both engines and for an old and a new architecture. No kernel may need local memory: a stack, or spilled registers.
+# Compiles PROGRAM to PTX and has PTXAS assemble it, for both engines and in f64, for an old and a new architecture. No kernel may need local memory: a stack, or spilled registers.
 
 # Kernels that may need some bytes, each with its reason.
 set(allowed_schedules.whole_0 8) # a register that ptxas saves around its own subroutine of 64-bit division
 
 get_filename_component(name ${PROGRAM} NAME_WE)
-foreach(engine own cublaslt)
-  execute_process(COMMAND ${DLC} ${PROGRAM} --target=cuda --gemm=${engine} --emit=ptx -o ${OUTPUT}.ptx RESULT_VARIABLE failed)
+foreach(flags --gemm=own --gemm=cublaslt --float=f64)
+  execute_process(COMMAND ${DLC} ${PROGRAM} --target=cuda ${flags} --emit=ptx -o ${OUTPUT}.ptx RESULT_VARIABLE failed)
   if(failed)
     message(FATAL_ERROR "dlc refuses ${PROGRAM}")
   endif()
@@ -28,7 +28,7 @@ foreach(engine own cublaslt)
         set(allowed ${allowed_${name}.${symbol}})
       endif()
       if(bytes GREATER allowed)
-        message(FATAL_ERROR "kernel ${symbol} of ${PROGRAM} (${engine}, ${arch}) needs ${bytes} bytes of local memory, ${allowed} allowed")
+        message(FATAL_ERROR "kernel ${symbol} of ${PROGRAM} (${flags}, ${arch}) needs ${bytes} bytes of local memory, ${allowed} allowed")
       endif()
     endforeach()
   endforeach()

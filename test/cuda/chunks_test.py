@@ -24,7 +24,7 @@ ROWS = {1: 1, 32: 1, 511: 1, 512: 2, 3000: 2, 40000: 2}
 EXPECTED = {
     "sums": lambda x: x.sum(0),
     "largest": lambda x: x.max(0),
-    "wide": lambda x: x.sum(0),
+    "many_columns": lambda x: x.sum(0),
     "two": lambda x: np.sqrt((x * x).sum(0)) - np.abs(x).sum(0),
     "step": lambda x: None,
 }
@@ -73,7 +73,7 @@ def main():
         for rows, kernels in ROWS.items():
             early = compiled(f"{rows}.so", "-D", f"N={rows}")
             for function, expected in EXPECTED.items():
-                x = np.random.default_rng(rows).standard_normal((rows, 130 if function == "wide" else 5)).astype(np.float32)
+                x = np.random.default_rng(rows).standard_normal((rows, 130 if function == "many_columns" else 5)).astype(np.float32)
                 what = f"{function} of {rows} rows"
                 bits, result, count = call(late, function, x)
                 check(f"{what}: the same bits where the compiler knows the number", call(early, function, x)[0] == bits)

@@ -20,7 +20,8 @@
 // barrier a slice. Registers instead of cp.async, because slices change on their way: an operand
 // whose rows run along k is transposed, and steps beyond k become zeros. A slice is 8 to 32 steps
 // long, so that the arithmetic of the resident blocks takes about as long as global memory's
-// latency or longer. What the tiles ask of the machine, for operands read in vectors:
+// latency or longer. A product that is known to be one slice has no loop, and as many steps as k.
+// What the tiles ask of the machine, for operands read in vectors:
 //
 //         tile       sums of   FMA for each    loop: PTX instructions,  shared  registers  blocks
 //                    a thread  byte | element  loads, share of FMA      bytes              resident
