@@ -14,7 +14,6 @@
 
 #include "Elaborator.h"
 
-#include "mlir/Transforms/RegionUtils.h"
 #include "llvm/Support/GlobPattern.h"
 #include "llvm/Support/SaveAndRestore.h"
 
@@ -54,12 +53,14 @@ llvm::DenseSet<mlir::Value> Elaborator::dependencesOf(mlir::Value value) {
         if (!differentiable || differentiable.flowsTo(number))
           work.emplace_back(operand, isDerived || isGradient);
     // and on what a gradient of one's own reads.
-    if (auto own = dyn_cast<dl::CustomGradientOp>(op); own && isDerived) {
-      llvm::SetVector<mlir::Value> read;
-      mlir::getUsedValuesDefinedAbove(own.getBody(), read);
-      for (mlir::Value value : read)
-        work.emplace_back(value, true);
-    }
+    if (auto own = dyn_cast<dl::CustomGradientOp>(op); own && isDerived)
+      own.getBody().walk([&](mlir::Operation *inner) {
+        // The function under construction has no region yet.
+        for (mlir::Value operand : inner->getOperands())
+          if (mlir::Region *region = operand.getParentRegion();
+              !region || !own.getBody().isAncestor(region))
+            work.emplace_back(operand, true);
+      });
   }
   reached.insert(derived.begin(), derived.end());
   return reached;
