@@ -31,7 +31,7 @@ def Decompose : Pass<"dl-decompose", "::dlc::dl::ModelOp"> {
 def Simplify : Pass<"dl-simplify", "::dlc::dl::ModelOp"> {
   let summary = "Algebra, folding, common subexpressions and dead code";
   let description = [{
-    The canonicalization patterns of the dialect, patterns that hold for every op of an interface (a moved fill is a fill, an elementwise op of fills is a fill, elementwise ops do not care for dimensions of size 1), and
+    The canonicalization patterns of the dialect, patterns that hold for every op of an interface (a moved fill is a fill, an elementwise op of fills is a fill, elementwise ops do not care for dimensions of size 1, a reduction over such alone is its operand), and
     common subexpression elimination. Never reassociates. Example: test/transforms/simplify.mlir.
   }];
   let statistics = [Statistic<"removed", "removed", "ops fewer than before">];

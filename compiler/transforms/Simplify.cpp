@@ -140,15 +140,20 @@ struct ComposeBroadcast : OpRewritePattern<BroadcastOp> {
   }
 };
 
-/// A sum over axes of size 1 moves nothing together.
-struct SumOverUnits : OpRewritePattern<SumOp> {
-  using OpRewritePattern::OpRewritePattern;
-  LogicalResult matchAndRewrite(SumOp op, PatternRewriter &rewriter) const override {
-    SmallVector<AffineExpr> sizes = sizesOf(op.getX());
+/// A reduction over axes of size 1, or over none, brings nothing together.
+struct ReductionOverUnits : OpInterfaceRewritePattern<ReductionOpInterface> {
+  using OpInterfaceRewritePattern::OpInterfaceRewritePattern;
+  LogicalResult matchAndRewrite(ReductionOpInterface op, PatternRewriter &rewriter) const override {
+    Value x = op->getOperand(0);
+    SmallVector<AffineExpr> sizes = sizesOf(x);
     AffineExpr one = rewriter.getAffineConstantExpr(1);
-    if (!llvm::all_of(op.getAxes(), [&](int64_t axis) { return sizes[axis] == one; }))
+    if (!llvm::all_of(op.getReducedAxes(), [&](int64_t axis) { return sizes[axis] == one; }))
       return failure();
-    rewriter.replaceOpWithNewOp<ReshapeOp>(op, op.getType(), op.getX());
+    auto type = cast<RankedTensorType>(op->getResult(0).getType());
+    if (op.keepsIndex()) // of the only element
+      rewriter.replaceOpWithNewOp<FillOp>(op, type, int64_t(0));
+    else
+      rewriter.replaceOpWithNewOp<ReshapeOp>(op, type, x);
     return success();
   }
 };
@@ -175,7 +180,7 @@ struct Simplify : impl::SimplifyBase<Simplify> {
     RewritePatternSet patterns(context);
     for (RegisteredOperationName op : context->getRegisteredOperationsByDialect(DlDialect::getDialectNamespace()))
       op.getCanonicalizationPatterns(patterns, context);
-    patterns.add<MoveOfFill, ElementwiseOfFills, ElementwiseWithoutUnits, ComposeBroadcast, SumOverUnits>(context);
+    patterns.add<MoveOfFill, ElementwiseOfFills, ElementwiseWithoutUnits, ComposeBroadcast, ReductionOverUnits>(context);
     FrozenRewritePatternSet frozen(std::move(patterns));
     GreedyRewriteConfig config;
     config.setUseTopDownTraversal(true);

@@ -64,6 +64,19 @@ dl.model @m dims [] {
     %b = dl.broadcast %r [0, 1] : tensor<8x1xf32> -> tensor<8x16xf32>
     dl.return %b : tensor<8x16xf32>
   }
+  // A reduction over axes of size 1, or over none, is its operand; the index of the only element is 0.
+  // CHECK-LABEL: dl.func @unit_reductions(
+  // CHECK-SAME:    %[[X:.*]]: tensor<8x1xf32>
+  // CHECK-NEXT:    %[[ZERO:.*]] = dl.fill 0 : i64 : tensor<8xi32>
+  // CHECK-NEXT:    %[[ROW:.*]] = dl.reshape %[[X]] : tensor<8x1xf32> -> tensor<8xf32>
+  // CHECK-NEXT:    dl.return %[[ROW]], %[[ROW]], %[[X]], %[[ZERO]]
+  dl.func @unit_reductions(%x: tensor<8x1xf32>) -> (tensor<8xf32>, tensor<8xf32>, tensor<8x1xf32>, tensor<8xi32>) {
+    %s = dl.sum %x [1] : tensor<8x1xf32> -> tensor<8xf32>
+    %m = dl.max %x [1] : tensor<8x1xf32> -> tensor<8xf32>
+    %n = dl.min %x [] : tensor<8x1xf32> -> tensor<8x1xf32>
+    %i = dl.argmax %x [1] : tensor<8x1xf32> -> tensor<8xi32>
+    dl.return %s, %m, %n, %i : tensor<8xf32>, tensor<8xf32>, tensor<8x1xf32>, tensor<8xi32>
+  }
   // Never reassociated.
   // CHECK-LABEL: dl.func @sums(
   // CHECK-NEXT:    dl.add
