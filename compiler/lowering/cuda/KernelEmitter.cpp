@@ -159,14 +159,19 @@ AffineExpr KernelEmitter::keptPoints() const {
   return productOf(llvm::map_to_vector(kept, [&](int64_t axis) { return full[axis]; }), kernel.getContext());
 }
 
+SmallVector<AffineExpr> KernelEmitter::pieces() const {
+  SmallVector<AffineExpr> shape(full);
+  if (!shape.empty())
+    shape.back() = normalizeSize(shape.back().floorDiv(lanes));
+  return shape;
+}
+
 AffineExpr KernelEmitter::blocks(unsigned launch) const {
   MLIRContext *context = kernel.getContext();
   if (reduced.empty()) {
-    AffineExpr units;
     if (flat)
       return normalizeSize(normalizeSize(productOf(full, context)).ceilDiv(lanes * blockThreads));
-    units = productOf(ArrayRef(full).drop_back(), context) * full.back().floorDiv(lanes);
-    return normalizeSize(normalizeSize(units).ceilDiv(blockThreads));
+    return normalizeSize(normalizeSize(productOf(pieces(), context)).ceilDiv(blockThreads));
   }
   AffineExpr points = normalizeSize(normalizeSize(keptPoints()).ceilDiv(blockThreads / members));
   if (!chunks)
@@ -246,11 +251,9 @@ void KernelEmitter::emitLoop(OpBuilder &b, KernelAccess &access, ElementEmitter 
   };
   Value number = add(b, loc, mul(b, loc, block, constantIndex(b, loc, blockThreads)), access.thread());
   if (!flat) {
-    AffineExpr rows = normalizeSize(productOf(ArrayRef(full).drop_back(), context)), inRow = normalizeSize(full.back().floorDiv(lanes));
-    auto inside = scf::IfOp::create(b, loc, less(b, loc, number, access.size(normalizeSize(rows * inRow))), /*withElseRegion=*/false);
+    SmallVector<AffineExpr> shape = pieces();
+    auto inside = scf::IfOp::create(b, loc, less(b, loc, number, access.size(normalizeSize(productOf(shape, context)))), /*withElseRegion=*/false);
     OpBuilder o = inside.getThenBodyBuilder();
-    SmallVector<AffineExpr> shape(ArrayRef(full).drop_back());
-    shape.push_back(inRow);
     ElementIndex at;
     at.dims = indicesOf(o, loc, access, shape, number);
     if (lanes > 1) {

@@ -46,6 +46,8 @@ public:
 private:
   struct Walk;
   mlir::AffineExpr keptPoints() const;
+  /// What a kernel without reductions gives to threads: the shape, its last axis in pieces of `lanes` elements. Empty for one of rank 0, which has one piece.
+  llvm::SmallVector<mlir::AffineExpr> pieces() const;
   void emitLoop(mlir::OpBuilder &b, KernelAccess &access, ElementEmitter &elements, mlir::Value block) const;
   void emitReduction(unsigned launch, mlir::OpBuilder &b, KernelAccess &access, ElementEmitter &elements, mlir::Value block, std::optional<int64_t> partials) const;
 

@@ -106,6 +106,13 @@
 // CHECK:         scf.if %[[SECOND]] {
 // CHECK:           arith.mulf
 
+// One element of a tensor: there is no axis to count along.
+// CHECK-LABEL: func.func private @element_0
+// CHECK:         scf.if
+// CHECK:           memref.load
+// CHECK:           arith.mulf
+// CHECK:           memref.store
+
 // A draw of four is one block of Philox; the function becomes part of the kernel.
 // CHECK-LABEL: func.func private @noise_0
 // CHECK:         call @dl.uniform_f32_4
@@ -124,6 +131,9 @@
 // LIST-LABEL: function step
 // LIST-NEXT:    kernel step_0 check_index: 1 blocks, 0 fault N{{$}}
 // LIST-NEXT:    kernel step_1 add+mul: 2 blocks, fault 1 2{{$}}
+
+// LIST-LABEL: function element
+// LIST-NEXT:    kernel element_0 {{.*}}: 1 blocks, 0 1{{$}}
 
 // LLVM-NOT: {{(func|arith|scf|memref|vector)\.}}
 // LLVM:     llvm.mlir.global internal @dl_shared_0() {addr_space = 3 : i32
@@ -200,6 +210,13 @@ dl.model @m dims ["N"] {
     dl.assign @w, %w2 : tensor<1000xf32>
     dl.assign @b, %b2 : tensor<64xf32>
     dl.return
+  }
+
+  dl.func @element(%x: tensor<8xf32>) -> tensor<f32> {
+    %s = dl.slice %x affine_map<() -> (3)> [1] : tensor<8xf32> -> tensor<1xf32>
+    %r = dl.reshape %s : tensor<1xf32> -> tensor<f32>
+    %y = dl.mul %r, %r : tensor<f32>
+    dl.return %y : tensor<f32>
   }
 
   dl.func @noise(%seed: tensor<i64>, %call: tensor<i64>) -> tensor<4096xf32> {
