@@ -644,6 +644,9 @@ struct CudaMarkKernels : impl::CudaMarkKernelsBase<CudaMarkKernels> {
     // Lines of the program for reports, without its folder: an artefact's bytes don't depend on where it lies.
     getOperation().walk([&](Operation *op) {
       auto file = op->getLoc()->findInstanceOf<FileLineColLoc>();
+      // A call that may be inlined must have a line, in a program that came without, too.
+      if (!file && isa<LLVM::CallOp>(op))
+        file = FileLineColLoc::get(&getContext(), "<unknown>", 0, 0);
       if (!file)
         return op->setLoc(UnknownLoc::get(&getContext()));
       StringRef name = file.getFilename().getValue();
