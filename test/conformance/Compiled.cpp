@@ -5,6 +5,7 @@
 #include "test/conformance/Compiled.h"
 #include "compiler/Pipeline.h"
 #include "compiler/Registration.h"
+#include "compiler/emit/EmitCuda.h"
 #include "compiler/emit/EmitObject.h"
 #include "compiler/emit/LinkModel.h"
 #include "compiler/transforms/Passes.h"
@@ -12,14 +13,18 @@
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
+#include "mlir/Target/LLVMIR/Dialect/NVVM/NVVMToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Export.h"
 #include "llvm/IR/LLVMContext.h"
 #include "llvm/IR/Module.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/raw_ostream.h"
 #include "llvm/Target/TargetMachine.h"
+#include "test/standin/StandIn.h"
+#include "gtest/gtest.h"
 #include <cmath>
 #include <cstring>
+#include <dlfcn.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -39,6 +44,7 @@ MLIRContext &testContext() {
     registerDialects(registry);
     registerBuiltinDialectTranslation(registry);
     registerLLVMDialectTranslation(registry);
+    registerNVVMDialectTranslation(registry);
     auto *made = new MLIRContext(registry, MLIRContext::Threading::DISABLED);
     made->loadAllAvailableDialects();
     made->getDiagEngine().registerHandler([](Diagnostic &diagnostic) {
@@ -53,11 +59,62 @@ MLIRContext &testContext() {
   return *context;
 }
 
-std::vector<std::string> targetsUnderTest() {
-  std::vector<std::string> targets{"x86-64-v3"};
-  if (__builtin_cpu_supports("x86-64-v4"))
-    targets.push_back("x86-64-v4");
+//===--- targets ---===//
+
+const std::vector<TestTarget> &processorsUnderTest() {
+  static const std::vector<TestTarget> targets = [] {
+    std::vector<TestTarget> list{{"x86-64-v3", "x86-64-v3"}};
+    if (__builtin_cpu_supports("x86-64-v4"))
+      list.push_back({"x86-64-v4", "x86-64-v4"});
+    return list;
+  }();
   return targets;
+}
+
+const std::vector<TestTarget> &gpusUnderTest() {
+  static const std::vector<TestTarget> targets = [] {
+    std::vector<TestTarget> list;
+#ifdef DLC_TEST_STANDIN
+    list.push_back({"cuda", "x86-64-v3", cuda::CudaOptions{cuda::GemmChoice::Cublaslt}});
+    list.push_back({"cuda, own products", "x86-64-v3", cuda::CudaOptions{cuda::GemmChoice::Own}});
+#endif
+    return list;
+  }();
+  return targets;
+}
+
+#ifdef DLC_TEST_STANDIN
+static void *openStandin(const char *path) {
+  // The loader knows an open library by the name in it: the runtime gets this one when it asks for NVIDIA's.
+  void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  if (!library)
+    llvm::report_fatal_error(llvm::Twine("the stand-in is not there: ") + dlerror());
+  return library;
+}
+template <typename F> static F *findInStandin(void *library, const char *name) {
+  auto *function = reinterpret_cast<F *>(dlsym(library, name));
+  if (!function)
+    llvm::report_fatal_error(llvm::Twine("the stand-in has no ") + name);
+  return function;
+}
+#endif
+
+/// What the stand-in has reported since the last call.
+static std::string takeReports() {
+  std::string text;
+#ifdef DLC_TEST_STANDIN
+  static void *const library = [] {
+    void *driver = openStandin(DLC_TEST_STANDIN "/libcuda.so.1");
+    openStandin(DLC_TEST_STANDIN "/libcublasLt.so.13");
+    return driver;
+  }();
+  static auto *const count = findInStandin<decltype(standin_report_count)>(library, "standin_report_count");
+  static auto *const report = findInStandin<decltype(standin_report)>(library, "standin_report");
+  static size_t seen = 0;
+  for (size_t total = count(); seen < total; ++seen)
+    text += std::string("the stand-in reports ") + report(seen) + "\n";
+#endif
+  return text;
 }
 
 //===--- building ---===//
@@ -131,20 +188,37 @@ OwningOpRef<ModuleOp> ModelBuilder::differentiated() {
 //===--- compiling ---===//
 
 /// The library's bytes, or why there are none.
-static llvm::Expected<Bytes> compileModule(ModuleOp original, StringRef march) {
+static llvm::Expected<Bytes> compileModule(ModuleOp original, const TestTarget &testTarget, bool &hasProducts) {
   OwningOpRef<ModuleOp> module = original.clone();
   auto failed = [](const char *what) { return llvm::createStringError(std::string(what) + "\n" + takeDiagnostics()); };
   if (mlir::failed(verify(*module)))
     return failed("the program does not verify");
   PipelineOptions options;
-  llvm::Expected<Target> target = resolveTarget(march);
+  llvm::Expected<Target> target = resolveTarget(testTarget.march);
   if (!target)
     return target.takeError();
   options.target = *target;
   options.optLevel = 1;
+  options.cpu = !testTarget.cuda;
+  options.cuda = testTarget.cuda;
   ModelDescription description;
-  if (mlir::failed(lowerToLlvm(*module, options, description)))
+  OwningOpRef<ModuleOp> kernels;
+  if (mlir::failed(lowerToLlvm(*module, options, description, &kernels)))
     return failed("the program is not lowered");
+  if (kernels) {
+    // PTX alone: nothing here takes machine code.
+    llvm::Expected<CudaTargets> archs = resolveCudaTargets({"sm_80"}, [](const std::string &) {});
+    if (!archs)
+      return archs.takeError();
+    llvm::LLVMContext context;
+    std::unique_ptr<llvm::Module> code = translateModuleToLLVMIR(*kernels, context, description.name);
+    if (!code)
+      return failed("the GPU's kernels do not translate to LLVM");
+    if (llvm::Error error = emitPtx(*code, *archs, options.optLevel, *description.cuda))
+      return std::move(error);
+  }
+  for (const FunctionDescription &function : description.functions)
+    hasProducts |= function.cuda && !function.cuda->gemms.empty();
   llvm::LLVMContext context;
   std::unique_ptr<llvm::Module> code = translateModuleToLLVMIR(*module, context, description.name);
   if (!code)
@@ -168,8 +242,9 @@ static std::string takeMessage(dlrt_status status) {
   return message;
 }
 
-std::unique_ptr<Compiled> Compiled::make(ModuleOp module, StringRef march, std::string &error, unsigned threads) {
-  llvm::Expected<Bytes> library = compileModule(module, march);
+std::unique_ptr<Compiled> Compiled::make(ModuleOp module, const TestTarget &target, std::string &error, unsigned threads) {
+  std::unique_ptr<Compiled> result(new Compiled());
+  llvm::Expected<Bytes> library = compileModule(module, target, result->products);
   if (!library) {
     error = llvm::toString(library.takeError());
     return nullptr;
@@ -182,17 +257,18 @@ std::unique_ptr<Compiled> Compiled::make(ModuleOp module, StringRef march, std::
     return nullptr;
   }
   llvm::raw_fd_ostream(file, /*shouldClose=*/true) << StringRef(library->data(), library->size());
-  std::unique_ptr<Compiled> result(new Compiled());
   dlrt_status status = dlrt_model_open(path.c_str(), &result->model);
   llvm::sys::fs::remove(path);
   if (!status) {
     dlrt_options options = {};
     options.size = sizeof options;
     options.threads = threads;
+    options.device = target.cuda ? DLRT_DEVICE_CUDA : DLRT_DEVICE_CPU;
+    takeReports(); // opens the stand-in
     status = dlrt_instance_create(result->model, &options, &result->instance);
   }
   if (status) {
-    error = takeMessage(status);
+    error = takeMessage(status) + takeReports();
     return nullptr;
   }
   return result;
@@ -201,6 +277,7 @@ std::unique_ptr<Compiled> Compiled::make(ModuleOp module, StringRef march, std::
 Compiled::~Compiled() {
   dlrt_instance_release(instance);
   dlrt_model_release(model);
+  EXPECT_EQ(takeReports(), "");
 }
 
 //===--- numbers ---===//
@@ -353,8 +430,9 @@ std::vector<Array> Compiled::call(StringRef name, ArrayRef<Array> arguments, std
     }
     status = dlrt_call(instance, function, inputs.data(), inputs.size(), outputs.data(), outputs.size());
   }
-  if (status) {
-    error = takeMessage(status);
+  std::string reports = takeReports();
+  if (status || !reports.empty()) {
+    error = (status ? takeMessage(status) : "") + reports;
     return {};
   }
   for (auto [array, output] : llvm::zip_equal(results, outputs))

@@ -3,11 +3,13 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // A model made in memory goes through the whole compiler (lowerToLlvm, emission, link) into a library in a temporary file, which the runtime opens. Arguments and
-// results end where an inaccessible page begins: an access beyond them ends the test.
+// results end where an inaccessible page begins: an access beyond them ends the test. A GPU is the stand-in (test/standin): what it reports of a call is that call's
+// error, and what it reports when the instance goes, as leaks, fails the test.
 
 #ifndef DLC_TEST_CONFORMANCE_COMPILED_H
 #define DLC_TEST_CONFORMANCE_COMPILED_H
 
+#include "compiler/lowering/cuda/CudaTarget.h"
 #include "dlrt/dlrt.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/OwningOpRef.h"
@@ -22,8 +24,17 @@ mlir::MLIRContext &testContext();
 /// What was reported since the last call.
 std::string takeDiagnostics();
 
-/// The levels of x86-64 under test that this machine runs: x86-64-v3, and x86-64-v4 where it has AVX-512.
-std::vector<std::string> targetsUnderTest();
+/// What programs are compiled for, and run on.
+struct TestTarget {
+  std::string name;
+  /// The processor's level. That of a GPU's program has code of the processor for initial values only.
+  std::string march;
+  std::optional<cuda::CudaOptions> cuda = std::nullopt;
+};
+/// The levels of x86-64 that this machine runs: x86-64-v3, and x86-64-v4 where it has AVX-512.
+const std::vector<TestTarget> &processorsUnderTest();
+/// A GPU, with cuBLASLt's products and then with our own. None where the stand-in is not built.
+const std::vector<TestTarget> &gpusUnderTest();
 
 using BuildFunction = std::function<llvm::SmallVector<mlir::Value>(mlir::OpBuilder &, mlir::ValueRange arguments)>;
 
@@ -52,15 +63,18 @@ dl::FuncOp findFunction(mlir::ModuleOp module, llvm::StringRef name);
 class Compiled {
 public:
   /// Null, with the reason in `error`, where it does not compile. The module stays as it is.
-  static std::unique_ptr<Compiled> make(mlir::ModuleOp module, llvm::StringRef march, std::string &error, unsigned threads = 1);
+  static std::unique_ptr<Compiled> make(mlir::ModuleOp module, const TestTarget &target, std::string &error, unsigned threads = 1);
   ~Compiled();
   /// Calls a function; `error` says why it failed.
   std::vector<Array> call(llvm::StringRef function, llvm::ArrayRef<Array> arguments, std::string &error);
   void write(llvm::StringRef variable, const Array &array);
   Array read(llvm::StringRef variable, const Array &like);
+  /// Whether a GPU's cuBLASLt is asked for products.
+  bool hasProducts() const { return products; }
 
 private:
   Compiled() = default;
+  bool products = false;
   dlrt_model *model = nullptr;
   dlrt_instance *instance = nullptr;
 };

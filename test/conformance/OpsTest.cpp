@@ -3,8 +3,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // The tests walk the registered ops. For each one, its values are compared with the plain interpreter (Reference.h), its gradient in f64 with central differences of the
-// interpreter's values, and everything in f32 with f64, for static and dynamic sizes and every processor level that this machine runs. Elementwise ops are found by their
-// interface; the others have cases in the table below. An op in neither, and not excluded with a reason, fails `EveryOpIsCovered`.
+// interpreter's values, and everything in f32 with f64, for static and dynamic sizes, on every processor level that this machine runs and on the stand-in for a GPU. All
+// levels give the same bits; so does a GPU where nothing is added up. Elementwise ops are found by their interface; the others have cases in the table below. An op in
+// neither, and not excluded with a reason, fails `EveryOpIsCovered`.
 
 #include "mlir/IR/Verifier.h"
 #include "mlir/Parser/Parser.h"
@@ -535,6 +536,31 @@ bool withScratchOp(StringRef name, unsigned arity, Type element, llvm::function_
 
 //===--- running cases ---===//
 
+/// The bits of an array, but one NaN for all: targets need not agree on which.
+std::vector<char> bitsOf(Array array) {
+  for (double &value : array.values)
+    if (std::isnan(value))
+      value = kNaN;
+  return toBytes(array);
+}
+
+/// Runs a program on some targets.
+void forEachTarget(ArrayRef<TestTarget> targets, ModuleOp module, llvm::function_ref<void(Compiled &, const TestTarget &)> run) {
+  for (const TestTarget &target : targets) {
+    SCOPED_TRACE(target.name);
+    std::string error;
+    std::unique_ptr<Compiled> compiled = Compiled::make(module, target, error);
+    ASSERT_TRUE(compiled) << error;
+    run(*compiled, target);
+  }
+}
+/// The processors and one GPU: programs without products are the same on the other.
+std::vector<TestTarget> differentTargets() {
+  std::vector<TestTarget> targets = processorsUnderTest();
+  llvm::append_range(targets, ArrayRef(gpusUnderTest()).take_front());
+  return targets;
+}
+
 /// A case for one floating-point type, in a model.
 struct Entry {
   Case what;
@@ -553,23 +579,49 @@ public:
     for (auto [a, b] : llvm::zip(wide.what.arguments, make(Float32Type::get(context())).arguments))
       hasFloat |= a.type != b.type;
     pairs.push_back({wide, hasFloat ? std::optional(addEntry(make(Float32Type::get(context())))) : std::nullopt});
+    cases.push_back(make);
   }
   /// Compiles for every target, runs the cases, and then `more`.
   void run(llvm::function_ref<void(Compiled &)> more = [](Compiled &) {});
   ModelBuilder builder;
 
 private:
-  Entry addEntry(Case what);
-  void runPair(Compiled &compiled, const Entry &wide, const std::optional<Entry> &narrow, ArrayRef<int64_t> dims);
-  void checkCentralDifferences(const Entry &entry, ArrayRef<int64_t> dims, std::vector<Array> arguments, ArrayRef<Array> weights, ArrayRef<Array> gradients);
-
+  /// A case in both types.
   struct Pair {
     Entry wide;
     std::optional<Entry> narrow;
   };
+  /// What a central difference says of one element of one gradient.
+  struct Derivative {
+    unsigned gradient;
+    size_t at;
+    double value;
+  };
+  /// A pair called with some sizes; the same on every target.
+  struct Call {
+    const Pair *pair;
+    std::string where;
+    std::vector<Array> arguments, expected, weights;
+    std::vector<Derivative> derivatives;
+    /// What the first target made of it.
+    std::vector<std::vector<char>> bits;
+    std::string bitsOf;
+    /// Does every target make the same bits of it? None adds numbers up in an order of its own.
+    bool isExact;
+  };
+
+  Entry addEntry(Case what);
+  Call makeCall(const Pair &pair, ArrayRef<int64_t> dims);
+  std::vector<Derivative> centralDifferences(const Entry &entry, ArrayRef<int64_t> dims, std::vector<Array> arguments, ArrayRef<Array> weights);
+  void runCall(Compiled &compiled, Call &call, const TestTarget &target);
+  void runOn(ArrayRef<TestTarget> targets, llvm::function_ref<void(Compiled &)> more);
+
+  std::vector<MakeCase> cases;
+  bool hasProducts = false; // for a GPU's library, seen when the cases were compiled
   std::vector<Pair> pairs;
   unsigned count = 0;
   Random random{20240607};
+  OwningOpRef<ModuleOp> differentiated;
 };
 
 /// Does an argument have a dimension that is just symbol k?
@@ -668,7 +720,7 @@ std::vector<Array> withElement(std::vector<Array> arrays, const Entry &entry) {
   return arrays;
 }
 
-void Suite::checkCentralDifferences(const Entry &entry, ArrayRef<int64_t> dims, std::vector<Array> arguments, ArrayRef<Array> weights, ArrayRef<Array> gradients) {
+std::vector<Suite::Derivative> Suite::centralDifferences(const Entry &entry, ArrayRef<int64_t> dims, std::vector<Array> arguments, ArrayRef<Array> weights) {
   Reference reference(builder.getFunction(entry.value), dims.vec());
   auto loss = [&] {
     std::vector<Array> results = reference.run(arguments);
@@ -678,6 +730,7 @@ void Suite::checkCentralDifferences(const Entry &entry, ArrayRef<int64_t> dims, 
         sum += results[i].values[at] * weights[k].values[at];
     return sum;
   };
+  std::vector<Derivative> derivatives;
   for (auto [k, i] : llvm::enumerate(entry.wrt)) {
     size_t count = arguments[i].values.size();
     // A few elements of large operands, and always the first and the last.
@@ -691,93 +744,153 @@ void Suite::checkCentralDifferences(const Entry &entry, ArrayRef<int64_t> dims, 
       };
       double derivative = (8 * (lossAt(h) - lossAt(-h)) - (lossAt(2 * h) - lossAt(-2 * h))) / (12 * h);
       x = kept;
-      double actual = gradients[k].values[at];
-      if (!(std::fabs(actual - derivative) <= 2e-7 * std::max(1.0, std::fabs(derivative)))) {
-        ADD_FAILURE() << entry.what.name << " (" << entry.gradient << ", f64): the gradient in operand " << i << " at element " << at << " of " << count << " is " << actual
-                      << ", a central difference gives " << derivative;
-        return;
-      }
+      derivatives.push_back({static_cast<unsigned>(k), at, derivative});
     }
   }
+  return derivatives;
 }
 
-void Suite::runPair(Compiled &compiled, const Entry &wide, const std::optional<Entry> &narrow, ArrayRef<int64_t> dims) {
-  std::string where = wide.what.name + " with N = " + std::to_string(dims[0]) + ", M = " + std::to_string(dims[1]);
-  std::vector<Array> arguments = drawArguments(wide.what, dims, random);
+/// Is every number that a function returns computed from the same ones by the same operations, whatever the order of elements?
+bool isElementByElement(dl::FuncOp function) {
+  SmallVector<Value> work(function.getBody().front().getTerminator()->getOperands());
+  DenseSet<Operation *> seen;
+  while (!work.empty()) {
+    Operation *op = work.pop_back_val().getDefiningOp();
+    if (!op || !seen.insert(op).second)
+      continue;
+    if (!isa<dl::ElementwiseOpInterface, dl::IndexingOpInterface, dl::GeneratorOpInterface>(op))
+      return false;
+    llvm::append_range(work, op->getOperands());
+  }
+  return true;
+}
+
+Suite::Call Suite::makeCall(const Pair &pair, ArrayRef<int64_t> dims) {
+  const Entry &wide = pair.wide;
+  Call call{};
+  call.pair = &pair;
+  call.where = wide.what.name + " with N = " + std::to_string(dims[0]) + ", M = " + std::to_string(dims[1]);
+  call.arguments = drawArguments(wide.what, dims, random);
+  call.expected = Reference(builder.getFunction(wide.value), dims.vec()).run(call.arguments);
+  if (!wide.gradient.empty()) {
+    for (unsigned i : wide.weighted) {
+      call.weights.push_back(call.expected[i]);
+      for (double &value : call.weights.back().values)
+        value = roundTo(between(-1, 1)(random), Float32Type::get(context()));
+    }
+    call.derivatives = centralDifferences(wide, dims, call.arguments, call.weights);
+  }
+  // The same in both types.
+  call.isExact = isElementByElement(findFunction(*differentiated, wide.value)) && (wide.gradient.empty() || isElementByElement(findFunction(*differentiated, wide.gradient)));
+  return call;
+}
+
+void Suite::runCall(Compiled &compiled, Call &call, const TestTarget &target) {
+  const Entry &wide = call.pair->wide;
+  const std::string &where = call.where;
   std::string error;
-  Reference reference(builder.getFunction(wide.value), dims.vec());
-  std::vector<Array> expected = reference.run(arguments), actual = compiled.call(wide.value, arguments, error);
+  std::vector<std::vector<char>> bits;
+  auto run = [&](StringRef function, ArrayRef<Array> arguments) {
+    std::vector<Array> results = compiled.call(function, arguments, error);
+    for (const Array &result : results)
+      bits.push_back(bitsOf(result));
+    return results;
+  };
+  std::vector<Array> actual = run(wide.value, call.arguments);
   ASSERT_EQ(error, "") << where;
   double scale = 1;
-  for (const Array &array : expected)
+  for (const Array &array : call.expected)
     for (double value : array.values)
       if (std::isfinite(value))
         scale = std::max(scale, std::fabs(value));
-  for (auto [i, a, e] : llvm::zip(llvm::seq<unsigned>(expected.size()), actual, expected))
+  for (auto [i, a, e] : llvm::zip(llvm::seq<unsigned>(call.expected.size()), actual, call.expected))
     EXPECT_EQ(difference(a, e, wide.what.arguments.empty() || !e.element.isF32() ? 1e-12 : wide.what.tolerance32, scale), "") << where << ", " << wide.value << ", result " << i;
 
-  std::vector<Array> weights, gradients;
+  std::vector<Array> gradients;
   if (!wide.gradient.empty()) {
-    for (unsigned i : wide.weighted) {
-      weights.push_back(expected[i]);
-      for (double &value : weights.back().values)
-        value = roundTo(between(-1, 1)(random), Float32Type::get(context()));
-    }
-    std::vector<Array> all = arguments;
-    all.insert(all.end(), weights.begin(), weights.end());
-    gradients = compiled.call(wide.gradient, all, error);
+    std::vector<Array> all = call.arguments;
+    llvm::append_range(all, call.weights);
+    gradients = run(wide.gradient, all);
     ASSERT_EQ(error, "") << where << ", gradient";
-    checkCentralDifferences(wide, dims, arguments, weights, gradients);
+    for (const Derivative &derivative : call.derivatives) {
+      double value = gradients[derivative.gradient].values[derivative.at];
+      if (std::fabs(value - derivative.value) <= 2e-7 * std::max(1.0, std::fabs(derivative.value)))
+        continue;
+      ADD_FAILURE() << where << " (" << wide.gradient << ", f64): the gradient in operand " << wide.wrt[derivative.gradient] << " at element " << derivative.at << " of "
+                    << gradients[derivative.gradient].values.size() << " is " << value << ", a central difference gives " << derivative.value;
+      break;
+    }
   }
-  if (!narrow)
-    return;
 
   // f32 against f64.
-  actual = compiled.call(narrow->value, withElement(arguments, *narrow), error);
-  ASSERT_EQ(error, "") << where << " in f32";
-  auto compareNarrow = [&](std::vector<Array> &actual, std::vector<Array> expected, double tolerance, StringRef what) {
-    double scale = 1;
-    for (Array &array : expected)
-      for (double &value : array.values)
-        if (std::isfinite(value))
-          scale = std::max(scale, std::fabs(value));
-    for (auto [i, a, e] : llvm::zip(llvm::seq<unsigned>(expected.size()), actual, expected)) {
-      e.element = a.element;
-      if (a.element.isF32())
-        for (double &value : e.values)
-          value = roundTo(value, a.element);
-      EXPECT_EQ(difference(a, e, tolerance, scale), "") << where << ", " << what.str() << " " << i << " in f32 against f64";
+  if (const std::optional<Entry> &narrow = call.pair->narrow) {
+    actual = run(narrow->value, withElement(call.arguments, *narrow));
+    ASSERT_EQ(error, "") << where << " in f32";
+    auto compareNarrow = [&](std::vector<Array> &actual, std::vector<Array> expected, double tolerance, StringRef what) {
+      double scale = 1;
+      for (Array &array : expected)
+        for (double &value : array.values)
+          if (std::isfinite(value))
+            scale = std::max(scale, std::fabs(value));
+      for (auto [i, a, e] : llvm::zip(llvm::seq<unsigned>(expected.size()), actual, expected)) {
+        e.element = a.element;
+        if (a.element.isF32())
+          for (double &value : e.values)
+            value = roundTo(value, a.element);
+        EXPECT_EQ(difference(a, e, tolerance, scale), "") << where << ", " << what.str() << " " << i << " in f32 against f64";
+      }
+    };
+    compareNarrow(actual, call.expected, narrow->what.tolerance32, narrow->value + ", result");
+    if (!narrow->gradient.empty()) {
+      std::vector<Array> all = withElement(call.arguments, *narrow);
+      for (Array weight : call.weights) {
+        weight.element = Float32Type::get(context());
+        all.push_back(std::move(weight));
+      }
+      std::vector<Array> narrowGradients = run(narrow->gradient, all);
+      ASSERT_EQ(error, "") << where << ", gradient in f32";
+      compareNarrow(narrowGradients, gradients, 10 * narrow->what.tolerance32, narrow->gradient + ", gradient");
     }
-  };
-  compareNarrow(actual, expected, narrow->what.tolerance32, narrow->value + ", result");
-  if (!narrow->gradient.empty()) {
-    std::vector<Array> all = withElement(arguments, *narrow);
-    for (Array weight : weights) {
-      weight.element = Float32Type::get(context());
-      all.push_back(std::move(weight));
-    }
-    std::vector<Array> narrowGradients = compiled.call(narrow->gradient, all, error);
-    ASSERT_EQ(error, "") << where << ", gradient in f32";
-    compareNarrow(narrowGradients, gradients, 10 * narrow->what.tolerance32, narrow->gradient + ", gradient");
+  }
+
+  if (call.bitsOf.empty()) {
+    call.bits = bits;
+    call.bitsOf = target.name;
+  } else if (!target.cuda || call.isExact) {
+    EXPECT_TRUE(bits == call.bits) << where << ": not the bits of " << call.bitsOf;
   }
 }
 
-void Suite::run(llvm::function_ref<void(Compiled &)> more) {
-  for (const std::string &target : targetsUnderTest()) {
-    SCOPED_TRACE(target);
-    std::string error;
-    std::unique_ptr<Compiled> compiled = Compiled::make(builder.getModule(), target, error);
-    ASSERT_TRUE(compiled) << error;
-    for (const Pair &pair : pairs) {
-      bool isDynamic = pair.wide.isDynamic;
-      for (const std::vector<int64_t> &dims : pair.wide.what.dims) {
-        runPair(*compiled, pair.wide, pair.narrow, dims);
-        if (!isDynamic)
-          break;
-      }
+void Suite::runOn(ArrayRef<TestTarget> targets, llvm::function_ref<void(Compiled &)> more) {
+  differentiated = builder.differentiated();
+  ASSERT_TRUE(differentiated) << takeDiagnostics();
+  std::vector<Call> calls;
+  for (const Pair &pair : pairs)
+    for (const std::vector<int64_t> &dims : pair.wide.what.dims) {
+      calls.push_back(makeCall(pair, dims));
+      if (!pair.wide.isDynamic)
+        break;
     }
-    more(*compiled);
-  }
+  forEachTarget(targets, builder.getModule(), [&](Compiled &compiled, const TestTarget &target) {
+    hasProducts |= compiled.hasProducts();
+    for (Call &call : calls)
+      runCall(compiled, call, target);
+    more(compiled);
+  });
+}
+
+void Suite::run(llvm::function_ref<void(Compiled &)> more) {
+  runOn(differentTargets(), more);
+  if (!hasProducts || gpusUnderTest().empty())
+    return;
+  // Our own products. Each constant size makes another kernel, and the stand-in compiles one for a second: those are in test/unit/GpuGemmTest.cpp.
+  auto isConstant = [](AffineExpr size) { return isa<AffineConstantExpr>(size); };
+  Suite dynamic;
+  for (auto [make, pair] : llvm::zip_equal(cases, pairs))
+    if (llvm::none_of(pair.wide.what.arguments, [&](const Argument &argument) { return llvm::any_of(dl::sizesOf(argument.type), isConstant); }))
+      dynamic.add(make);
+  if (!dynamic.pairs.empty())
+    dynamic.runOn(ArrayRef(gpusUnderTest()).drop_front(), [](Compiled &) {});
 }
 
 //===--- the tests ---===//
@@ -969,23 +1082,23 @@ public:
       arrays.push_back(array);
     }
     bool isFirst = true;
-    for (const std::string &target : targetsUnderTest()) {
+    forEachTarget(differentTargets(), *module, [&](Compiled &compiled, const TestTarget &) {
       std::string error;
-      std::unique_ptr<Compiled> compiled = Compiled::make(*module, target, error);
-      EXPECT_TRUE(compiled) << error;
-      if (!compiled)
-        std::exit(1); // no numbers to look at
-      std::vector<Array> got = compiled->call("f", arrays, error);
-      if (expectedError)
+      std::vector<Array> got = compiled.call("f", arrays, error);
+      if (expectedError && !isFirst)
+        EXPECT_EQ(error, *expectedError);
+      else if (expectedError)
         *expectedError = error;
       else
         EXPECT_EQ(error, "");
       if (!isFirst)
-        for (auto [a, e] : llvm::zip(got, results))
-          EXPECT_EQ(toBytes(a), toBytes(e)) << target;
+        for (auto [a, e] : llvm::zip_equal(got, results))
+          EXPECT_EQ(bitsOf(a), bitsOf(e));
       results = got;
       isFirst = false;
-    }
+    });
+    if (isFirst)
+      std::exit(1); // no numbers to look at
     return results;
   }
 
@@ -1080,20 +1193,20 @@ TEST(Corners, NoOpMakesNaNOfAZeroCotangent) {
     argument.element = b.getF64Type();
     argument.dims = {static_cast<int64_t>(argument.values.size())};
   }
-  std::string error;
-  std::unique_ptr<Compiled> compiled = Compiled::make(model.getModule(), targetsUnderTest().back(), error);
-  ASSERT_TRUE(compiled) << error;
-  for (const std::string &function : functions) {
-    std::vector<Array> gradients = compiled->call(function, arguments, error);
-    ASSERT_EQ(error, "");
-    for (auto [k, gradient] : llvm::enumerate(gradients))
-      for (size_t i = 0; i < gradient.values.size(); ++i)
-        if (gradient.values[i] != 0) {
-          ADD_FAILURE() << function << " at " << arguments[0].values[i] << ", " << arguments[1].values[i] << ": the gradient in operand " << k << " of a value that is not taken is "
-                        << gradient.values[i];
-          break;
-        }
-  }
+  forEachTarget(differentTargets(), model.getModule(), [&](Compiled &compiled, const TestTarget &) {
+    std::string error;
+    for (const std::string &function : functions) {
+      std::vector<Array> gradients = compiled.call(function, arguments, error);
+      ASSERT_EQ(error, "");
+      for (auto [k, gradient] : llvm::enumerate(gradients))
+        for (size_t i = 0; i < gradient.values.size(); ++i)
+          if (gradient.values[i] != 0) {
+            ADD_FAILURE() << function << " at " << arguments[0].values[i] << ", " << arguments[1].values[i] << ": the gradient in operand " << k
+                          << " of a value that is not taken is " << gradient.values[i];
+            break;
+          }
+    }
+  });
 }
 TEST(Corners, NaNGoesThroughReluAndMaximum) {
   Text text("dl.func @f(%x: " T ") -> (" T ", " T ", " T ", tensor<f64>, tensor<i32>) {\n%r = dl.relu %x : " T "\n%o = dl.fill 1.0 : f64 : " T "\n%m = dl.maximum %x, %o : " T

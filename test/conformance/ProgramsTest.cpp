@@ -19,7 +19,7 @@ using namespace mlir;
 namespace {
 
 // DLC_PROGRAMS=N in the environment: so many, from seed 0 on, to look for more than a run of all tests has time for.
-constexpr unsigned kPrograms = 120;
+constexpr unsigned kPrograms = 120, kProgramsOnGpu = 60;
 constexpr unsigned kSteps = 22; // at most, in a program
 
 MLIRContext *context() { return &testContext(); }
@@ -753,7 +753,7 @@ double costOf(dl::FuncOp function, ArrayRef<int64_t> dims) {
 enum class Outcome { Same, Unstable, Different };
 
 /// Runs the program of a seed and compares; says what differs.
-Outcome runProgram(uint64_t seed, unsigned steps, StringRef target, std::string &what) {
+Outcome runProgram(uint64_t seed, unsigned steps, const TestTarget &target, std::string &what) {
   Program program(seed, steps);
   ModuleOp module = program.model.getModule();
   OwningOpRef<ModuleOp> plain = program.model.differentiated();
@@ -832,13 +832,11 @@ std::string textOf(uint64_t seed, unsigned steps) {
   return text;
 }
 
-class ProgramTest : public testing::TestWithParam<unsigned> {};
-
-TEST_P(ProgramTest, IsWhatTheInterpreterSays) {
-  unsigned seed = GetParam(), steps = 2 + seed % kSteps;
-  // One level in turn; Ops runs all on both.
-  std::vector<std::string> targets = targetsUnderTest();
-  std::string target = targets[seed / 2 % targets.size()], what;
+/// A program on one of these targets, in turn; OpsTest.cpp runs everything on all.
+void testProgram(uint64_t seed, const std::vector<TestTarget> &targets) {
+  unsigned steps = 2 + seed % kSteps;
+  const TestTarget &target = targets[seed / 2 % targets.size()];
+  std::string what;
   if (getenv("DLC_PRINT_PROGRAM")) // one that crashes does not get to print itself
     llvm::errs() << textOf(seed, steps);
   Outcome outcome = runProgram(seed, steps, target, what);
@@ -857,8 +855,21 @@ TEST_P(ProgramTest, IsWhatTheInterpreterSays) {
       break;
     }
   }
-  ADD_FAILURE() << "seed " << seed << ", " << steps << " steps, " << target << ": " << what << "\n" << textOf(seed, steps);
+  ADD_FAILURE() << "seed " << seed << ", " << steps << " steps, " << target.name << ": " << what << "\n" << textOf(seed, steps);
 }
-INSTANTIATE_TEST_SUITE_P(Seed, ProgramTest, testing::Range(0u, getenv("DLC_PROGRAMS") ? static_cast<unsigned>(atoi(getenv("DLC_PROGRAMS"))) : kPrograms), testing::PrintToStringParamName());
+
+auto seeds(unsigned count) { return testing::Range(0u, getenv("DLC_PROGRAMS") ? static_cast<unsigned>(atoi(getenv("DLC_PROGRAMS"))) : count); }
+
+class ProgramTest : public testing::TestWithParam<unsigned> {};
+TEST_P(ProgramTest, IsWhatTheInterpreterSays) { testProgram(GetParam(), processorsUnderTest()); }
+INSTANTIATE_TEST_SUITE_P(Seed, ProgramTest, seeds(kPrograms), testing::PrintToStringParamName());
+
+class ProgramOnGpuTest : public testing::TestWithParam<unsigned> {};
+TEST_P(ProgramOnGpuTest, IsWhatTheInterpreterSays) {
+  if (gpusUnderTest().empty())
+    GTEST_SKIP() << "the stand-in for a GPU is not built for this machine";
+  testProgram(GetParam(), gpusUnderTest());
+}
+INSTANTIATE_TEST_SUITE_P(Seed, ProgramOnGpuTest, seeds(kProgramsOnGpu), testing::PrintToStringParamName());
 
 } // namespace
