@@ -10,6 +10,10 @@ included, against a NumPy twin (which is itself held to PyTorch's figures).
 
     run_reference.py [--bin build/bin] [--filter 'two_*'] [--verbose]
 
+With --device cuda the programs run on a GPU; --libraries names the folder of the stand-in's libcuda.so.1 (test/standin), and
+what that reports is a failure. Figures and tolerances are the same. A call of many steps is then one process instead of
+one for each step, so that of the results the last ones are compared; the variables show what every step did.
+
 Ends with 'N passed, M failed'. Needs NumPy only.
 """
 
@@ -36,11 +40,18 @@ class Failure(Exception):
     """A command did not do what it should."""
 
 
-def run(*command):
+def run(*command, libraries=None):
+    environment = dict(os.environ, LD_LIBRARY_PATH=libraries) if libraries else None
     done = subprocess.run(
-        [str(word) for word in command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
+        [str(word) for word in command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
     )
-    if done.returncode != 0:
+    reported = "standin: " in done.stderr  # by the stand-in, whatever the program made of it
+    if done.returncode != 0 or reported:
         words = (done.stderr or done.stdout).strip()[-2000:]
         raise Failure(f"{' '.join(map(str, command))}\n  exit {done.returncode}: {words}")
     return done.stdout
@@ -108,8 +119,9 @@ def relative_error(actual, expected, elementwise):
 
 
 class Tools:
-    def __init__(self, folder, work, march=""):
-        self.march = march
+    def __init__(self, folder, work, options):
+        self.march, self.gemm, self.libraries = options.march, options.gemm, options.libraries
+        self.on_gpu = options.device == "cuda"
         self.dlc, self.dlrun, self.work = os.path.join(folder, "dlc"), os.path.join(folder, "dlrun"), work
 
     def compile(self, case, real, folder=""):
@@ -126,6 +138,8 @@ class Tools:
         os.makedirs(os.path.dirname(artefact), exist_ok=True)
         defines = [word for name, value in case.defines.items() for word in ("-D", f"{name}={value}")]
         options = [*(["--float=f64"] if real == "f64" else []), *([f"-march={self.march}"] if self.march else [])]
+        if self.on_gpu:
+            options += ["--target=cpu,cuda", f"--gemm={self.gemm}"]
         run(self.dlc, program, "-o", artefact, *defines, *options)
         return artefact
 
@@ -143,7 +157,9 @@ class Tools:
                 words += ["--input", f"{name}={path}"]
             out = os.path.join(folder, "out")
             os.mkdir(out)
-            run(self.dlrun, "call", artefact, function, *words, "--output-dir", out, *options)
+            device = "cuda" if self.on_gpu else "cpu"
+            words += ["--output-dir", out, "--device", device]
+            run(self.dlrun, "call", artefact, function, *words, *options, libraries=self.libraries)
             got = {}
             for name in results:
                 path = os.path.join(out, name + ".npy")
@@ -153,6 +169,13 @@ class Tools:
             return got
         finally:
             shutil.rmtree(folder)
+
+    def call_steps(self, artefact, call, real, options):
+        """-> the results of the call's last steps: of all of them on the processor, each in a process of its own."""
+        steps = max(call.steps, 1)
+        if self.on_gpu:
+            options, steps = (*options, "--repeat", steps), 1
+        return [self.call(artefact, call.function, call.inputs, real, call.results, options) for _ in range(steps)]
 
     def initial(self, artefact, case, call, real, path, seed=0):
         """Writes a checkpoint with the case's initial values, everything else as the artefact has it."""
@@ -195,10 +218,7 @@ def run_case(case, real, tools, figures, tally):
                     tools.initial(artefact, case, call, real, checkpoint)
                     ready = True
                 options = ("--load", checkpoint, "--save", checkpoint)
-            rows = [
-                tools.call(artefact, call.function, call.inputs, real, call.results, options)
-                for _ in range(max(call.steps, 1))
-            ]
+            rows = tools.call_steps(artefact, call, real, options)
             state = checkpoints.read(checkpoint)[0] if call.variables else {}
         except (Failure, subprocess.TimeoutExpired) as problem:
             for name in names:
@@ -208,6 +228,8 @@ def run_case(case, real, tools, figures, tally):
         for name in call.results:
             actual = np.stack([row[name] for row in rows]) if call.steps else rows[0][name]
             expected = expected_figure(figures, f"{case.name}/{call.tag}.{name}", real)
+            if call.steps:
+                expected = expected[-len(rows) :]
             tally.compare(f"{title} {call.tag} {name}", actual, expected, case.tolerance, real)
         for name in call.variables:
             expected = expected_figure(figures, f"{case.name}/{call.tag}/{name}", real)
@@ -233,7 +255,8 @@ def contents(path):
 
 
 def run_repeated(case, real, tools, tally):
-    """The same bytes, however it is run (20 processes of one step, one of 20, 1 or 2 threads), and compiled again."""
+    """The same bytes, however it is run (20 processes of one step, one of 20, 1 or 2 threads), and compiled again. A GPU has no
+    threads to choose, and takes 4 steps: its stand-in compiles the kernels anew in every process."""
     title = f"{case.name}.{real}"
     try:
         artefact = tools.compile(case, real)
@@ -249,10 +272,13 @@ def run_repeated(case, real, tools, tally):
             ("10 and 10 steps", 2, 1),
             ("20 single steps", 20, 2),
         )
+        if tools.on_gpu:
+            ways = (("4 steps", 1, 1), ("4 steps again", 1, 1), ("2 and 2 steps", 2, 1))
+        count = 4 if tools.on_gpu else 20
         for name, parts, threads in ways:
             path = os.path.join(tools.work, "way.safetensors")
             shutil.copyfile(start, path)
-            options = ("--load", path, "--save", path, "--repeat", 20 // parts, "--threads", threads)
+            options = ("--load", path, "--save", path, "--repeat", count // parts, "--threads", threads)
             for _ in range(parts):
                 tools.call(artefact, call.function, call.inputs, real, options=options)
             left[name] = contents(path)
@@ -384,16 +410,12 @@ def run_mlp(tools, figures, tally, reals):
             artefact = tools.compile(case, real)
             path = os.path.join(tools.work, "mlp.safetensors")
             tools.initial(artefact, case, call, real, path, seed)
-            got = []
-            for _ in range(call.steps):
-                got.append(
-                    tools.call(artefact, "step", call.inputs, real, ("out",), ("--load", path, "--save", path))["out"]
-                )
+            got = [row["out"] for row in tools.call_steps(artefact, call, real, ("--load", path, "--save", path))]
             state = checkpoints.read(path)[0]
         except (Failure, subprocess.TimeoutExpired) as problem:
             tally.record(title, False, str(problem))
             continue
-        tally.compare(f"{title} losses", np.stack(got), losses, "training", real)
+        tally.compare(f"{title} losses", np.stack(got), losses[-len(got) :], "training", real)
         for name in call.variables:
             if name in twin.v and real == "f32":
                 # Adam divides by the gradient's size: an element whose gradient is nearly 0, and in f32 of either sign, takes whole
@@ -418,6 +440,9 @@ def main():
     parser.add_argument("--filter", default="*", help="only cases whose names match, e.g. 'two_*'")
     parser.add_argument("--float", choices=("f64", "f32"), action="append", help="only this precision")
     parser.add_argument("--march", default="", help="compile for this processor instead of the machine's")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what the programs run on")
+    parser.add_argument("--libraries", help="folder of libcuda.so.1: the stand-in's; that of the system where not given")
+    parser.add_argument("--gemm", choices=("auto", "own", "cublaslt"), default="auto", help="what computes products on a GPU")
     parser.add_argument("--verbose", action="store_true", help="a line for every comparison")
     options = parser.parse_args()
     reals = options.float or ["f64", "f32"]
@@ -426,7 +451,7 @@ def main():
     with np.load(suite.FIGURES) as stored:
         figures = {name: stored[name] for name in stored.files}
     with tempfile.TemporaryDirectory(prefix="dlc-reference-") as work:
-        tools = Tools(os.path.abspath(options.bin), work, options.march)
+        tools = Tools(os.path.abspath(options.bin), work, options)
         for program in (tools.dlc, tools.dlrun):
             if not os.access(program, os.X_OK):
                 print(f"run_reference: no program {program}; build first, or say --bin", file=sys.stderr)
