@@ -98,11 +98,10 @@ llvm::MaybeAlign ElementEmitter::alignmentOf(RankedTensorType type, const Elemen
   return llvm::Align(std::min<uint64_t>(16, llvm::PowerOf2Ceil(lanes * stored.getIntOrFloatBitWidth() / 8)));
 }
 
-Value ElementEmitter::load(OpBuilder &b, Value value, const ElementIndex &at, int64_t lanes, Value mask) {
+Value ElementEmitter::read(OpBuilder &b, Value from, RankedTensorType type, const ElementIndex &at, int64_t lanes, Value mask) {
   Location loc = kernel.getLoc();
-  auto type = cast<RankedTensorType>(value.getType());
   Type element = type.getElementType(), stored = memoryType(element);
-  Value from = memory.lookup(value), index = linearIndex(b, loc, type, at), loaded;
+  Value index = linearIndex(b, loc, type, at), loaded;
   if (lanes == 1) {
     loaded = memref::LoadOp::create(b, loc, from, index);
   } else {
@@ -135,25 +134,49 @@ void ElementEmitter::store(OpBuilder &b, Value memref, RankedTensorType type, co
                             alignmentOf(type, at, memoryType(type.getElementType()), cast<VectorType>(elements.getType()).getNumElements()));
 }
 
+/// The type of elements where they are computed.
+static Type computedType(Value value, int64_t lanes) {
+  Type element = getElementTypeOrSelf(value.getType());
+  Type type = element.isInteger(1) ? element : memoryType(element);
+  return lanes == 1 ? type : Type(VectorType::get(lanes, type));
+}
+
+Value ElementEmitter::indexElement(OpBuilder &b, Value indices, ValueRange at) {
+  ElementIndex index;
+  index.dims = llvm::to_vector(at);
+  return arith::IndexCastOp::create(b, kernel.getLoc(), b.getIndexType(), element(b, indices, index, 1, {}));
+}
+
 /// An element of a value that only lies elsewhere in its operand.
 Value ElementEmitter::moved(OpBuilder &b, IndexingOpInterface op, const ElementIndex &at, int64_t lanes, Value mask) {
   Location loc = op.getLoc();
   Value operand = op->getOperand(0);
   if (at.isFlat && op.keepsOrder())
     return element(b, operand, at, lanes, mask);
-  auto map = [&](OpBuilder &b, ValueRange dims) {
+  // The operand's element for the result's at `dims`, or 0 where there is none.
+  auto found = [&](OpBuilder &b, ValueRange dims, int64_t lanes, Value mask) {
     ElementIndex to;
-    to.dims = op.mapIndices(b, loc, dims, size);
-    return to;
+    Value exists;
+    to.dims = op.lookUpIndices(b, loc, dims, size, [&](Value indices, ValueRange place) { return indexElement(b, indices, place); }, exists);
+    if (!exists)
+      return element(b, operand, to, lanes, mask);
+    Type type = computedType(operand, lanes);
+    auto branch = scf::IfOp::create(b, loc, type, exists, /*withElseRegion=*/true);
+    OpBuilder yes = branch.getThenBodyBuilder(), no = branch.getElseBodyBuilder();
+    pushScope();
+    scf::YieldOp::create(yes, loc, element(yes, operand, to, lanes, mask));
+    popScope();
+    scf::YieldOp::create(no, loc, buildNumber(no, loc, type, 0.0));
+    return branch.getResult(0);
   };
   if (lanes == 1)
-    return element(b, operand, map(b, at.dims), 1, {});
+    return found(b, at.dims, 1, {});
   if (op.dropsInnermost()) {
-    Value one = element(b, operand, map(b, at.dims), 1, {});
+    Value one = found(b, at.dims, 1, {});
     return vector::BroadcastOp::create(b, loc, VectorType::get(lanes, one.getType()), one);
   }
   if (op.keepsInnermost())
-    return element(b, operand, map(b, at.dims), lanes, mask);
+    return found(b, at.dims, lanes, mask);
   if (op.keepsOrder() && hasFlatElements(operand)) {
     ElementIndex to;
     to.linear = linearIndex(b, loc, cast<RankedTensorType>(op->getResult(0).getType()), at);
@@ -169,7 +192,7 @@ Value ElementEmitter::moved(OpBuilder &b, IndexingOpInterface op, const ElementI
     dims.back() = arith::AddIOp::create(b, loc, dims.back(), constantIndex(b, loc, lane));
     if (mask)
       dims.back() = arith::MinUIOp::create(b, loc, dims.back(), end);
-    each.push_back(element(b, operand, map(b, dims), 1, {}));
+    each.push_back(found(b, dims, 1, {}));
   }
   return vector::FromElementsOp::create(b, loc, VectorType::get(lanes, each.front().getType()), each);
 }
@@ -177,11 +200,7 @@ Value ElementEmitter::moved(OpBuilder &b, IndexingOpInterface op, const ElementI
 /// An element that comes from one of several operands, or from none: only the one that has it may be read.
 Value ElementEmitter::conditional(OpBuilder &b, Operation *op, const ElementIndex &at, int64_t lanes, Value mask) {
   Location loc = op->getLoc();
-  Type type = memoryType(getElementTypeOrSelf(op->getResult(0).getType()));
-  if (getElementTypeOrSelf(op->getResult(0).getType()).isInteger(1))
-    type = b.getI1Type();
-  if (lanes > 1)
-    type = VectorType::get(lanes, type);
+  Type type = computedType(op->getResult(0), lanes);
   auto inside = [&](OpBuilder &b, Value operand, ArrayRef<Value> dims) {
     pushScope();
     ElementIndex to;
@@ -284,7 +303,7 @@ Value ElementEmitter::element(OpBuilder &b, Value value, const ElementIndex &at,
   Value result;
   Operation *def = value.getDefiningOp();
   if (!def || inMemory.contains(value)) {
-    result = load(b, value, at, lanes, mask);
+    result = read(b, memory.lookup(value), cast<RankedTensorType>(value.getType()), at, lanes, mask);
   } else if (auto indexing = dyn_cast<IndexingOpInterface>(def)) {
     result = moved(b, indexing, at, lanes, mask);
   } else if (auto elementwise = dyn_cast<ElementwiseOpInterface>(def)) {
@@ -317,6 +336,21 @@ Value buildBeats(OpBuilder &b, Location loc, ReductionOpInterface op, Value firs
   // NaN beats numbers; a NaN that was there first stays.
   Value firstIsNumber = arith::CmpFOp::create(b, loc, arith::CmpFPredicate::ORD, first, first);
   return arith::AndIOp::create(b, loc, changed, firstIsNumber);
+}
+
+Value buildIsOutside(OpBuilder &b, Location loc, CheckIndexOp check, Value element, Value size) {
+  Value place = element, count = size;
+  if (check.getFromEnd()) {
+    place = arith::AddIOp::create(b, loc, place, size);
+    count = arith::AddIOp::create(b, loc, count, size);
+  }
+  // A negative one is large without a sign.
+  Value isBad = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::uge, place, count);
+  if (std::optional<uint64_t> ignore = check.getIgnore()) {
+    Value ignored = arith::ConstantOp::create(b, loc, b.getI64IntegerAttr(static_cast<int64_t>(*ignore)));
+    isBad = arith::AndIOp::create(b, loc, isBad, arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ne, element, ignored));
+  }
+  return isBad;
 }
 
 } // namespace dlc

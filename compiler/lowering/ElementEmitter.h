@@ -40,6 +40,10 @@ public:
 
   /// `lanes` elements of a value along its last axis from `at` on (one: a number, else a vector). `mask` (null: all) says which of them exist.
   mlir::Value element(mlir::OpBuilder &b, mlir::Value value, const ElementIndex &at, int64_t lanes, mlir::Value mask);
+  /// An element of a tensor of indices, as an index value.
+  mlir::Value indexElement(mlir::OpBuilder &b, mlir::Value indices, mlir::ValueRange at);
+  /// Elements that lie in memory now: not remembered, as they may change.
+  mlir::Value read(mlir::OpBuilder &b, mlir::Value memref, mlir::RankedTensorType type, const ElementIndex &at, int64_t lanes, mlir::Value mask);
   /// Stores elements of a result.
   void store(mlir::OpBuilder &b, mlir::Value memref, mlir::RankedTensorType type, const ElementIndex &at, mlir::Value elements, mlir::Value mask);
 
@@ -61,7 +65,6 @@ public:
   mlir::Value linearIndex(mlir::OpBuilder &b, mlir::Location loc, mlir::RankedTensorType type, const ElementIndex &at);
 
 private:
-  mlir::Value load(mlir::OpBuilder &b, mlir::Value value, const ElementIndex &at, int64_t lanes, mlir::Value mask);
   mlir::Value moved(mlir::OpBuilder &b, dl::IndexingOpInterface op, const ElementIndex &at, int64_t lanes, mlir::Value mask);
   mlir::Value called(mlir::OpBuilder &b, dl::GeneratorOpInterface op, mlir::Value linear, mlir::ValueRange scalars, int64_t lanes);
   mlir::Value conditional(mlir::OpBuilder &b, mlir::Operation *op, const ElementIndex &at, int64_t lanes, mlir::Value mask);
@@ -78,6 +81,9 @@ private:
 
 /// True where the second of two partial results of a reduction beats the first, which comes earlier.
 mlir::Value buildBeats(mlir::OpBuilder &b, mlir::Location loc, dl::ReductionOpInterface op, mlir::Value first, mlir::Value second);
+
+/// Whether an element of what a check looks at, an i64, is bad; `size` is an i64 too.
+mlir::Value buildIsOutside(mlir::OpBuilder &b, mlir::Location loc, dl::CheckIndexOp check, mlir::Value element, mlir::Value size);
 
 } // namespace dlc
 

@@ -142,7 +142,7 @@ void Fuser::formGroups() {
       group->full = sizesOf(op.getOperand(0));
       group->reduced = llvm::to_vector(reduction.getReducedAxes());
     } else {
-      group->kind = isa<KernelOpInterface>(op) ? Group::Alone : isa<ContractionOpInterface>(op) ? Group::Gemm : Group::Loop;
+      group->kind = isa<KernelOpInterface, ScatterOpInterface>(op) ? Group::Alone : isa<ContractionOpInterface>(op) ? Group::Gemm : Group::Loop;
       group->full = sizesOf(op.getResult(0));
     }
     groups[&op] = group.get();
@@ -387,7 +387,12 @@ void Fuser::build() {
       if (isa<ContractionOpInterface>(op))
         head = op;
     bool reducesLast = group->kind == Group::Reduce && llvm::is_contained(group->reduced, static_cast<int64_t>(group->full.size()) - 1);
-    StringRef schedule = alone ? alone.getSchedule() : group->kind == Group::Gemm ? "gemm" : group->kind == Group::Loop ? "loop" : reducesLast ? "rows" : "columns";
+    StringRef schedule = alone                                  ? alone.getSchedule()
+                         : isa<ScatterOpInterface>(ops.front()) ? "scatter"
+                         : group->kind == Group::Gemm           ? "gemm"
+                         : group->kind == Group::Loop           ? "loop"
+                         : reducesLast                          ? "rows"
+                                                                : "columns";
     auto fused = FusedOp::create(b, head->getLoc(), ValueRange(outputs).getTypes(), schedule, inputs.getArrayRef());
     Block *body = b.createBlock(&fused.getBody());
     IRMapping mapping;

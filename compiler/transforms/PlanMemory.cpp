@@ -34,6 +34,7 @@ private:
   static bool isNode(Operation *op) { return isa<FusedOp, CheckIndexOp>(op); }
   void placeAssignments();
   void copyWhatIsNeededTwice();
+  void updateInPlace();
   bool readsOnlyWhereItWrites(FusedOp kernel, Value old) const;
   bool reaches(Operation *from, Operation *to) const;
   void order();
@@ -48,6 +49,7 @@ private:
   /// Beside data flow: an op that has to run before another, because that one overwrites what it reads.
   DenseMap<Operation *, llvm::SetVector<Operation *>> before;
   DenseMap<Value, StringAttr> place; // a kernel's result that lies in a variable
+  DenseMap<Value, Value> successor;  // a value, to the one that is made of it where it lies
 };
 
 AffineExpr Planner::bytesOf(RankedTensorType type) const {
@@ -59,9 +61,12 @@ AffineExpr Planner::bytesOf(RankedTensorType type) const {
 bool Planner::readsOnlyWhereItWrites(FusedOp kernel, Value old) const {
   for (auto [input, argument] : llvm::zip(kernel.getInputs(), kernel.getBody().getArguments()))
     if (input == old)
-      for (Operation *user : argument.getUsers())
-        if (!isa<ElementwiseOpInterface, YieldOp>(user))
+      for (OpOperand &use : argument.getUses()) {
+        auto scatter = dyn_cast<ScatterOpInterface>(use.getOwner());
+        bool isInto = scatter && &use == &scatter.getIntoMutable();
+        if (!isInto && !isa<ElementwiseOpInterface, YieldOp>(use.getOwner()))
           return false;
+      }
   return true;
 }
 
@@ -160,6 +165,30 @@ void Planner::copyWhatIsNeededTwice() {
   }
 }
 
+/// A value that is changed at places and not needed afterwards: the new one takes its place, and nothing is copied.
+void Planner::updateInPlace() {
+  for (auto kernel : block.getOps<FusedOp>()) {
+    Block &body = kernel.getBody().front();
+    for (auto scatter : body.getOps<ScatterOpInterface>()) {
+      auto argument = dyn_cast<BlockArgument>(scatter.getInto());
+      auto yield = cast<YieldOp>(body.getTerminator());
+      auto yielded = llvm::find(yield.getOperands(), scatter->getResult(0));
+      if (!argument || yielded == yield.operand_end())
+        continue;
+      Value old = kernel.getInputs()[argument.getArgNumber()], now = kernel.getResult(yielded - yield.operand_begin());
+      bool fits = old.getDefiningOp<FusedOp>() && !place.count(old) && !place.count(now) && !successor.count(old) && readsOnlyWhereItWrites(kernel, old);
+      for (Operation *user : old.getUsers())
+        fits = fits && (user == kernel || (isNode(user) && !reaches(kernel, user)));
+      if (!fits)
+        continue;
+      successor[old] = now;
+      for (Operation *user : old.getUsers())
+        if (user != kernel)
+          before[kernel].insert(user);
+    }
+  }
+}
+
 /// Puts kernels in an order that respects data flow and `before`, and neighbours that do not depend on each other into one launch.
 void Planner::order() {
   SmallVector<Operation *> nodes;
@@ -178,7 +207,7 @@ void Planner::order() {
       llvm::append_range(needs[op], it->second);
   }
   // Products and kernels by themselves have launches of their own; checks come alone, so that the entry can look at what they found.
-  auto joins = [](Operation *op) { return isa<FusedOp>(op) && llvm::is_contained({"loop", "rows", "columns"}, cast<FusedOp>(op).getSchedule()); };
+  auto joins = [](Operation *op) { return isa<FusedOp>(op) && llvm::is_contained({"loop", "rows", "columns", "scatter"}, cast<FusedOp>(op).getSchedule()); };
   DenseMap<Operation *, int64_t> launchOf;
   Operation *anchor = nullptr;
   for (Operation &op : block)
@@ -235,6 +264,8 @@ void Planner::buffers() {
     resultOf[value] = index;
   int64_t constants = 0;
   auto bufferFor = [&](Value value) {
+    while (Value next = successor.lookup(value))
+      value = next;
     if (auto it = bufferOf.find(value); it != bufferOf.end())
       return it->second;
     int64_t id;
@@ -298,6 +329,7 @@ void Planner::buffers() {
 void Planner::run() {
   placeAssignments();
   copyWhatIsNeededTwice();
+  updateInPlace();
   order();
   buffers();
 }

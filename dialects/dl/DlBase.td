@@ -29,6 +29,7 @@ def Dl_Dialect : Dialect {
 def Dl_Tensor : RankedTensorOf<[I1, UI8, I8, I16, I32, I64, F16, BF16, F32, F64]>;
 def Dl_FloatTensor : RankedTensorOf<[F16, BF16, F32, F64]>;
 def Dl_IntTensor : RankedTensorOf<[UI8, I8, I16, I32, I64]>;
+def Dl_IndexTensor : RankedTensorOf<[I32, I64]>;
 // bytes without a sign are for moving and converting
 def Dl_NumberTensor : RankedTensorOf<[I8, I16, I32, I64, F16, BF16, F32, F64]>;
 def Dl_BoolTensor : RankedTensorOf<[I1]>;

@@ -74,4 +74,46 @@ LogicalResult MatmulOp::buildVjp(OpBuilder &b, ValueRange cotangents, SmallVecto
   return success();
 }
 
+LogicalResult GatherOp::buildVjp(OpBuilder &b, ValueRange cotangents, SmallVectorImpl<Value> &grads) {
+  Value zeros = FillOp::create(b, getLoc(), cast<RankedTensorType>(getX().getType()), 0.0);
+  grads.push_back(ScatterAddOp::create(b, getLoc(), zeros, cotangents[0], getIndices(), getAxes(), getPosition()));
+  grads.append(getIndices().size(), Value());
+  return success();
+}
+
+LogicalResult ScatterAddOp::buildVjp(OpBuilder &b, ValueRange cotangents, SmallVectorImpl<Value> &grads) {
+  grads.push_back(cotangents[0]);
+  grads.push_back(GatherOp::create(b, getLoc(), cotangents[0], getIndices(), getAxes(), getPosition()));
+  grads.append(getIndices().size(), Value());
+  return success();
+}
+
+LogicalResult ScatterOp::buildVjp(OpBuilder &b, ValueRange cotangents, SmallVectorImpl<Value> &grads) {
+  Value dy = cotangents[0];
+  auto zeros = [&](RankedTensorType type) { return FillOp::create(b, getLoc(), type, 0.0); };
+  auto updates = cast<RankedTensorType>(getUpdates().getType());
+  grads.push_back(ScatterOp::create(b, getLoc(), dy, zeros(updates), getIndices(), getAxes(), getPosition()));
+  Value taken = GatherOp::create(b, getLoc(), dy, getIndices(), getAxes(), getPosition());
+  auto places = cast<RankedTensorType>(getIndices().front().getType());
+  if (places.getRank() != 0) {
+    // Of several updates of one place the last one counts: each place is given the number of its last update.
+    SmallVector<AffineExpr> sizes = sizesOf(getInto()), indexed;
+    for (int64_t axis : getAxes())
+      indexed.push_back(sizes[axis]);
+    Type i64 = b.getI64Type();
+    Value numbers = IotaOp::create(b, getLoc(), tensorType(elementCount(places), i64), 0);
+    numbers = ReshapeOp::create(b, getLoc(), withElementType(places, i64), numbers);
+    Value none = FillOp::create(b, getLoc(), tensorType(indexed, i64), static_cast<int64_t>(-1));
+    SmallVector<int64_t> all = llvm::to_vector(llvm::seq<int64_t>(0, indexed.size()));
+    Value last = ScatterOp::create(b, getLoc(), none, numbers, getIndices(), all, 0);
+    Value counts = CompareOp::create(b, getLoc(), GatherOp::create(b, getLoc(), last, getIndices(), all, 0), numbers, ComparePredicate::eq);
+    SmallVector<int64_t> axes = llvm::to_vector(llvm::seq<int64_t>(getPosition(), getPosition() + places.getRank()));
+    counts = BroadcastOp::create(b, getLoc(), withElementType(updates, b.getI1Type()), counts, axes);
+    taken = SelectOp::create(b, getLoc(), updates, counts, taken, zeros(updates));
+  }
+  grads.push_back(taken);
+  grads.append(getIndices().size(), Value());
+  return success();
+}
+
 } // namespace dlc::dl

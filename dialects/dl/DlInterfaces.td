@@ -46,6 +46,13 @@ def IndexingOpInterface : OpInterface<"IndexingOpInterface"> {
   }], "::llvm::SmallVector<::mlir::Value>", "mapIndices",
       (ins "::mlir::OpBuilder &":$b, "::mlir::Location":$loc, "::mlir::ValueRange":$indices, "::llvm::function_ref<::mlir::Value(::mlir::AffineExpr)>":$size)>,
   InterfaceMethod<[{
+    The same for an op whose other operands say where to look: `element` gives an element of one of these as an index value. `exists` is set to an i1 where the
+    place may lie outside of the operand; the element is 0 there. Otherwise it stays null.
+  }], "::llvm::SmallVector<::mlir::Value>", "lookUpIndices",
+      (ins "::mlir::OpBuilder &":$b, "::mlir::Location":$loc, "::mlir::ValueRange":$indices, "::llvm::function_ref<::mlir::Value(::mlir::AffineExpr)>":$size,
+           "::llvm::function_ref<::mlir::Value(::mlir::Value, ::mlir::ValueRange)>":$element, "::mlir::Value &":$exists), [{}],
+      [{ return $_op.mapIndices(b, loc, indices, size); }]>,
+  InterfaceMethod<[{
     Where every index of the operand is one of the result's: which one, for each of the operand's axes. None if the op does not say.
   }], "::std::optional<::llvm::SmallVector<int64_t>>", "getAxisMap", (ins), [{}], [{ return ::std::nullopt; }]>,
   InterfaceMethod<[{
@@ -89,6 +96,28 @@ def ReductionOpInterface : OpInterface<"ReductionOpInterface"> {
     InterfaceMethod<"The same reduction of `x` over other axes.", "::mlir::Value", "buildOver",
       (ins "::mlir::OpBuilder &":$b, "::mlir::Value":$x, "::llvm::ArrayRef<int64_t>":$axes)>,
     InterfaceMethod<[{ True for argmax and argmin: the result is the index of the first element that buildCombine would keep. }], "bool", "keepsIndex", (ins), [{}], [{ return false; }]>];
+}
+
+/// Which elements of a value does this op change, and how?
+def ScatterOpInterface : OpInterface<"ScatterOpInterface"> {
+  let cppNamespace = "::dlc::dl";
+  let description = [{
+    The result is `into`, changed at places that tensors of indices name, by one update after the other in row-major order of the indices. The updates have the shape that a
+    gather at these places has. An element of `into` is read only where the result's element at the same index is written.
+  }];
+  let methods = [
+    InterfaceMethod<"The value that is changed.", "::mlir::Value", "getInto">,
+    InterfaceMethod<"It as an operand.", "::mlir::OpOperand &", "getIntoMutable">,
+    InterfaceMethod<"The updates.", "::mlir::Value", "getUpdates">,
+    InterfaceMethod<"The tensors of indices, of one type.", "::mlir::OperandRange", "getIndices">,
+    InterfaceMethod<"The axes of `into` that they index.", "::llvm::ArrayRef<int64_t>", "getAxes">,
+    InterfaceMethod<"The first of the indices' axes among those of the updates.", "uint64_t", "getPosition">,
+    InterfaceMethod<[{ The index in the result that an update at `indices` changes, as for IndexingOpInterface; `exists` says whether there is one. }],
+      "::llvm::SmallVector<::mlir::Value>", "lookUpIndices",
+      (ins "::mlir::OpBuilder &":$b, "::mlir::Location":$loc, "::mlir::ValueRange":$indices, "::llvm::function_ref<::mlir::Value(::mlir::AffineExpr)>":$size,
+           "::llvm::function_ref<::mlir::Value(::mlir::Value, ::mlir::ValueRange)>":$element, "::mlir::Value &":$exists)>,
+    InterfaceMethod<"The new element (a number or a vector of them) from the one so far and the update.", "::mlir::Value", "buildUpdate",
+      (ins "::mlir::OpBuilder &":$b, "::mlir::Location":$loc, "::mlir::Value":$old, "::mlir::Value":$update)>];
 }
 
 /// What is it made of?

@@ -467,6 +467,245 @@ LogicalResult ConcatOp::inferReturnTypes(MLIRContext *, std::optional<Location> 
 }
 LogicalResult ConcatOp::verify() { return success(); } // the inferred type says it all
 
+//===--- elements at places that are known when the function runs ---===//
+
+/// Where gather's element `indices` lies, and what scatter's update at `indices` changes: the other axes' indices as they are, those of `axes` from the tensors.
+static SmallVector<Value> lookUp(OpBuilder &b, Location loc, RankedTensorType type, OperandRange tensors, ArrayRef<int64_t> axes, int64_t position, ValueRange indices,
+                                 llvm::function_ref<Value(AffineExpr)> size, llvm::function_ref<Value(Value, ValueRange)> element, Value &exists) {
+  int64_t rank = cast<RankedTensorType>(tensors.front().getType()).getRank(), next = 0;
+  SmallVector<AffineExpr> sizes = sizesOf(type);
+  SmallVector<Value> place(type.getRank());
+  for (int64_t axis : otherAxes(type.getRank(), axes)) {
+    place[axis] = indices[next < position ? next : next + rank];
+    ++next;
+  }
+  Value zero = arith::ConstantIndexOp::create(b, loc, 0);
+  for (auto [axis, tensor] : llvm::zip_equal(axes, tensors)) {
+    Value index = element(tensor, indices.slice(position, rank)), count = size(sizes[axis]);
+    Value isNegative = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt, index, zero);
+    index = arith::SelectOp::create(b, loc, isNegative, arith::AddIOp::create(b, loc, index, count), index);
+    // One that is still negative is large without a sign.
+    Value isInside = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ult, index, count);
+    exists = exists ? arith::AndIOp::create(b, loc, exists, isInside).getResult() : isInside;
+    place[axis] = index;
+  }
+  return place;
+}
+
+LogicalResult GatherOp::inferReturnTypes(MLIRContext *, std::optional<Location> location, ValueRange operands, DictionaryAttr, OpaqueProperties properties, RegionRange,
+                                         SmallVectorImpl<Type> &results) {
+  auto *p = properties.as<Properties *>();
+  auto type = gatherType(location, cast<RankedTensorType>(operands[0].getType()), operands.drop_front().getTypes(), p->axes.asArrayRef(), p->position.getInt());
+  if (failed(type))
+    return failure();
+  results.push_back(*type);
+  return success();
+}
+LogicalResult GatherOp::verify() { return success(); } // the inferred type says it all
+SmallVector<Value> GatherOp::mapIndices(OpBuilder &, Location, ValueRange, llvm::function_ref<Value(AffineExpr)>) { llvm_unreachable("a gather's places are looked up"); }
+SmallVector<Value> GatherOp::lookUpIndices(OpBuilder &b, Location loc, ValueRange indices, llvm::function_ref<Value(AffineExpr)> size, llvm::function_ref<Value(Value, ValueRange)> element,
+                                           Value &exists) {
+  return lookUp(b, loc, getX().getType(), getIndices(), getAxes(), getPosition(), indices, size, element, exists);
+}
+bool GatherOp::keepsInnermost() {
+  // The last axis is the operand's, unless it is indexed or the indices' axes come behind it.
+  int64_t rank = getX().getType().getRank(), others = rank - static_cast<int64_t>(getAxes().size());
+  bool indicesAreLast = static_cast<int64_t>(getPosition()) == others && cast<RankedTensorType>(getIndices().front().getType()).getRank() != 0;
+  return !llvm::is_contained(getAxes(), rank - 1) && !indicesAreLast;
+}
+
+template <typename OpTy> static LogicalResult verifyScatter(OpTy op) {
+  auto into = cast<RankedTensorType>(op.getInto().getType());
+  auto updates = gatherType(op.getLoc(), into, op.getIndices().getTypes(), op.getAxes(), op.getPosition());
+  if (failed(updates))
+    return failure();
+  if (*updates != op.getUpdates().getType())
+    return op.emitOpError() << "changes " << into << " by updates of type " << op.getUpdates().getType() << "; expected " << *updates;
+  return success();
+}
+LogicalResult ScatterOp::verify() { return verifyScatter(*this); }
+LogicalResult ScatterAddOp::verify() { return verifyScatter(*this); }
+SmallVector<Value> ScatterOp::lookUpIndices(OpBuilder &b, Location loc, ValueRange indices, llvm::function_ref<Value(AffineExpr)> size, llvm::function_ref<Value(Value, ValueRange)> element,
+                                            Value &exists) {
+  return lookUp(b, loc, getType(), getIndices(), getAxes(), getPosition(), indices, size, element, exists);
+}
+SmallVector<Value> ScatterAddOp::lookUpIndices(OpBuilder &b, Location loc, ValueRange indices, llvm::function_ref<Value(AffineExpr)> size,
+                                               llvm::function_ref<Value(Value, ValueRange)> element, Value &exists) {
+  return lookUp(b, loc, getType(), getIndices(), getAxes(), getPosition(), indices, size, element, exists);
+}
+Value ScatterOp::buildUpdate(OpBuilder &, Location, Value, Value update) { return update; }
+Value ScatterAddOp::buildUpdate(OpBuilder &b, Location loc, Value old, Value update) { return (ScalarExpr(b, loc, old) + ScalarExpr(b, loc, update)).value; }
+
+/// The whole numbers of a constant, or of a fill that has one.
+static std::optional<SmallVector<int64_t>> wholeNumbers(Value value) {
+  if (auto fill = value.getDefiningOp<FillOp>()) {
+    auto number = dyn_cast<IntegerAttr>(fill.getValue());
+    if (number && cast<RankedTensorType>(fill.getType()).getRank() == 0)
+      return SmallVector<int64_t>{number.getInt()};
+  }
+  auto constant = value.getDefiningOp<ConstantOp>();
+  auto elements = constant ? dyn_cast<DenseIntElementsAttr>(constant.getValue()) : DenseIntElementsAttr();
+  if (!elements)
+    return std::nullopt;
+  bool isUnsigned = elements.getElementType().isUnsignedInteger() || elements.getElementType().isInteger(1);
+  SmallVector<int64_t> numbers;
+  for (const APInt &number : elements.getValues<APInt>())
+    numbers.push_back(isUnsigned ? static_cast<int64_t>(number.getZExtValue()) : number.getSExtValue());
+  return numbers;
+}
+/// The numbers before they were converted to a wider type of whole numbers.
+static Value beforeWidening(Value value) {
+  while (auto conversion = value.getDefiningOp<ConvertOp>()) {
+    Type from = getElementTypeOrSelf(conversion.getX().getType()), to = getElementTypeOrSelf(conversion.getType());
+    if (!isa<IntegerType>(from) || !isa<IntegerType>(to) || from.getIntOrFloatBitWidth() > to.getIntOrFloatBitWidth() || to.isUnsignedInteger())
+      break;
+    value = conversion.getX();
+  }
+  return value;
+}
+
+std::optional<WholeRange> dlc::dl::rangeOf(Value numbers) {
+  numbers = beforeWidening(numbers);
+  Operation *def = numbers.getDefiningOp();
+  if (!def || !isa<IntegerType>(getElementTypeOrSelf(numbers.getType())))
+    return std::nullopt;
+  MLIRContext *context = def->getContext();
+  auto end = [&](int64_t n) { return getAffineConstantExpr(n, context); };
+  if (auto iota = dyn_cast<IotaOp>(def))
+    return WholeRange{0, sizesOf(numbers)[iota.getAxis()], true};
+  if (auto fill = dyn_cast<FillOp>(def)) {
+    int64_t number = cast<IntegerAttr>(fill.getValue()).getInt();
+    return WholeRange{number, end(number + 1), true};
+  }
+  if (isa<ConstantOp>(def)) {
+    std::optional<SmallVector<int64_t>> all = wholeNumbers(numbers);
+    if (!all || all->empty())
+      return std::nullopt;
+    return WholeRange{*llvm::min_element(*all), end(*llvm::max_element(*all) + 1), true};
+  }
+  if (auto draw = dyn_cast<RandintOp>(def))
+    return WholeRange{static_cast<int64_t>(draw.getLow()), end(draw.getHigh()), false};
+  if (auto reduction = dyn_cast<ReductionOpInterface>(def); reduction && reduction.keepsIndex()) {
+    AffineExpr count = end(1);
+    for (int64_t axis : reduction.getReducedAxes())
+      count = count * sizesOf(def->getOperand(0))[axis];
+    if (isKnownAtLeast(count, end(1)))
+      return WholeRange{0, normalizeSize(count), false};
+    return std::nullopt;
+  }
+  if (auto indexing = dyn_cast<IndexingOpInterface>(def); indexing && def->getNumOperands() == 1) {
+    std::optional<WholeRange> range = rangeOf(def->getOperand(0));
+    if (range)
+      range->isTight &= indexing.keepsOrder();
+    return range;
+  }
+  return std::nullopt;
+}
+
+namespace {
+/// Places that follow each other are a slice.
+struct GatherIsSlice : OpRewritePattern<GatherOp> {
+  using OpRewritePattern::OpRewritePattern;
+  LogicalResult matchAndRewrite(GatherOp op, PatternRewriter &rewriter) const override {
+    if (op.getAxes().size() != 1)
+      return failure();
+    Value indices = beforeWidening(op.getIndices().front());
+    int64_t axis = op.getAxes().front(), rank = cast<RankedTensorType>(indices.getType()).getRank();
+    if (rank > 1 || (rank == 1 && static_cast<int64_t>(op.getPosition()) != axis))
+      return failure();
+    SmallVector<AffineExpr> sizes = sizesOf(op.getX());
+    AffineExpr start = rewriter.getAffineConstantExpr(0), count;
+    int64_t stride = 1;
+    if (auto iota = indices.getDefiningOp<IotaOp>()) {
+      count = sizesOf(indices).front();
+      if (!isKnownAtLeast(sizes[axis], count))
+        return failure();
+    } else {
+      std::optional<SmallVector<int64_t>> numbers = wholeNumbers(indices);
+      auto size = dyn_cast<AffineConstantExpr>(sizes[axis]);
+      if (!numbers || numbers->empty() || !size)
+        return failure();
+      for (int64_t &number : *numbers) {
+        number += number < 0 ? size.getValue() : 0;
+        if (number < 0 || number >= size.getValue())
+          return failure();
+      }
+      if (numbers->size() > 1)
+        stride = (*numbers)[1] - (*numbers)[0];
+      for (size_t i = 1; i < numbers->size(); ++i)
+        if (stride == 0 || (*numbers)[i] - (*numbers)[i - 1] != stride)
+          return failure();
+      start = rewriter.getAffineConstantExpr(numbers->front());
+      count = rewriter.getAffineConstantExpr(numbers->size());
+    }
+    SmallVector<AffineExpr> starts(sizes.size(), rewriter.getAffineConstantExpr(0));
+    SmallVector<int64_t> strides(sizes.size(), 1);
+    starts[axis] = start;
+    strides[axis] = stride;
+    sizes[axis] = count;
+    Value slice = SliceOp::create(rewriter, op.getLoc(), tensorType(sizes, getElementTypeOrSelf(op.getType())), op.getX(), sizeMap(starts, op.getContext()), strides);
+    rewriter.replaceOpWithNewOp<ReshapeOp>(op, op.getType(), slice);
+    return success();
+  }
+};
+/// Of what is the same along the axes that are indexed.
+struct GatherOfBroadcast : OpRewritePattern<GatherOp> {
+  using OpRewritePattern::OpRewritePattern;
+  LogicalResult matchAndRewrite(GatherOp op, PatternRewriter &rewriter) const override {
+    auto broadcast = op.getX().getDefiningOp<BroadcastOp>();
+    if (!broadcast || llvm::any_of(op.getAxes(), [&](int64_t axis) { return llvm::is_contained(broadcast.getAxes(), axis); }))
+      return failure();
+    int64_t rank = cast<RankedTensorType>(op.getIndices().front().getType()).getRank(), position = op.getPosition();
+    SmallVector<int64_t> others = otherAxes(broadcast.getType().getRank(), op.getAxes()), axes;
+    for (int64_t axis : broadcast.getAxes()) {
+      int64_t place = llvm::find(others, axis) - others.begin();
+      axes.push_back(place < position ? place : place + rank);
+    }
+    rewriter.replaceOpWithNewOp<BroadcastOp>(op, op.getType(), broadcast.getX(), axes);
+    return success();
+  }
+};
+/// Nothing is added.
+struct ScatterAddOfZeros : OpRewritePattern<ScatterAddOp> {
+  using OpRewritePattern::OpRewritePattern;
+  LogicalResult matchAndRewrite(ScatterAddOp op, PatternRewriter &rewriter) const override {
+    if (!isFilledWith(op.getUpdates(), 0))
+      return failure();
+    rewriter.replaceOp(op, op.getInto());
+    return success();
+  }
+};
+/// a + (zeros, with updates added at one place each) changes a at these places: no element is added to twice, so the order of additions stays.
+struct AddOfScatterAdd : OpRewritePattern<AddOp> {
+  using OpRewritePattern::OpRewritePattern;
+  LogicalResult matchAndRewrite(AddOp op, PatternRewriter &rewriter) const override {
+    for (bool isLeft : {false, true}) {
+      auto scatter = (isLeft ? op.getLhs() : op.getRhs()).getDefiningOp<ScatterAddOp>();
+      if (!scatter || !scatter->hasOneUse() || !isFilledWith(scatter.getInto(), 0) || cast<RankedTensorType>(scatter.getIndices().front().getType()).getRank() != 0)
+        continue;
+      rewriter.replaceOpWithNewOp<ScatterAddOp>(op, isLeft ? op.getRhs() : op.getLhs(), scatter.getUpdates(), scatter.getIndices(), scatter.getAxes(), scatter.getPosition());
+      return success();
+    }
+    return failure();
+  }
+};
+/// What is known to lie inside needs no check.
+struct CheckOfKnownIndex : OpRewritePattern<CheckIndexOp> {
+  using OpRewritePattern::OpRewritePattern;
+  LogicalResult matchAndRewrite(CheckIndexOp op, PatternRewriter &rewriter) const override {
+    std::optional<WholeRange> range = rangeOf(op.getX());
+    AffineExpr size = op.getSize().getResult(0);
+    if (!range || !isKnownAtLeast(size, range->end) || (op.getFromEnd() ? !isKnownAtLeast(size, rewriter.getAffineConstantExpr(-range->low)) : range->low < 0))
+      return failure();
+    rewriter.eraseOp(op);
+    return success();
+  }
+};
+} // namespace
+void GatherOp::getCanonicalizationPatterns(RewritePatternSet &patterns, MLIRContext *context) { patterns.add<GatherIsSlice, GatherOfBroadcast>(context); }
+void ScatterAddOp::getCanonicalizationPatterns(RewritePatternSet &patterns, MLIRContext *context) { patterns.add<ScatterAddOfZeros, AddOfScatterAdd>(context); }
+void CheckIndexOp::getCanonicalizationPatterns(RewritePatternSet &patterns, MLIRContext *context) { patterns.add<CheckOfKnownIndex>(context); }
+
 //===--- reductions ---===//
 
 static LogicalResult inferReduction(std::optional<Location> location, Value operand, ArrayRef<int64_t> axes, Type element, SmallVectorImpl<Type> &results) {

@@ -90,9 +90,10 @@ def Dl_CustomGradientOp : Dl_Op<"custom_gradient", [Pure, SingleBlock, DeclareOp
   let hasVerifier = 1;
 }
 def Dl_CheckIndexOp : Dl_Op<"check_index", []> {
-  let summary = "A status of the call unless every element lies in [0, size) or is `ignore`";
-  let arguments = (ins Dl_IntTensor:$x, AffineMapAttr:$size, OptionalAttr<I64Attr>:$ignore, StrAttr:$message);
-  let assemblyFormat = "$x `below` $size (`or` $ignore^)? $message attr-dict `:` type($x)";
+  let summary = "A status of the call unless every element lies in [0, size) or is `ignore`; with `fromEnd` in [-size, size)";
+  let arguments = (ins Dl_IntTensor:$x, AffineMapAttr:$size, UnitAttr:$fromEnd, OptionalAttr<I64Attr>:$ignore, StrAttr:$message);
+  let assemblyFormat = "$x (`either` `side` $fromEnd^)? `below` $size (`or` $ignore^)? $message attr-dict `:` type($x)";
+  let hasCanonicalizer = 1;
 }
 def Dl_CheckSizeOp : Dl_Op<"check_size", []> {
   let summary = "A status of the call, on entry, unless two sizes compare as said";
@@ -134,7 +135,8 @@ def Dl_FusedOp : Dl_Op<"fused", [IsolatedFromAbove, SingleBlock, Pure]> {
   let description = [{
     The body is dl ops on tensors; only its results exist in memory. `schedule` says how a target runs it:
     `loop` (elementwise over one shape), `rows` (reductions along the last axes, elementwise before and after, row by row),
-    `columns` (reductions along the first axes), `gemm` (one product and its epilogue), or the one of a KernelOpInterface, which then is alone.
+    `columns` (reductions along the first axes), `gemm` (one product and its epilogue), `scatter` (updates of one value at places), or the one of a KernelOpInterface, which then
+    is alone.
   }];
   let arguments = (ins StrAttr:$schedule, Variadic<Dl_Tensor>:$inputs);
   let results = (outs Variadic<Dl_Tensor>:$results);

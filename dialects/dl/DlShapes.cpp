@@ -208,6 +208,11 @@ std::string shapeToString(ArrayRef<AffineExpr> sizes, ArrayRef<StringRef> dims) 
   return text + "]";
 }
 
+bool isKnownAtLeast(AffineExpr size, AffineExpr other) {
+  auto difference = dyn_cast<AffineConstantExpr>(normalizeSize(size - other));
+  return difference && difference.getValue() >= 0;
+}
+
 FailureOr<RankedTensorType> reducedType(std::optional<Location> location, RankedTensorType type, ArrayRef<int64_t> axes) {
   SmallVector<AffineExpr> sizes = sizesOf(type), kept;
   int64_t before = -1;
@@ -276,6 +281,35 @@ FailureOr<RankedTensorType> concatType(std::optional<Location> location, TypeRan
     }
   }
   return tensorType(sizes, first.getElementType());
+}
+
+SmallVector<int64_t> otherAxes(int64_t rank, ArrayRef<int64_t> axes) {
+  SmallVector<int64_t> others;
+  for (int64_t axis = 0; axis < rank; ++axis)
+    if (!llvm::is_contained(axes, axis))
+      others.push_back(axis);
+  return others;
+}
+
+FailureOr<RankedTensorType> gatherType(std::optional<Location> location, RankedTensorType x, TypeRange indices, ArrayRef<int64_t> axes, int64_t position) {
+  if (axes.empty() || axes.size() != indices.size())
+    return emitOptionalError(location, "indexes ", axes.size(), " axes by ", indices.size(), " tensors; expected one for each of one or more axes");
+  for (Type type : indices)
+    if (type != indices.front())
+      return emitOptionalError(location, "has indices of type ", indices.front(), " and ", type);
+  int64_t before = -1;
+  for (int64_t axis : axes) {
+    if (axis <= before || axis >= x.getRank())
+      return emitOptionalError(location, "indexes axis ", axis, " of a tensor of rank ", x.getRank(), " after axis ", before);
+    before = axis;
+  }
+  SmallVector<AffineExpr> sizes = sizesOf(x), result, places = sizesOf(cast<RankedTensorType>(indices.front()));
+  for (int64_t axis : otherAxes(x.getRank(), axes))
+    result.push_back(sizes[axis]);
+  if (position < 0 || position > static_cast<int64_t>(result.size()))
+    return emitOptionalError(location, "has the axes of the indices from position ", position, " on, among ", result.size(), " others");
+  result.insert(result.begin() + position, places.begin(), places.end());
+  return tensorType(result, x.getElementType());
 }
 
 } // namespace dlc::dl

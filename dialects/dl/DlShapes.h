@@ -12,6 +12,7 @@
 #include "mlir/IR/AffineMap.h"
 #include "mlir/IR/BuiltinTypes.h"
 #include "mlir/IR/Diagnostics.h"
+#include "mlir/IR/Value.h"
 #include <optional>
 
 namespace dlc::dl {
@@ -42,6 +43,16 @@ mlir::AffineMap sizeMap(llvm::ArrayRef<mlir::AffineExpr> sizes, mlir::MLIRContex
 std::string shapeToString(llvm::ArrayRef<mlir::AffineExpr> sizes, llvm::ArrayRef<llvm::StringRef> dims);
 std::string sizeToString(mlir::AffineExpr size, llvm::ArrayRef<llvm::StringRef> dims);
 
+/// What is known of whole numbers without running: all lie in [low, end). `isTight`: low and end - 1 are among them, if there are any.
+struct WholeRange {
+  int64_t low;
+  mlir::AffineExpr end;
+  bool isTight;
+};
+std::optional<WholeRange> rangeOf(mlir::Value numbers);
+/// Whether a size is at least another, where algebra says so.
+bool isKnownAtLeast(mlir::AffineExpr size, mlir::AffineExpr other);
+
 //--- shape rules: used by builders, verifiers and front ends alike; report to `location` if one is given ---
 
 /// The operand's shape without `axes` (increasing, in range).
@@ -50,6 +61,11 @@ mlir::FailureOr<mlir::RankedTensorType> matmulType(std::optional<mlir::Location>
                                                    bool rhsTransposed);
 mlir::FailureOr<mlir::RankedTensorType> transposedType(std::optional<mlir::Location> location, mlir::RankedTensorType type, llvm::ArrayRef<int64_t> permutation);
 mlir::FailureOr<mlir::RankedTensorType> concatType(std::optional<mlir::Location> location, mlir::TypeRange inputs, int64_t axis);
+/// The axes of a tensor of rank `rank` that are not among `axes`.
+llvm::SmallVector<int64_t> otherAxes(int64_t rank, llvm::ArrayRef<int64_t> axes);
+/// What a gather yields: x's axes that are not indexed, with those of the indices from `position` on.
+mlir::FailureOr<mlir::RankedTensorType> gatherType(std::optional<mlir::Location> location, mlir::RankedTensorType x, mlir::TypeRange indices, llvm::ArrayRef<int64_t> axes,
+                                                   int64_t position);
 
 } // namespace dlc::dl
 

@@ -117,6 +117,39 @@ def Dl_ConcatOp : Dl_StructuralOp<"concat", [DeclareOpInterfaceMethods<Different
   let hasVerifier = 1;
 }
 
+// ---- elements at places that are known when the function runs ----
+def Dl_GatherOp : Dl_StructuralOp<"gather", [RepeatedInConsumers, DeclareOpInterfaceMethods<IndexingOpInterface, ["lookUpIndices", "keepsInnermost"]>,
+                                             DeclareOpInterfaceMethods<DifferentiableOpInterface>, DeclareOpInterfaceMethods<InferTypeOpInterface>]> {
+  let summary = "Elements at the places that tensors of indices name along axes, one for each";
+  let description = [{
+    All tensors of indices have one shape. The result has the operand's other axes, in their order, with that shape's axes from `position` on. A negative index counts
+    from the end; where one is out of range the element is 0 (`dl.check_index` makes that a status of the call).
+  }];
+  let arguments = (ins Dl_Tensor:$x, Variadic<Dl_IndexTensor>:$indices, DenseI64ArrayAttr:$axes, I64Attr:$position);
+  let results = (outs Dl_Tensor:$result);
+  let assemblyFormat = "$x $axes `at` $indices `from` $position attr-dict `:` functional-type(operands, results)";
+  let hasVerifier = 1;
+  let hasCanonicalizer = 1;
+}
+class Dl_ScatterLikeOp<string mnemonic, Constraint type> : Dl_StructuralOp<mnemonic, [ScatterOpInterface, AllTypesMatch<["into", "result"]>, DeclareOpInterfaceMethods<DifferentiableOpInterface>]> {
+  let arguments = (ins type:$into, type:$updates, Variadic<Dl_IndexTensor>:$indices, DenseI64ArrayAttr:$axes, I64Attr:$position);
+  let results = (outs type:$result);
+  let assemblyFormat = "$into $axes `at` $indices `from` $position `with` $updates attr-dict `:` functional-type(operands, results)";
+  let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    ::mlir::Value buildUpdate(::mlir::OpBuilder &b, ::mlir::Location loc, ::mlir::Value old, ::mlir::Value update);
+    ::llvm::SmallVector<::mlir::Value> lookUpIndices(::mlir::OpBuilder &b, ::mlir::Location loc, ::mlir::ValueRange indices, ::llvm::function_ref<::mlir::Value(::mlir::AffineExpr)> size,
+                                                     ::llvm::function_ref<::mlir::Value(::mlir::Value, ::mlir::ValueRange)> element, ::mlir::Value &exists);
+  }];
+}
+def Dl_ScatterOp : Dl_ScatterLikeOp<"scatter", Dl_Tensor> {
+  let summary = "The operand with other elements at places as gather's; of several for one place the last one";
+}
+def Dl_ScatterAddOp : Dl_ScatterLikeOp<"scatter_add", Dl_NumberTensor> {
+  let summary = "Gather's transpose: the operand with updates added at places, in row-major order of the indices";
+  let hasCanonicalizer = 1;
+}
+
 // ---- many become one ----
 class Dl_ReductionOp<string mnemonic, Constraint type, list<Trait> traits = []>
     : Dl_FormulaOp<mnemonic, !listconcat(traits, [DeclareOpInterfaceMethods<ReductionOpInterface>, DeclareOpInterfaceMethods<InferTypeOpInterface>])> {

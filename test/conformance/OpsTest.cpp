@@ -124,11 +124,48 @@ MakeCase slice(Sizes from, Sizes to, Sizes start, std::vector<int64_t> strides) 
 MakeCase pad(Sizes from, Sizes to, Sizes start, std::vector<int64_t> strides) {
   return moving(from, to, [=](OpBuilder &b, Value x, RankedTensorType type) { return dl::PadOp::create(b, loc(), type, x, starts(start), strides); });
 }
+/// Indices of size n: from the end too, and some that are out of range.
+Domain indexOf(int64_t n) { return whole(-n - 1, n); }
+std::vector<Argument> indexArguments(const Sizes &from, const Sizes &places, const std::vector<int64_t> &axes, Type index) {
+  std::vector<Argument> arguments;
+  for (int64_t axis : axes) {
+    auto size = dyn_cast<AffineConstantExpr>(from[axis]);
+    arguments.push_back({dl::tensorType(places, index), indexOf(size ? size.getValue() : 3)});
+  }
+  return arguments;
+}
+MakeCase gather(Sizes from, Sizes places, std::vector<int64_t> axes, int64_t position, Type index) {
+  return [=](FloatType type) {
+    std::vector<Argument> arguments = indexArguments(from, places, axes, index);
+    arguments.insert(arguments.begin(), {dl::tensorType(from, type)});
+    return one(nameOf(from) + " at " + nameOf(places), arguments, [=](OpBuilder &b, ValueRange x) { return dl::GatherOp::create(b, loc(), x[0], x.drop_front(), axes, position); });
+  };
+}
+template <typename OpTy> MakeCase scatter(Sizes into, Sizes places, std::vector<int64_t> axes, int64_t position, Type index, bool intoZeros = false) {
+  return [=](FloatType type) {
+    std::vector<Argument> arguments = indexArguments(into, places, axes, index);
+    SmallVector<Type> types;
+    for (const Argument &argument : arguments)
+      types.push_back(argument.type);
+    RankedTensorType whole = dl::tensorType(into, type), updates = *dl::gatherType(loc(), whole, types, axes, position);
+    arguments.insert(arguments.begin(), {Argument{whole}, Argument{updates}});
+    return one(nameOf(into) + " at " + nameOf(places), arguments, [=](OpBuilder &b, ValueRange x) -> Value {
+      // The operand itself keeps its place; a product of it may give up its own.
+      Value from = intoZeros ? dl::FillOp::create(b, loc(), cast<RankedTensorType>(x[0].getType()), 0.0).getResult() : x[0];
+      Value result = OpTy::create(b, loc(), from, x[1], x.drop_front(2), axes, position);
+      if (!intoZeros)
+        return result;
+      return dl::AddOp::create(b, loc(), result, x[0]);
+    });
+  };
+}
 /// The same on another element type, without a gradient.
 MakeCase of(Type element, Domain domain, MakeCase make) {
   return [=](FloatType type) {
     Case made = make(type);
     for (Argument &argument : made.arguments) {
+      if (!isa<FloatType>(argument.type.getElementType()))
+        continue;
       argument.type = dl::withElementType(argument.type, element);
       argument.domain = domain;
     }
@@ -399,6 +436,35 @@ const std::map<std::string, std::vector<MakeCase>> &casesOfOps() {
                              concat({{c(2), n, c(3)}, {c(2), m, c(3)}}, 1, same),
                              concat({{n}, {n}}, 0, i32()),
                              concat({{n, c(1)}, {n, c(2)}}, 1, i1())};
+
+    auto &gathers = (*cases)["dl.gather"];
+    auto &scatters = (*cases)["dl.scatter"], &sums = (*cases)["dl.scatter_add"];
+    auto places = [&](Sizes from, Sizes at, std::vector<int64_t> axes, int64_t position, Type index) {
+      gathers.push_back(gather(from, at, axes, position, index));
+      scatters.push_back(scatter<dl::ScatterOp>(from, at, axes, position, index));
+      for (bool intoZeros : {false, true})
+        sums.push_back(scatter<dl::ScatterAddOp>(from, at, axes, position, index, intoZeros));
+    };
+    places({c(7), c(33)}, {n}, {0}, 0, i32());            // rows
+    places({c(5), c(130)}, {n, m}, {0}, 0, i64());        // rows, at a matrix of indices
+    places({c(9)}, {n}, {0}, 0, i32());                   // numbers
+    places({c(300)}, {c(40)}, {0}, 0, i64());
+    places({n, c(6)}, {m}, {1}, 1, i32());                // columns
+    places({n, c(6)}, {}, {1}, 1, i32());                 // one column
+    places({n, c(6), c(17)}, {}, {1}, 1, i64());          // one slice
+    places({c(6), c(40)}, {}, {0}, 0, i32());             // one row
+    places({c(4), c(5), c(19)}, {n}, {0, 1}, 0, i32());   // two that stand together
+    places({c(4), c(5), c(19)}, {n}, {0, 2}, 0, i32());   // two that don't
+    places({c(3), c(4), c(5), c(6)}, {n}, {1, 2}, 1, i64());
+    places({c(3), c(4), c(18)}, {n}, {1}, 2, i32());      // the indices' axes last, which no program of the language asks for
+    places({n, c(5)}, {m}, {0}, 0, i32());                // a size of the call is indexed
+    places({c(2), c(3)}, {c(2), c(2)}, {0, 1}, 0, i32()); // nothing is left
+    for (auto [element, domain] : {std::pair<Type, Domain>{i1(), whole(0, 1)}, {i8, whole(-100, 100)}, {u8, whole(0, 255)}, {i32(), whole(-9, 9)}, {i64(), whole(-9, 9)}}) {
+      gathers.push_back(of(element, domain, gather({c(7), c(33)}, {n}, {0}, 0, i32())));
+      scatters.push_back(of(element, domain, scatter<dl::ScatterOp>({c(7), c(33)}, {n}, {0}, 0, i32())));
+      if (element != i1() && element != u8)
+        sums.push_back(of(element, domain, scatter<dl::ScatterAddOp>({c(7), c(33)}, {n}, {0}, 0, i32())));
+    }
 
     (*cases)["dl.sum"] = reductions<dl::SumOp>();
     append<dl::SumOp>((*cases)["dl.sum"], i32(), whole(-100, 100));
@@ -1257,6 +1323,19 @@ TEST(ChecksTest, IndexOutsideIsAStatus) {
   EXPECT_NE(error.find("label -1 at index 1 is outside"), std::string::npos) << error;
   text.call({{1, -100, -99}}, &error);
   EXPECT_NE(error.find("label -99 at index 2 is outside"), std::string::npos) << error;
+}
+TEST(ChecksTest, IndexCountsFromTheEnd) {
+  Text text(R"(dl.func @f(%x: tensor<?xi64, affine_map<()[s0] -> (s0)>>) -> tensor<?xi64, affine_map<()[s0] -> (s0)>> {
+    dl.check_index %x either side below affine_map<() -> (10)> "index {value} at element {index}" : tensor<?xi64, affine_map<()[s0] -> (s0)>>
+    %y = dl.add %x, %x : tensor<?xi64, affine_map<()[s0] -> (s0)>>
+    dl.return %y : tensor<?xi64, affine_map<()[s0] -> (s0)>>
+  })");
+  EXPECT_EQ(text.call({{0, 9, -10, -1}})[0].values, (std::vector<double>{0, 18, -20, -2}));
+  std::string error;
+  text.call({{1, -11, 10}}, &error);
+  EXPECT_NE(error.find("index -11 at element 1"), std::string::npos) << error;
+  text.call({{1, 0x1p62, 10}}, &error);
+  EXPECT_NE(error.find("index 4611686018427387904 at element 1"), std::string::npos) << error;
 }
 TEST(ChecksTest, BytesAreUnsigned) {
   Text text(R"(dl.func @f(%x: tensor<?xui8, affine_map<()[s0] -> (s0)>>) -> tensor<?xi32, affine_map<()[s0] -> (s0)>> {

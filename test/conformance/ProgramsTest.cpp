@@ -71,6 +71,7 @@ private:
   void decide();
   void numbers();
   void draw();
+  void places();
   void differentiate();
   void assign();
 
@@ -259,7 +260,7 @@ Value Program::elsewhere(Value value) {
 }
 
 void Program::step() {
-  switch (random.below(20)) {
+  switch (random.below(22)) {
   case 0: case 1: case 2: case 3: return unary();
   case 4: case 5: case 6: case 7: case 8: return binary();
   case 9: case 10: case 11: return reduce();
@@ -268,6 +269,7 @@ void Program::step() {
   case 16: return composite();
   case 17: return decide();
   case 18: return numbers();
+  case 19: case 20: return places();
   default: return draw();
   }
 }
@@ -545,6 +547,36 @@ void Program::composite() {
     add(dl::CrossEntropyOp::create(b, loc(), x, label).getResult());
   }
   }
+}
+
+/// Elements at places that an input names, and a value that is changed there.
+void Program::places() {
+  auto sizeOf = [](AffineExpr size) {
+    auto constant = dyn_cast<AffineConstantExpr>(size);
+    return constant ? constant.getValue() : 0;
+  };
+  Node *found = pickFloat([&](const Node &node) { return llvm::any_of(sizesOf(node.value), [&](AffineExpr size) { return sizeOf(size) > 0; }); });
+  if (!found)
+    return;
+  Node x = *found;
+  Sizes sizes = sizesOf(x.value), at;
+  SmallVector<int64_t> axes;
+  for (int64_t axis = 0; axis < static_cast<int64_t>(sizes.size()); ++axis)
+    if (sizeOf(sizes[axis]) > 0)
+      axes.push_back(axis);
+  int64_t axis = axes[random.below(axes.size())];
+  if (random.chance(70))
+    at.push_back(palette[random.below(3)]);
+  Value index = addInput(tensor(at, i32()), sizeOf(sizes[axis]));
+  Value taken = dl::GatherOp::create(b, loc(), x.value, index, axis, axis);
+  if (random.chance(40))
+    return (void)add(taken, x.bits);
+  Value updates = random.chance(50) ? taken : dl::TanhOp::create(b, loc(), taken).getResult();
+  Value into = random.chance(30) ? number(x.value, 0) : x.value;
+  if (random.chance(60))
+    add(dl::ScatterAddOp::create(b, loc(), into, updates, index, axis, axis).getResult());
+  else
+    add(dl::ScatterOp::create(b, loc(), into, updates, index, axis, axis).getResult(), updates == taken ? x.bits : inexact);
 }
 
 void Program::decide() {

@@ -285,6 +285,28 @@ static double extreme(ArrayRef<double> values, double sign, Type element) {
 }
 
 /// Calls `body` for each line of x along `axis`, with the numbers of its elements.
+/// Where gather's element `index` lies, and scatter's update `index` goes; false where that is out of range.
+static bool placeOf(const Index &index, ArrayRef<int64_t> dims, ArrayRef<Array> tensors, ArrayRef<int64_t> axes, size_t position, Index &place) {
+  size_t rank = tensors[0].dims.size(), next = 0;
+  Index at(index.begin() + position, index.begin() + position + rank);
+  place.clear();
+  for (size_t axis = 0; axis < dims.size(); ++axis) {
+    const int64_t *indexed = llvm::find(axes, static_cast<int64_t>(axis));
+    if (indexed == axes.end()) {
+      place.push_back(index[next < position ? next : next + rank]);
+      ++next;
+      continue;
+    }
+    const Array &tensor = tensors[indexed - axes.begin()];
+    int64_t number = static_cast<int64_t>(tensor.values[numberOf(tensor.dims, at)]);
+    number += number < 0 ? dims[axis] : 0;
+    if (number < 0 || number >= dims[axis])
+      return false;
+    place.push_back(number);
+  }
+  return true;
+}
+
 static void forEachLine(const Array &x, int64_t axis, llvm::function_ref<void(ArrayRef<int64_t>)> body) {
   std::vector<int64_t> outer = x.dims;
   outer[axis] = 1;
@@ -464,6 +486,42 @@ static const llvm::StringMap<Evaluate> &evaluators() {
            start += input.dims[axis];
            result.exact &= input.exact;
          }
+       }},
+      {"dl.gather",
+       [](Operation *op, Ops x, Sizes, Array &result) {
+         auto gather = cast<dl::GatherOp>(op);
+         forEach(result.dims, [&](const Index &index) {
+           Index from;
+           if (placeOf(index, x[0].dims, x.drop_front(), gather.getAxes(), gather.getPosition(), from))
+             result.values[numberOf(result.dims, index)] = x[0].values[numberOf(x[0].dims, from)];
+         });
+         result.exact = x[0].exact;
+       }},
+      {"dl.scatter",
+       [](Operation *op, Ops x, Sizes, Array &result) {
+         auto scatter = cast<dl::ScatterOp>(op);
+         result.values = x[0].values;
+         forEach(x[1].dims, [&](const Index &index) {
+           Index to;
+           if (placeOf(index, x[0].dims, x.drop_front(2), scatter.getAxes(), scatter.getPosition(), to))
+             result.values[numberOf(result.dims, to)] = x[1].values[numberOf(x[1].dims, index)];
+         });
+         result.exact = x[0].exact && x[1].exact;
+       }},
+      {"dl.scatter_add",
+       [](Operation *op, Ops x, Sizes, Array &result) {
+         auto scatter = cast<dl::ScatterAddOp>(op);
+         result.values = x[0].values;
+         // Each sum is rounded: the op promises the order.
+         forEach(x[1].dims, [&](const Index &index) {
+           Index to;
+           if (!placeOf(index, x[0].dims, x.drop_front(2), scatter.getAxes(), scatter.getPosition(), to))
+             return;
+           double &value = result.values[numberOf(result.dims, to)];
+           value = roundTo(value + x[1].values[numberOf(x[1].dims, index)], result.element);
+         });
+         result.exact = !isFloat(result.element) ||
+                        (x[0].exact && x[1].exact && fits(sumOfMagnitudes(x[0].values) + sumOfMagnitudes(x[1].values), std::min(granularity(x[0].values), granularity(x[1].values)), result.element));
        }},
       {"dl.sum",
        [](Operation *op, Ops x, Sizes, Array &result) {

@@ -23,7 +23,8 @@ TYPES = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64,
 SAFETENSORS = {"F32": np.float32, "F64": np.float64, "I32": np.int32, "I64": np.int64}
 # Functions whose elements are computed by the same operations in the same order on both targets.
 EXACT = {"flat", "special", "remainder", "wide", "whole", "mask", "bias", "bias_aligned", "turned", "joined", "reversed", "row_long", "row_best", "row_worst", "row_any",
-         "column_max", "column_best", "sum_i64", "chunked", "noise", "gauss", "dice"}
+         "column_max", "column_best", "sum_i64", "chunked", "noise", "gauss", "dice", "gathered", "gathered_odd", "gathered_numbers", "gathered_one", "added_rows", "added_numbers",
+         "added_columns", "put_columns", "put_rows", "embedding_gradient", "changed_rows"}
 
 
 def run(command, libraries):

@@ -163,6 +163,29 @@ dl.model @m dims ["N"] {
     dl.return %l : tensor<8xi32>
   }
 
+  // Rows are taken out of a table where they are read; what changes places is a kernel of its own.
+  // CHECK-LABEL: dl.func @places(
+  // CHECK:         dl.fused "loop"(%{{.*}}, %{{.*}}, %{{.*}}) attributes {name = "add"}
+  // CHECK:           dl.gather
+  // CHECK:           dl.add
+  // CHECK:         dl.fused "loop"
+  // CHECK:           dl.exp
+  // CHECK:         dl.fused "scatter"({{.*}}) attributes {name = "scatter_add"}
+  // CHECK:           dl.fill
+  // CHECK:           dl.scatter_add
+  // CHECK:         dl.fused "loop"
+  // CHECK:           dl.neg
+  // CHECK:         dl.return
+  dl.func @places(%table: tensor<50x8xf32>, %p: tensor<6x8xf32>, %i: tensor<6xi32>) -> (tensor<6x8xf32>, tensor<50x8xf32>) {
+    %rows = dl.gather %table [0] at %i from 0 : (tensor<50x8xf32>, tensor<6xi32>) -> tensor<6x8xf32>
+    %sum = dl.add %rows, %p : tensor<6x8xf32>
+    %e = dl.exp %p : tensor<6x8xf32>
+    %zeros = dl.fill 0.0 : f64 : tensor<50x8xf32>
+    %g = dl.scatter_add %zeros [0] at %i from 0 with %e : (tensor<50x8xf32>, tensor<6x8xf32>, tensor<6xi32>) -> tensor<50x8xf32>
+    %n = dl.neg %g : tensor<50x8xf32>
+    dl.return %sum, %n : tensor<6x8xf32>, tensor<50x8xf32>
+  }
+
   // Sizes that are assumed are read through: one kernel.
   // CHECK-LABEL: dl.func @assumed(
   // CHECK:         dl.fused "loop"

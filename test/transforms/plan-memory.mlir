@@ -36,6 +36,54 @@ dl.model @m dims ["N"] {
     dl.return
   }
 
+  // A variable is changed at places where it lies, after what reads its old value.
+  // CHECK-LABEL: dl.func @at_places(
+  // CHECK:         dl.fused "loop"{{.*}}input_buffers = array<i64: [[W:.]]>, launch = 0
+  // CHECK:         dl.fused "scatter"{{.*}}input_buffers = array<i64: [[W]], {{.*}}launch = 1 : i64, name = "scatter_add", result_buffers = array<i64: [[W]]>
+  dl.func @at_places(%u: tensor<3x8xf32>, %i: tensor<3xi32>) -> tensor<4x8xf32> {
+    %w = dl.read @w : tensor<4x8xf32>
+    %n = dl.scatter_add %w [0] at %i from 0 with %u : (tensor<4x8xf32>, tensor<3x8xf32>, tensor<3xi32>) -> tensor<4x8xf32>
+    %e = dl.exp %w : tensor<4x8xf32>
+    dl.assign @w, %n : tensor<4x8xf32>
+    dl.return %e : tensor<4x8xf32>
+  }
+
+  // Updates that are rows of the value itself read it where others are written: a copy.
+  // CHECK-LABEL: dl.func @of_itself(
+  // CHECK:         dl.fused "scatter"
+  // CHECK:         name = "copy"
+  dl.func @of_itself(%i: tensor<3xi32>, %j: tensor<3xi32>) {
+    %w = dl.read @w : tensor<4x8xf32>
+    %rows = dl.gather %w [0] at %i from 0 : (tensor<4x8xf32>, tensor<3xi32>) -> tensor<3x8xf32>
+    %n = dl.scatter %w [0] at %j from 0 with %rows : (tensor<4x8xf32>, tensor<3x8xf32>, tensor<3xi32>) -> tensor<4x8xf32>
+    dl.assign @w, %n : tensor<4x8xf32>
+    dl.return
+  }
+
+  // A value that is changed slice by slice and dies each time has one place, the result's, from the first on; where it is read afterwards it has two.
+  // CHECK-LABEL: dl.func @slices(
+  // CHECK-SAME:    buffers = [{bytes = #{{[^,]*}}, first = 0 : i64, index = 0 : i64, kind = "argument"
+  // CHECK-NOT:     kind = "arena"
+  // CHECK-SAME:    launches = 3
+  // CHECK:         dl.fused "loop"{{.*}}launch = 0 {{.*}}result_buffers = array<i64: [[OUT:.]]>
+  // CHECK:         dl.fused "scatter"{{.*}}input_buffers = array<i64: [[OUT]], {{.*}}launch = 1 {{.*}}result_buffers = array<i64: [[OUT]]>
+  // CHECK:         dl.fused "scatter"{{.*}}input_buffers = array<i64: [[OUT]], {{.*}}launch = 2 {{.*}}result_buffers = array<i64: [[OUT]]>
+  dl.func @slices(%x: tensor<4x8xf32>, %h: tensor<8xf32>, %s: tensor<i32>, %t: tensor<i32>) -> tensor<4x8xf32> {
+    %0 = dl.exp %x : tensor<4x8xf32>
+    %1 = dl.scatter %0 [0] at %s from 0 with %h : (tensor<4x8xf32>, tensor<8xf32>, tensor<i32>) -> tensor<4x8xf32>
+    %2 = dl.scatter %1 [0] at %t from 0 with %h : (tensor<4x8xf32>, tensor<8xf32>, tensor<i32>) -> tensor<4x8xf32>
+    dl.return %2 : tensor<4x8xf32>
+  }
+  // CHECK-LABEL: dl.func @read_afterwards(
+  // CHECK:         dl.fused "scatter"{{.*}}input_buffers = array<i64: [[OLD:.]], {{.*}}result_buffers = array<i64: [[NEW:.]]>
+  // CHECK:         dl.fused "loop"{{.*}}input_buffers = array<i64: [[OLD]], [[NEW]]>
+  dl.func @read_afterwards(%x: tensor<4x8xf32>, %h: tensor<8xf32>, %s: tensor<i32>) -> tensor<4x8xf32> {
+    %0 = dl.exp %x : tensor<4x8xf32>
+    %1 = dl.scatter %0 [0] at %s from 0 with %h : (tensor<4x8xf32>, tensor<8xf32>, tensor<i32>) -> tensor<4x8xf32>
+    %2 = dl.add %0, %1 : tensor<4x8xf32>
+    dl.return %2 : tensor<4x8xf32>
+  }
+
   // Two variables that change places: one waits in the arena and is copied when all has run.
   // CHECK-LABEL: dl.func @swap(
   // CHECK-SAME:    kind = "arena"

@@ -985,7 +985,7 @@ Value Elaborator::callCrossEntropy(StringRef name, CallArguments &arguments) {
   }
   std::string highest = dl::sizeToString(dl::normalizeSize(classes - 1), dimNames);
   dl::CheckIndexOp::create(
-      builder(), locationOf(where), label, dl::sizeMap({classes}, &context),
+      builder(), locationOf(where), label, dl::sizeMap({classes}, &context), /*fromEnd=*/false,
       builder().getI64IntegerAttr(-100),
       builder().getStringAttr("label {value} at index {index} is outside the classes 0 to " +
                               highest + " of cross_entropy"));

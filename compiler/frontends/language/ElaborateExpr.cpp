@@ -772,17 +772,15 @@ void Elaborator::assignElement(const ast::IndexExpr *target, Value value, option
   DType dtype = dtypeOf(base);
   auto starts = dl::sizeMap(region->starts, &context);
   auto strides = region->strides;
-  auto take = [&] {
-    mlir::Value part = dl::SliceOp::create(builder(), locationOf(where),
-                                           tensorType(region->sizes, dtype), base, starts, strides);
-    return reshape(part, region->shape, where);
-  };
+  auto take = [&] { return reshape(elementsOf(base, *region, where), region->shape, where); };
   auto pad = [&](mlir::Value part) -> mlir::Value {
     part = reshape(part, region->sizes, where);
     auto type = tensorType(shapeOf(base), dtypeOf(part));
     return dl::PadOp::create(builder(), locationOf(where), type, part, starts, strides);
   };
-  if (op && (*op != Tok::Plus && *op != Tok::Minus)) {
+  // Sums go to each element once for each time that it is named; others are elements of their own.
+  bool isSum = op && (*op == Tok::Plus || *op == Tok::Minus);
+  if (op && (!isSum || dtype == DType::Bool || dtype == DType::U8)) {
     value = binary(*op, Value::tensor(take()), value, where);
     op = nullopt;
     if (value.isPoison())
@@ -808,10 +806,32 @@ void Elaborator::assignElement(const ast::IndexExpr *target, Value value, option
   if (!part)
     return;
   mlir::Value result;
-  if (op) {
+  bool isWhole = false;
+  if (!region->indices.empty()) {
+    // Into the slice at these places, and the slice back where it is not all.
+    mlir::Location location = locationOf(where);
+    mlir::Value slice = sliceOf(base, *region, where);
+    auto from = cast<mlir::RankedTensorType>(slice.getType());
+    auto taken = dl::gatherType(location, from, mlir::ValueRange(region->indices).getTypes(),
+                                region->axes, region->position);
+    part = reshape(part, dl::sizesOf(*taken), where);
+    if (op && *op == Tok::Minus)
+      part = build("neg", part, where);
+    if (!op)
+      part = dl::ScatterOp::create(builder(), location, slice, part, region->indices, region->axes,
+                                   region->position);
+    else
+      part = dl::ScatterAddOp::create(builder(), location, slice, part, region->indices,
+                                      region->axes, region->position);
+    op = nullopt;
+    isWhole = slice == base;
+  }
+  if (isWhole) {
+    result = part;
+  } else if (op) {
     result = build(*op == Tok::Plus ? "add" : "sub", {base, pad(part)}, where);
   } else {
-    mlir::Value ones = fill(tensorType(region->shape, DType::Bool), Number::whole(1), where);
+    mlir::Value ones = fill(tensorType(region->sizes, DType::Bool), Number::whole(1), where);
     result = build("select", {pad(ones), pad(part), base}, where, {}, base.getType());
   }
   assign(target->base, Value::tensor(result), where);

@@ -1082,9 +1082,10 @@ mlir::Value Elaborator::meanOver(mlir::Value value, ArrayRef<int64_t> axes, bool
 optional<Elaborator::Region>
 Elaborator::regionOf(mlir::Value value, ArrayRef<ast::Subscript> subscripts, SMRange where) {
   Shape shape = shapeOf(value);
-  // What each subscript is; an integer tensor or a mask is refused by name.
+  // What each subscript is; a mask is refused by name.
   llvm::SmallVector<Value> elements(subscripts.size());
   size_t consumed = 0, dots = 0;
+  bool hasTensors = false;
   for (auto [i, subscript] : llvm::enumerate(subscripts)) {
     if (subscript.kind == ast::Subscript::Kind::Ellipsis) {
       if (++dots > 1) {
@@ -1100,17 +1101,18 @@ Elaborator::regionOf(mlir::Value value, ArrayRef<ast::Subscript> subscripts, SMR
       if (elements[i].isNone())
         continue;
       if (isArray(elements[i])) {
-        DType dtype = dtypeOf(toTensor(elements[i], subscript.range));
-        if (dtype == DType::Bool)
+        mlir::Value tensor = toTensor(elements[i], subscript.range);
+        DType dtype = dtypeOf(tensor);
+        if (dtype == DType::Bool || isFloat(dtype)) {
           error(subscript.range,
-                "an index of bools gives a size that depends on data: a mask is for 'where'");
-        else if (isFloat(dtype))
-          error(subscript.range, "an index must be a whole number, found " + describe(elements[i]));
-        else
-          unsupported(subscript.range, "an index that is an integer tensor");
-        return nullopt;
-      }
-      if (elements[i].is<BoolValue>() || !elements[i].number()) {
+                dtype == DType::Bool
+                    ? "an index of bools gives a size that depends on data: a mask is for 'where'"
+                    : "an index must be a whole number, found " + describe(elements[i]));
+          return nullopt;
+        }
+        elements[i] = Value::tensor(tensor);
+        hasTensors = true;
+      } else if (elements[i].is<BoolValue>() || !elements[i].number()) {
         error(subscript.range, "an index must be a whole number, found " + describe(elements[i]));
         return nullopt;
       }
@@ -1154,9 +1156,40 @@ Elaborator::regionOf(mlir::Value value, ArrayRef<ast::Subscript> subscripts, SMR
     require(n.size, "lt", zero, "the place " + text(n) + " counts from the end, and is 0", range);
     return dl::normalizeSize(size + n.size);
   };
+  // The axes of tensors of indices stand where the first of these does, or in front where others
+  // come between them. Numbers beside them count as such, as in NumPy.
+  auto isPlace = [&](size_t i) {
+    return hasTensors && subscripts[i].kind == ast::Subscript::Kind::Element &&
+           !elements[i].isNone();
+  };
+  llvm::SmallVector<Place> places;
+  size_t shapePosition = 0;
+  auto addPlace = [&](mlir::Value tensor, AffineExpr start, SMRange range) {
+    if (places.empty()) {
+      size_t first = 0, last = subscripts.size(), count = 0;
+      while (!isPlace(first))
+        ++first;
+      while (!isPlace(last - 1))
+        --last;
+      for (size_t i = first; i < last; ++i)
+        count += isPlace(i);
+      bool together = count == last - first;
+      shapePosition = together ? region.shape.size() : 0;
+      region.position = together ? axis : 0;
+    }
+    places.push_back({static_cast<int64_t>(axis), tensor, start, range});
+    region.starts.push_back(zero);
+    region.strides.push_back(1);
+    region.sizes.push_back(shape[axis]);
+    ++axis;
+  };
   for (auto [subscript, element] : llvm::zip(subscripts, elements)) {
     if (subscript.kind == ast::Subscript::Kind::Ellipsis) {
       whole(shape.size() - consumed);
+      continue;
+    }
+    if (subscript.kind == ast::Subscript::Kind::Element && element.asTensor()) {
+      addPlace(element.asTensor(), {}, subscript.range);
       continue;
     }
     if (subscript.kind == ast::Subscript::Kind::Element && element.isNone()) {
@@ -1190,6 +1223,10 @@ Elaborator::regionOf(mlir::Value value, ArrayRef<ast::Subscript> subscripts, SMR
       } else {
         error(subscript.range, "an index must be a whole number, found " + text(number));
         return nullopt;
+      }
+      if (hasTensors) {
+        addPlace({}, start, subscript.range);
+        continue;
       }
       region.starts.push_back(start);
       region.strides.push_back(1);
@@ -1273,7 +1310,90 @@ Elaborator::regionOf(mlir::Value value, ArrayRef<ast::Subscript> subscripts, SMR
     ++axis;
   }
   whole(shape.size() - axis);
+  if (hasTensors) {
+    optional<Shape> added = indicesOf(value, places, region, where);
+    if (!added)
+      return nullopt;
+    region.shape.insert(region.shape.begin() + shapePosition, added->begin(), added->end());
+  }
   return region;
+}
+
+optional<Shape> Elaborator::indicesOf(mlir::Value value, ArrayRef<Place> places, Region &region,
+                                      SMRange where) {
+  Shape sizes = shapeOf(value);
+  llvm::SmallVector<mlir::Value> tensors;
+  DType dtype = DType::I32;
+  for (const Place &place : places) {
+    if (!place.tensor) {
+      auto constant = dyn_cast<AffineConstantExpr>(place.start);
+      if (!constant || !isInRange(DType::I32, constant.getValue()))
+        dtype = DType::I64;
+      continue;
+    }
+    tensors.push_back(place.tensor);
+    if (dtypeOf(place.tensor) == DType::I64)
+      dtype = DType::I64;
+    AffineExpr size = sizes[place.axis];
+    std::string text = "is out of range for size " + dl::sizeToString(size, dimNames);
+    // Decided while compiling, or checked when it is known.
+    if (optional<dl::WholeRange> range = dl::rangeOf(place.tensor)) {
+      auto highest = dyn_cast<AffineConstantExpr>(dl::normalizeSize(range->end - 1));
+      auto constant = dyn_cast<AffineConstantExpr>(size);
+      if (range->isTight && highest && constant && range->low <= highest.getValue()) {
+        bool isHigh = highest.getValue() >= constant.getValue();
+        if (isHigh || range->low < -constant.getValue()) {
+          error(place.range,
+                "index " + Twine(isHigh ? highest.getValue() : range->low) + " " + text);
+          return nullopt;
+        }
+      }
+      if (dl::isKnownAtLeast(size, range->end) &&
+          dl::isKnownAtLeast(size, constantSize(-range->low)))
+        continue;
+    }
+    // Constants are evaluated again in the functions that use them.
+    std::string key;
+    llvm::raw_string_ostream(key) << "index " << place.tensor.getAsOpaquePointer() << " " << size;
+    if (function->isConstant || !function->checks.insert(key).second)
+      continue;
+    Frame *at; // what the call says is the program's own line, not the library's
+    dl::CheckIndexOp::create(
+        builder(), locationOf(userPlace(place.range, at)), place.tensor, dl::sizeMap({size}, &context),
+        /*fromEnd=*/true, /*ignore=*/mlir::IntegerAttr(),
+        builder().getStringAttr(
+            (rankOf(place.tensor) ? "index {value} at element {index} " : "index {value} ") + text));
+  }
+  optional<Shape> shape = broadcastShapes(tensors, "the indices", where);
+  if (!shape)
+    return nullopt;
+  for (const Place &place : places) {
+    mlir::Value index = place.tensor;
+    if (!index)
+      index = materialize(Number::ofSize(place.start), dtype, *shape, where);
+    else
+      index = broadcast(convert(index, dtype, where), *shape, where);
+    region.indices.push_back(index);
+    region.axes.push_back(place.axis);
+  }
+  return shape;
+}
+
+mlir::Value Elaborator::sliceOf(mlir::Value value, const Region &region, SMRange where) {
+  if (region.sizes == shapeOf(value) &&
+      llvm::all_of(region.strides, [](int64_t s) { return s == 1; }))
+    return value;
+  return dl::SliceOp::create(builder(), locationOf(where),
+                             tensorType(region.sizes, dtypeOf(value)), value,
+                             dl::sizeMap(region.starts, &context), region.strides);
+}
+
+mlir::Value Elaborator::elementsOf(mlir::Value value, const Region &region, SMRange where) {
+  value = sliceOf(value, region, where);
+  if (region.indices.empty())
+    return value;
+  return dl::GatherOp::create(builder(), locationOf(where), value, region.indices, region.axes,
+                              region.position);
 }
 
 Value Elaborator::indexTensor(mlir::Value value, ArrayRef<ast::Subscript> subscripts,
@@ -1281,11 +1401,5 @@ Value Elaborator::indexTensor(mlir::Value value, ArrayRef<ast::Subscript> subscr
   optional<Region> region = regionOf(value, subscripts, where);
   if (!region || !checkElements(region->shape, where))
     return {};
-  bool all = region->sizes == shapeOf(value) &&
-             llvm::all_of(region->strides, [](int64_t s) { return s == 1; });
-  if (!all)
-    value =
-        dl::SliceOp::create(builder(), locationOf(where), tensorType(region->sizes, dtypeOf(value)),
-                            value, dl::sizeMap(region->starts, &context), region->strides);
-  return Value::tensor(reshape(value, region->shape, where));
+  return Value::tensor(reshape(elementsOf(value, *region, where), region->shape, where));
 }

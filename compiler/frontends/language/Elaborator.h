@@ -338,14 +338,32 @@ private:
                        llvm::SMRange where);
   Value indexTensor(mlir::Value value, llvm::ArrayRef<ast::Subscript> subscripts,
                     llvm::SMRange where);
-  /// The part of a tensor that subscripts name: starts, strides and sizes per axis, and the shape
-  /// that is left.
+  /// The part of a tensor that subscripts name: starts, strides and sizes per axis, then tensors of
+  /// indices of one type along axes of that (dl.gather's), and the shape that is left.
   struct Region {
     Shape starts, sizes, shape;
     llvm::SmallVector<int64_t> strides;
+    llvm::SmallVector<mlir::Value> indices;
+    llvm::SmallVector<int64_t> axes;
+    int64_t position = 0;
   };
   std::optional<Region> regionOf(mlir::Value value, llvm::ArrayRef<ast::Subscript> subscripts,
                                  llvm::SMRange where);
+  /// A subscript that is a tensor of indices, or a number beside one, and the axis that it indexes.
+  struct Place {
+    int64_t axis;
+    mlir::Value tensor;     // or
+    mlir::AffineExpr start; // in range
+    llvm::SMRange range;
+  };
+  /// Makes the region's tensors of indices: of one type and shape, checked where nothing says that
+  /// they lie inside. Returns their shape.
+  std::optional<Shape> indicesOf(mlir::Value value, llvm::ArrayRef<Place> places, Region &region,
+                                 llvm::SMRange where);
+  /// The region's slice alone, or the value where that is all of it.
+  mlir::Value sliceOf(mlir::Value value, const Region &region, llvm::SMRange where);
+  /// The region's elements, as dl.gather has them where there are tensors of indices.
+  mlir::Value elementsOf(mlir::Value value, const Region &region, llvm::SMRange where);
 
   // Numbers out of values; errors are reported.
   std::optional<Number> numberOf(const Value &value, llvm::StringRef what, llvm::SMRange where);

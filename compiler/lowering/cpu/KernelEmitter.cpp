@@ -130,8 +130,7 @@ Value FrameAccess::size(AffineExpr expr) {
 
 //===--- schedules ---===//
 
-/// The first dimension-independent size that helps to choose a vector: constant sizes as they are, others as if they were large.
-static int64_t likelySize(AffineExpr size) {
+int64_t likelySize(AffineExpr size) {
   auto constant = dyn_cast<AffineConstantExpr>(size);
   return constant ? constant.getValue() : 4096;
 }
@@ -145,6 +144,8 @@ KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel
   for (Operation &op : body) {
     if (isa<ContractionOpInterface>(op))
       product = cast<MatmulOp>(op);
+    if (auto update = dyn_cast<ScatterOpInterface>(op))
+      scatter = update;
     if (auto reduction = dyn_cast<ReductionOpInterface>(op)) {
       full = sizesOf(op.getOperand(0));
       reduced = llvm::to_vector(reduction.getReducedAxes());
@@ -181,6 +182,10 @@ KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel
   }
   if (full.empty() && reduced.empty() && kernel.getNumResults())
     full = sizesOf(kernel.getResult(0));
+  if (scatter) {
+    planScatter();
+    return;
+  }
   for (int64_t axis = 0; axis < static_cast<int64_t>(full.size()); ++axis)
     if (!llvm::is_contained(reduced, axis))
       kept.push_back(axis);
@@ -225,15 +230,17 @@ AffineExpr KernelEmitter::unitsOfWork() const {
     sizes.push_back(full[axis]);
   if (segment) {
     AffineExpr last = sizes.pop_back_val();
-    return productOf(sizes, context) * last.ceilDiv(segment);
+    return productOf(sizes, context) * last.ceilDiv(segment) * slotRanges;
   }
-  return productOf(sizes, context);
+  return productOf(sizes, context) * slotRanges;
 }
 
 int64_t KernelEmitter::unitsPerTask() const {
   if (flat)
     return std::max<int64_t>(elementsPerTask / lanes, 1) * lanes;
   int64_t perUnit = segment ? std::min(segment, likelySize(full.back())) : 1;
+  if (scatter)
+    perUnit = std::min(perUnit * scatterLength() / slotRanges, elementsPerTask);
   for (int64_t axis : reduced)
     perUnit = std::min<int64_t>(perUnit * (isa<AffineConstantExpr>(full[axis]) ? std::max<int64_t>(likelySize(full[axis]), 1) : 128), elementsPerTask);
   return std::max<int64_t>(elementsPerTask / std::max<int64_t>(perUnit, 1), 1);
@@ -300,6 +307,8 @@ void KernelEmitter::emit(unsigned launch, OpBuilder &b, FrameAccess &frame, Valu
   Value from = mul(b, loc, begin, per), to = arith::MinUIOp::create(b, loc, mul(b, loc, end, per), all);
   if (flat)
     emitFlat(b, frame, elements, from, to);
+  else if (scatter)
+    emitScatter(b, frame, elements, from, to);
   else
     emitWalk(b, frame, elements, from, to);
 }
@@ -310,13 +319,7 @@ static Value tailMask(OpBuilder &b, Location loc, Value at, Value end, int64_t l
   return vector::CreateMaskOp::create(b, loc, VectorType::get(lanes, b.getI1Type()), left);
 }
 
-namespace {
-using Carried = SmallVector<Value>;
-using VectorBody = llvm::function_ref<Carried(OpBuilder &, Value at, Value mask, ValueRange carried)>;
-} // namespace
-
-/// A loop over [from, to) in vectors; the last, shorter one is masked. Carries values along.
-static Carried vectorLoop(OpBuilder &b, Location loc, ElementEmitter &elements, Value from, Value to, int64_t lanes, bool divides, ValueRange carried, VectorBody body) {
+Carried vectorLoop(OpBuilder &b, Location loc, ElementEmitter &elements, Value from, Value to, int64_t lanes, bool divides, ValueRange carried, VectorBody body) {
   Value step = constantIndex(b, loc, lanes);
   Value end = to;
   if (lanes > 1 && !divides) {
@@ -353,12 +356,24 @@ static Carried vectorLoop(OpBuilder &b, Location loc, ElementEmitter &elements, 
 }
 
 /// Evaluates, outside the inner loop, what does not change within it: operands of broadcasts whose indices are all in `fixed`.
-static void hoist(OpBuilder &b, FusedOp kernel, ElementEmitter &elements, const DenseMap<Operation *, int64_t> &stage, int64_t now, const DenseMap<int64_t, Value> &fixed,
+static void hoist(OpBuilder &b, FusedOp kernel, FrameAccess &frame, ElementEmitter &elements, const DenseMap<Operation *, int64_t> &stage, int64_t now, const DenseMap<int64_t, Value> &fixed,
                   ArrayRef<AffineExpr> full, int64_t vectorAxis, int64_t lanes, Value mask) {
   for (Operation &op : kernel.getBody().front()) {
     auto indexing = dyn_cast<IndexingOpInterface>(op);
     if (!indexing || sizesOf(op.getResult(0)) != full)
       continue;
+    // Where to look for a row.
+    if (op.getNumOperands() > 1 && indexing.keepsInnermost() && fixed.size() + 1 >= full.size()) {
+      SmallVector<Value> dims;
+      for (size_t axis = 0; axis < full.size(); ++axis)
+        dims.push_back(fixed.lookup(axis));
+      if (!dims.back())
+        dims.back() = constantIndex(b, op.getLoc(), 0);
+      Value exists;
+      if (llvm::all_of(dims, [](Value dim) { return static_cast<bool>(dim); }))
+        indexing.lookUpIndices(b, op.getLoc(), dims, [&](AffineExpr expr) { return frame.size(expr); }, [&](Value tensor, ValueRange at) { return elements.indexElement(b, tensor, at); }, exists);
+      continue;
+    }
     Operation *def = op.getOperand(0).getDefiningOp();
     if (def && stage.lookup(def) > now)
       continue;
@@ -375,7 +390,7 @@ static void hoist(OpBuilder &b, FusedOp kernel, ElementEmitter &elements, const 
 
 void KernelEmitter::emitFlat(OpBuilder &b, FrameAccess &frame, ElementEmitter &elements, Value from, Value to) const {
   Location loc = kernel.getLoc();
-  hoist(b, kernel, elements, DenseMap<Operation *, int64_t>(), 0, DenseMap<int64_t, Value>(), full, -1, 1, {});
+  hoist(b, kernel, frame, elements, DenseMap<Operation *, int64_t>(), 0, DenseMap<int64_t, Value>(), full, -1, 1, {});
   auto yield = cast<YieldOp>(kernel.getBody().front().getTerminator());
   auto buffers = kernel->getAttrOfType<DenseI64ArrayAttr>("result_buffers").asArrayRef();
   auto total = dyn_cast<AffineConstantExpr>(normalizeSize(unitsOfWork()));
@@ -502,7 +517,7 @@ void KernelEmitter::emitWalk(OpBuilder &b, FrameAccess &frame, ElementEmitter &e
       return index;
     };
     for (int64_t pass = 0; pass < passCount; ++pass) {
-      hoist(p, kernel, elements, stage, pass, fixed, full, segment ? lastAxis : -1, width, mask);
+      hoist(p, kernel, frame, elements, stage, pass, fixed, full, segment ? lastAxis : -1, width, mask);
       // Accumulators: vectors along the reduced last axis or along the kept one.
       int64_t accumulatorLanes = reducesLast ? lanes : width;
       Carried start;
@@ -609,6 +624,8 @@ void KernelEmitter::emitWalk(OpBuilder &b, FrameAccess &frame, ElementEmitter &e
   if (!segment) {
     atPoint(u, fixed, 1, {});
   } else {
+    if (reduced.empty())
+      hoist(u, kernel, frame, elements, stage, 0, fixed, full, -1, 1, {});
     auto size = dyn_cast<AffineConstantExpr>(full[lastAxis]);
     bool divides = size && size.getValue() % lanes == 0;
     vectorLoop(u, loc, elements, segmentStart, segmentEnd, lanes, divides, {}, [&](OpBuilder &p, Value at, Value mask, ValueRange) {
@@ -634,7 +651,7 @@ void KernelEmitter::emitGemm(unsigned launch, OpBuilder &b, FrameAccess &frame, 
   for (auto [value, buffer] : llvm::zip(yield.getOperands(), buffers))
     stores.push_back(frame.buffer(buffer, getElementTypeOrSelf(value.getType())));
   if (launch + 1 == gemm->launchCount())
-    hoist(b, kernel, elements, DenseMap<Operation *, int64_t>(), 0, DenseMap<int64_t, Value>(), full, -1, 1, {});
+    hoist(b, kernel, frame, elements, DenseMap<Operation *, int64_t>(), 0, DenseMap<int64_t, Value>(), full, -1, 1, {});
   GemmOperands operands = gemmOperands(b, frame);
   operands.kept = memrefOf(b, loc, scratch, b.getI64Type());
   Value own = LLVM::GEPOp::create(b, loc, scratch.getType(), b.getI8Type(), scratch, ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(keptBytes)});
@@ -705,11 +722,7 @@ void emitIndexCheck(CheckIndexOp check, int64_t fault, OpBuilder &b, FrameAccess
   OpBuilder o = OpBuilder::atBlockBegin(loop.getBody());
   Value at = arith::SubIOp::create(o, loc, arith::SubIOp::create(o, loc, count, loop.getInductionVar()), one);
   Value value = wide(o, memref::LoadOp::create(o, loc, memory, at));
-  Value isBad = arith::CmpIOp::create(o, loc, arith::CmpIPredicate::uge, value, limit);
-  if (std::optional<uint64_t> ignore = check.getIgnore()) {
-    Value other = arith::CmpIOp::create(o, loc, arith::CmpIPredicate::ne, value, arith::ConstantOp::create(o, loc, o.getI64IntegerAttr(static_cast<int64_t>(*ignore))));
-    isBad = arith::AndIOp::create(o, loc, isBad, other);
-  }
+  Value isBad = buildIsOutside(o, loc, check, value, limit);
   scf::YieldOp::create(o, loc, arith::SelectOp::create(o, loc, isBad, at, loop.getRegionIterArg(0)).getResult());
 
   Value found = loop.getResult(0);

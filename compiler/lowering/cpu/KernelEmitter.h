@@ -67,6 +67,9 @@ private:
   void emitGemm(unsigned launch, mlir::OpBuilder &b, FrameAccess &frame, mlir::Value begin, mlir::Value end, mlir::Value scratch) const;
   void emitFlat(mlir::OpBuilder &b, FrameAccess &frame, ElementEmitter &elements, mlir::Value begin, mlir::Value end) const;
   void emitWalk(mlir::OpBuilder &b, FrameAccess &frame, ElementEmitter &elements, mlir::Value begin, mlir::Value end) const;
+  void emitScatter(mlir::OpBuilder &b, FrameAccess &frame, ElementEmitter &elements, mlir::Value begin, mlir::Value end) const;
+  void planScatter();
+  int64_t scatterLength() const;
   mlir::AffineExpr unitsOfWork() const;
   int64_t unitsPerTask() const;
 
@@ -75,6 +78,8 @@ private:
   mutable dl::MatmulOp product; // of a gemm; ops are handles
   mutable dl::ExternOp call;    // of a function of the user's own
   std::optional<Gemm> gemm;
+  mutable dl::ScatterOpInterface scatter; // of updates at places
+  int64_t slotRanges = 1;                 // in how many parts the places are dealt out
   llvm::SmallVector<mlir::AffineExpr> full;
   llvm::SmallVector<int64_t> reduced, kept;
   bool flat = false;
@@ -86,6 +91,15 @@ private:
 inline constexpr llvm::StringLiteral wrapperAttr = "wrapper";
 /// The type of that wrapper.
 mlir::FunctionType wrapperType(dl::ExternOp op);
+
+/// Constant sizes as they are, others as if they were large: what helps to choose a vector.
+int64_t likelySize(mlir::AffineExpr size);
+
+using Carried = llvm::SmallVector<mlir::Value>;
+using VectorBody = llvm::function_ref<Carried(mlir::OpBuilder &, mlir::Value at, mlir::Value mask, mlir::ValueRange carried)>;
+/// A loop over [from, to) in vectors; the last, shorter one is masked. Carries values along.
+Carried vectorLoop(mlir::OpBuilder &b, mlir::Location loc, ElementEmitter &elements, mlir::Value from, mlir::Value to, int64_t lanes, bool divides, mlir::ValueRange carried,
+                   VectorBody body);
 
 /// Emits a check of indices: one task, which reports the first bad element. `fault` is the fault's number, from 1.
 void emitIndexCheck(dl::CheckIndexOp check, int64_t fault, mlir::OpBuilder &b, FrameAccess &frame);

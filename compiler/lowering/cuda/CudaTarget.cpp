@@ -214,7 +214,7 @@ void FunctionLowering::lowerParts(std::vector<Part> &parts, dl_cuda_when when) {
         OpBuilder inner = condition ? scf::IfOp::create(body, loc, condition, /*withElseRegion=*/false).getThenBodyBuilder() : body;
         part->emitter.emit(half, inner, access, block, part->partials);
         begin = end;
-        name += (name.empty() ? "" : "+") + nameOf(part->kernel) + (part->emitter.launchCount() > half + 1 ? "_chunks" : "");
+        name += (name.empty() ? "" : "+") + nameOf(part->kernel) + (part->emitter.launchCount() > half + 1 ? part->emitter.firstName() : StringRef()).str();
       }
       addLaunch(access, blockThreads, begin, when, name, loc);
       active.clear();

@@ -38,8 +38,7 @@ static std::optional<int64_t> constantOf(AffineExpr size) {
   return constant ? std::optional(constant.getValue()) : std::nullopt;
 }
 
-/// The indices of row-major element number `number` of a shape.
-static SmallVector<Value> indicesOf(OpBuilder &b, Location loc, KernelAccess &access, ArrayRef<AffineExpr> shape, Value number) {
+SmallVector<Value> indicesOf(OpBuilder &b, Location loc, KernelAccess &access, ArrayRef<AffineExpr> shape, Value number) {
   SmallVector<Value> indices;
   for (size_t axis = 0; axis < shape.size(); ++axis) {
     if (axis + 1 == shape.size()) {
@@ -81,6 +80,13 @@ KernelEmitter::KernelEmitter(FusedOp kernel, ArrayRef<Given> given) : kernel(ker
   if (results.empty())
     return;
 
+  for (Operation *op : needed)
+    if (auto update = dyn_cast<ScatterOpInterface>(op))
+      scatter = update;
+  if (scatter) {
+    planScatter();
+    return;
+  }
   bool keepsIndex = false;
   SmallVector<ReductionOpInterface> reductions;
   for (Operation *op : needed)
@@ -99,10 +105,7 @@ KernelEmitter::KernelEmitter(FusedOp kernel, ArrayRef<Given> given) : kernel(ker
   MLIRContext *context = kernel.getContext();
   bool vectors = ElementEmitter::vectors(needed) == ElementEmitter::Vectors::Whole;
   if (reductions.empty()) {
-    flat = ElementEmitter::isFlat(needed) && llvm::all_of(results, [&](unsigned i) { return sizesOf(kernel.getResult(i)) == full; });
-    std::optional<int64_t> size = full.empty() ? std::optional<int64_t>(1) : constantOf(flat ? normalizeSize(productOf(full, context)) : full.back());
-    if (vectors && (flat ? !size || *size >= 4 : size && *size % 4 == 0))
-      lanes = 4;
+    planLoop(needed);
     return;
   }
 
@@ -155,23 +158,29 @@ KernelEmitter::KernelEmitter(FusedOp kernel, ArrayRef<Given> given) : kernel(ker
     inRegisters = false;
 }
 
+void KernelEmitter::planLoop(ArrayRef<Operation *> ops) {
+  flat = ElementEmitter::isFlat(ops) && llvm::all_of(results, [&](unsigned i) { return sizesOf(kernel.getResult(i)) == full; });
+  std::optional<int64_t> size = full.empty() ? std::optional<int64_t>(1) : constantOf(flat ? normalizeSize(productOf(full, kernel.getContext())) : full.back());
+  if (ElementEmitter::vectors(ops) == ElementEmitter::Vectors::Whole && (flat ? !size || *size >= 4 : size && *size % 4 == 0))
+    lanes = 4;
+}
+
+/// Of a loop that is not flat, of one row of one element where the result is a number.
+AffineExpr KernelEmitter::rowCount() const { return normalizeSize(productOf(ArrayRef(full).drop_back(full.empty() ? 0 : 1), kernel.getContext())); }
+AffineExpr KernelEmitter::unitsInRow() const { return full.empty() ? getAffineConstantExpr(1, kernel.getContext()) : normalizeSize(full.back().floorDiv(lanes)); }
+
 AffineExpr KernelEmitter::keptPoints() const {
   return productOf(llvm::map_to_vector(kept, [&](int64_t axis) { return full[axis]; }), kernel.getContext());
 }
 
-SmallVector<AffineExpr> KernelEmitter::pieces() const {
-  SmallVector<AffineExpr> shape(full);
-  if (!shape.empty())
-    shape.back() = normalizeSize(shape.back().floorDiv(lanes));
-  return shape;
-}
-
 AffineExpr KernelEmitter::blocks(unsigned launch) const {
   MLIRContext *context = kernel.getContext();
+  if (scatter && !(copiesFirst && launch == 0))
+    return normalizeSize((normalizeSize(keptPoints().ceilDiv(warpThreads)) * slotRanges).ceilDiv(warps));
   if (reduced.empty()) {
     if (flat)
       return normalizeSize(normalizeSize(productOf(full, context)).ceilDiv(lanes * blockThreads));
-    return normalizeSize(normalizeSize(productOf(pieces(), context)).ceilDiv(blockThreads));
+    return normalizeSize(normalizeSize(rowCount() * unitsInRow()).ceilDiv(blockThreads));
   }
   AffineExpr points = normalizeSize(normalizeSize(keptPoints()).ceilDiv(blockThreads / members));
   if (!chunks)
@@ -219,6 +228,12 @@ void KernelEmitter::emit(unsigned launch, OpBuilder &b, KernelAccess &access, Va
     for (Operation *op : needed)
       if (isa<ReductionOpInterface>(op))
         visit(op->getOperand(0));
+  } else if (scatter) {
+    if (copiesFirst && launch == 0)
+      visit(scatter.getInto());
+    else
+      for (Value operand : scatter->getOperands().drop_front())
+        visit(operand);
   } else {
     for (unsigned i : results)
       visit(yield.getOperand(i));
@@ -226,36 +241,45 @@ void KernelEmitter::emit(unsigned launch, OpBuilder &b, KernelAccess &access, Va
   for (const Given &one : given)
     if (Operation *def = one.value.getDefiningOp())
       elements.setInMemory(def->getResult(0));
-  if (reduced.empty())
-    emitLoop(b, access, elements, block);
+  if (scatter && !(copiesFirst && launch == 0))
+    emitScatter(b, access, elements, block);
+  else if (reduced.empty())
+    emitLoop(b, access, elements, block, /*copies=*/scatter != nullptr);
   else
     emitReduction(launch, b, access, elements, block, partials);
 }
 
-void KernelEmitter::emitLoop(OpBuilder &b, KernelAccess &access, ElementEmitter &elements, Value block) const {
+Value KernelEmitter::stored(unsigned result, bool copies) const {
+  return copies ? scatter.getInto() : cast<YieldOp>(kernel.getBody().front().getTerminator()).getOperand(result);
+}
+
+void KernelEmitter::emitLoop(OpBuilder &b, KernelAccess &access, ElementEmitter &elements, Value block, bool copies) const {
   Location loc = kernel.getLoc();
   MLIRContext *context = b.getContext();
-  auto yield = cast<YieldOp>(kernel.getBody().front().getTerminator());
   auto buffers = kernel->getAttrOfType<DenseI64ArrayAttr>("result_buffers").asArrayRef();
   auto compute = [&](OpBuilder &o, const ElementIndex &at, int64_t count) {
     // All loads come before all stores: a result may lie where an operand did.
     elements.pushScope();
     SmallVector<Value> values;
     for (unsigned i : results)
-      values.push_back(elements.element(o, yield.getOperand(i), at, count, {}));
+      values.push_back(elements.element(o, stored(i, copies), at, count, {}));
     for (auto [i, value] : llvm::zip(results, values)) {
-      auto type = cast<RankedTensorType>(yield.getOperand(i).getType());
+      auto type = cast<RankedTensorType>(stored(i, copies).getType());
       elements.store(o, access.buffer(buffers[i], type.getElementType()), type, at, value, {});
     }
     elements.popScope();
   };
   Value number = add(b, loc, mul(b, loc, block, constantIndex(b, loc, blockThreads)), access.thread());
   if (!flat) {
-    SmallVector<AffineExpr> shape = pieces();
-    auto inside = scf::IfOp::create(b, loc, less(b, loc, number, access.size(normalizeSize(productOf(shape, context)))), /*withElseRegion=*/false);
+    AffineExpr rows = rowCount(), inRow = unitsInRow();
+    auto inside = scf::IfOp::create(b, loc, less(b, loc, number, access.size(normalizeSize(rows * inRow))), /*withElseRegion=*/false);
     OpBuilder o = inside.getThenBodyBuilder();
     ElementIndex at;
-    at.dims = indicesOf(o, loc, access, shape, number);
+    if (!full.empty()) {
+      SmallVector<AffineExpr> shape(ArrayRef(full).drop_back());
+      shape.push_back(inRow);
+      at.dims = indicesOf(o, loc, access, shape, number);
+    }
     if (lanes > 1) {
       at.dims.back() = mul(o, loc, at.dims.back(), constantIndex(o, loc, lanes));
       elements.setVectorStart(at.dims.back());
@@ -665,9 +689,7 @@ void emitIndexCheck(CheckIndexOp check, int64_t fault, OpBuilder &b, KernelAcces
   auto loop = scf::ForOp::create(b, loc, access.thread(), access.size(normalizeSize(elementCount(type))), constantIndex(b, loc, blockThreads), none);
   OpBuilder o = OpBuilder::atBlockBegin(loop.getBody());
   Value value = wide(o, loop.getInductionVar());
-  Value isBad = arith::CmpIOp::create(o, loc, arith::CmpIPredicate::uge, value, limit);
-  if (std::optional<uint64_t> ignore = check.getIgnore())
-    isBad = arith::AndIOp::create(o, loc, isBad, arith::CmpIOp::create(o, loc, arith::CmpIPredicate::ne, value, number(o, static_cast<int64_t>(*ignore))));
+  Value isBad = buildIsOutside(o, loc, check, value, limit);
   Value here = arith::IndexCastOp::create(o, loc, i64, loop.getInductionVar());
   Value candidate = arith::SelectOp::create(o, loc, isBad, here, none);
   scf::YieldOp::create(o, loc, arith::MinSIOp::create(o, loc, loop.getRegionIterArg(0), candidate).getResult());

@@ -8,6 +8,7 @@
 //   loop     the same along the last axis, with the indices of the others
 //   rows     a group of lanes, a warp or a block shares a row: partial results go by shuffles, then through shared memory
 //   columns  8 (or 32) neighbouring columns in x, rows dealt out in y
+//   scatter  a warp has neighbouring elements of an update and a range of places; the indices that are its own it finds 32 at a time, by a ballot
 //
 // Which order partial results are combined in is a function of the shape alone: bits depend neither on the device nor on what else runs on it.
 
@@ -35,8 +36,11 @@ public:
 
   /// Whether there is anything to compute.
   bool isEmpty() const { return results.empty(); }
-  /// Launches, one after the other: two where a long reduction is cut into chunks. Where the shape decides at run time, the first one does it all if there is one chunk.
-  unsigned launchCount() const { return chunks ? 2 : 1; }
+  /// Launches, one after the other: two where a long reduction is cut into chunks, or where what updates change is copied first. Where the shape decides at run time, the
+  /// first one of a reduction does it all if there is one chunk.
+  unsigned launchCount() const { return chunks || copiesFirst ? 2 : 1; }
+  /// What the first of two launches does.
+  llvm::StringRef firstName() const { return copiesFirst ? "_copy" : "_chunks"; }
   /// Elements of f32 (or of what `elementType` is set to) that lie between the two launches; null for none.
   mlir::AffineExpr partialElements(mlir::Type &elementType) const;
   mlir::AffineExpr blocks(unsigned launch) const;
@@ -46,9 +50,14 @@ public:
 private:
   struct Walk;
   mlir::AffineExpr keptPoints() const;
-  /// What a kernel without reductions gives to threads: the shape, its last axis in pieces of `lanes` elements. Empty for one of rank 0, which has one piece.
-  llvm::SmallVector<mlir::AffineExpr> pieces() const;
-  void emitLoop(mlir::OpBuilder &b, KernelAccess &access, ElementEmitter &elements, mlir::Value block) const;
+  mlir::AffineExpr rowCount() const;
+  mlir::AffineExpr unitsInRow() const;
+  void emitLoop(mlir::OpBuilder &b, KernelAccess &access, ElementEmitter &elements, mlir::Value block, bool copies = false) const;
+  void planLoop(llvm::ArrayRef<mlir::Operation *> ops);
+  void planScatter();
+  void emitScatter(mlir::OpBuilder &b, KernelAccess &access, ElementEmitter &elements, mlir::Value block) const;
+  /// What is stored as a result: in the first of two launches of updates what they change.
+  mlir::Value stored(unsigned result, bool copies) const;
   void emitReduction(unsigned launch, mlir::OpBuilder &b, KernelAccess &access, ElementEmitter &elements, mlir::Value block, std::optional<int64_t> partials) const;
 
   mutable dl::FusedOp kernel; // ops are handles
@@ -64,7 +73,14 @@ private:
   bool inRegisters = false;
   mlir::AffineExpr chunks, chunkLength; // null where nothing is cut
   int64_t mostChunks = 1;               // whatever the shape
+  // Updates: in how many ranges the places are dealt out to warps, and whether what is changed lies elsewhere.
+  mutable dl::ScatterOpInterface scatter;
+  int64_t slotRanges = 1;
+  bool copiesFirst = false;
 };
+
+/// The indices of row-major element number `number` of a shape.
+llvm::SmallVector<mlir::Value> indicesOf(mlir::OpBuilder &b, mlir::Location loc, KernelAccess &access, llvm::ArrayRef<mlir::AffineExpr> shape, mlir::Value number);
 
 /// A check of indices: one block, which reports the first bad element. `fault` is the fault's number, from 1.
 void emitIndexCheck(dl::CheckIndexOp check, int64_t fault, mlir::OpBuilder &b, KernelAccess &access);

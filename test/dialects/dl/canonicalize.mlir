@@ -22,6 +22,67 @@ dl.model @m dims ["N"] {
     %6 = dl.pow %x, %one : tensor<4xf32>
     dl.return %0, %1, %2, %3, %4, %5, %6 : tensor<4xf32>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>
   }
+  // Places that follow each other are a slice, places in what is the same along their axis are a broadcast.
+  // CHECK-LABEL: dl.func @places(
+  // CHECK-SAME:    %[[X:.*]]: tensor<6x4xf32>, %[[V:.*]]: tensor<4xf32>, %[[I:.*]]: tensor<3xi32>
+  // CHECK-DAG:     %[[ROWS:.*]] = dl.slice %[[X]] #{{.*}} [1, 1] : tensor<6x4xf32> -> tensor<5x4xf32>
+  // CHECK-DAG:     %[[STEPS:.*]] = dl.slice %[[X]] #{{.*}} [-2, 1] : tensor<6x4xf32> -> tensor<3x4xf32>
+  // CHECK-DAG:     %[[ONE:.*]] = dl.slice %[[X]] #{{.*}} [1, 1] : tensor<6x4xf32> -> tensor<1x4xf32>
+  // CHECK-DAG:     %[[ROW:.*]] = dl.reshape %[[ONE]] : tensor<1x4xf32> -> tensor<4xf32>
+  // CHECK-DAG:     %[[SAME:.*]] = dl.broadcast %[[V]] [1] : tensor<4xf32> -> tensor<3x4xf32>
+  // CHECK-DAG:     %[[STAYS:.*]] = dl.gather
+  // CHECK:         dl.return %[[ROWS]], %[[STEPS]], %[[ROW]], %[[SAME]], %[[STAYS]], %[[X]] :
+  dl.func @places(%x: tensor<6x4xf32>, %v: tensor<4xf32>, %i: tensor<3xi32>) -> (tensor<5x4xf32>, tensor<3x4xf32>, tensor<4xf32>, tensor<3x4xf32>, tensor<3x4xf32>, tensor<6x4xf32>) {
+    %ramp = dl.iota 0 : tensor<5xi32>
+    %0 = dl.gather %x [0] at %ramp from 0 : (tensor<6x4xf32>, tensor<5xi32>) -> tensor<5x4xf32>
+    %down = dl.constant dense<[-1, 3, 1]> : tensor<3xi32> : tensor<3xi32>
+    %1 = dl.gather %x [0] at %down from 0 : (tensor<6x4xf32>, tensor<3xi32>) -> tensor<3x4xf32>
+    %last = dl.fill -1 : i64 : tensor<i32>
+    %2 = dl.gather %x [0] at %last from 0 : (tensor<6x4xf32>, tensor<i32>) -> tensor<4xf32>
+    %wide = dl.broadcast %v [1] : tensor<4xf32> -> tensor<6x4xf32>
+    %3 = dl.gather %wide [0] at %i from 0 : (tensor<6x4xf32>, tensor<3xi32>) -> tensor<3x4xf32>
+    %other = dl.constant dense<[0, 3, 1]> : tensor<3xi32> : tensor<3xi32>
+    %4 = dl.gather %x [0] at %other from 0 : (tensor<6x4xf32>, tensor<3xi32>) -> tensor<3x4xf32>
+    %none = dl.fill 0.0 : f64 : tensor<3x4xf32>
+    %5 = dl.scatter_add %x [0] at %i from 0 with %none : (tensor<6x4xf32>, tensor<3x4xf32>, tensor<3xi32>) -> tensor<6x4xf32>
+    dl.return %0, %1, %2, %3, %4, %5 : tensor<5x4xf32>, tensor<3x4xf32>, tensor<4xf32>, tensor<3x4xf32>, tensor<3x4xf32>, tensor<6x4xf32>
+  }
+  // One place gets one addition: into the other term at once. Several places keep the order of additions.
+  // CHECK-LABEL: dl.func @sum_of_updates(
+  // CHECK-SAME:    %[[X:.*]]: tensor<6x4xf32>, %[[U:.*]]: tensor<4xf32>, %[[T:.*]]: tensor<i32>
+  // CHECK:         %[[SUM:.*]] = dl.scatter_add %[[X]] [0] at %[[T]] from 0 with %[[U]]
+  // CHECK:         dl.scatter_add
+  // CHECK:         dl.add %[[SUM]]
+  dl.func @sum_of_updates(%x: tensor<6x4xf32>, %u: tensor<4xf32>, %t: tensor<i32>, %us: tensor<3x4xf32>, %i: tensor<3xi32>) -> tensor<6x4xf32> {
+    %zeros = dl.fill 0.0 : f64 : tensor<6x4xf32>
+    %0 = dl.scatter_add %zeros [0] at %t from 0 with %u : (tensor<6x4xf32>, tensor<4xf32>, tensor<i32>) -> tensor<6x4xf32>
+    %1 = dl.add %0, %x : tensor<6x4xf32>
+    %2 = dl.scatter_add %zeros [0] at %i from 0 with %us : (tensor<6x4xf32>, tensor<3x4xf32>, tensor<3xi32>) -> tensor<6x4xf32>
+    %3 = dl.add %1, %2 : tensor<6x4xf32>
+    dl.return %3 : tensor<6x4xf32>
+  }
+  // What is known to lie inside is not checked.
+  // CHECK-LABEL: dl.func @checks(
+  // CHECK-SAME:    %[[I:.*]]: tensor<3xi32>
+  // CHECK-NOT:     dl.check_index %{{.*}} "known
+  // CHECK:         dl.check_index %[[I]] {{.*}} "unknown"
+  // CHECK-NEXT:    %[[FAR:.*]] = dl.constant
+  // CHECK-NEXT:    dl.check_index %[[FAR]] below {{.*}} "below 0"
+  dl.func @checks(%i: tensor<3xi32>, %x: tensor<3x9xf32>, %n: tensor<?xf32, affine_map<()[s0] -> (s0)>>) {
+    %ramp = dl.iota 1 : tensor<5x9xi32>
+    dl.check_index %ramp below affine_map<() -> (9)> "known 0" : tensor<5x9xi32>
+    %wide = dl.convert %ramp : tensor<5x9xi32> -> tensor<5x9xi64>
+    dl.check_index %wide either side below affine_map<() -> (9)> "known 1" : tensor<5x9xi64>
+    %best = dl.argmax %x [1] : tensor<3x9xf32> -> tensor<3xi32>
+    dl.check_index %best below affine_map<() -> (9)> "known 2" : tensor<3xi32>
+    %all = dl.iota 0 : tensor<?xi32, affine_map<()[s0] -> (s0)>>
+    dl.check_index %all below affine_map<()[s0] -> (s0 + 1)> "known 3" : tensor<?xi32, affine_map<()[s0] -> (s0)>>
+    dl.check_index %i below affine_map<() -> (9)> "unknown" : tensor<3xi32>
+    %down = dl.constant dense<[-2, 3]> : tensor<2xi32> : tensor<2xi32>
+    dl.check_index %down either side below affine_map<() -> (4)> "known 4" : tensor<2xi32>
+    dl.check_index %down below affine_map<() -> (4)> "below 0" : tensor<2xi32>
+    dl.return
+  }
   // Nothing is known of x: these stay, for infinities, NaN and the order of rounding.
   // CHECK-LABEL: dl.func @not_neutral(
   // CHECK:         dl.mul

@@ -139,6 +139,60 @@ dl.model @m dims ["N"] {
 // -----
 
 dl.model @m dims ["N"] {
+  dl.func @gather_count(%x: tensor<3x4xf32>, %i: tensor<2xi32>, %j: tensor<2xi64>) {
+    // expected-error@+2 {{indexes 2 axes by 1 tensors; expected one for each of one or more axes}}
+    // expected-error@+1 {{failed to infer returned types}}
+    %0 = dl.gather %x [0, 1] at %i from 0 : (tensor<3x4xf32>, tensor<2xi32>) -> tensor<2xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  dl.func @gather_types(%x: tensor<3x4xf32>, %i: tensor<2xi32>, %j: tensor<2xi64>) {
+    // expected-error@+2 {{has indices of type 'tensor<2xi32>' and 'tensor<2xi64>'}}
+    // expected-error@+1 {{failed to infer returned types}}
+    %0 = dl.gather %x [0, 1] at %i, %j from 0 : (tensor<3x4xf32>, tensor<2xi32>, tensor<2xi64>) -> tensor<2xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  dl.func @gather_axis(%x: tensor<3x4xf32>, %i: tensor<2xi32>, %j: tensor<2xi64>) {
+    // expected-error@+2 {{indexes axis 2 of a tensor of rank 2 after axis -1}}
+    // expected-error@+1 {{failed to infer returned types}}
+    %0 = dl.gather %x [2] at %i from 0 : (tensor<3x4xf32>, tensor<2xi32>) -> tensor<2x4xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  dl.func @gather_position(%x: tensor<3x4xf32>, %i: tensor<2xi32>, %j: tensor<2xi64>) {
+    // expected-error@+2 {{has the axes of the indices from position 2 on, among 1 others}}
+    // expected-error@+1 {{failed to infer returned types}}
+    %0 = dl.gather %x [0] at %i from 2 : (tensor<3x4xf32>, tensor<2xi32>) -> tensor<2x4xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
+  dl.func @scatter_updates(%x: tensor<3x4xf32>, %i: tensor<2xi32>, %j: tensor<2xi64>) {
+    // expected-error@+1 {{changes 'tensor<3x4xf32>' by updates of type 'tensor<3x4xf32>'; expected 'tensor<2x4xf32>'}}
+    %0 = dl.scatter_add %x [0] at %i from 0 with %x : (tensor<3x4xf32>, tensor<3x4xf32>, tensor<2xi32>) -> tensor<3x4xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims ["N"] {
   dl.variable state @v : tensor<2xf32>
   dl.func @concat_sizes(%x: tensor<3x4xf32>, %y: tensor<4xf32>, %z: tensor<3x5xf32>) {
     // expected-error@+2 {{concatenates sizes 4 and 5 in dimension 1}}

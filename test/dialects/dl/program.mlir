@@ -33,6 +33,8 @@ dl.model @m dims ["N"] attributes {doc = "a model"} {
     dl.check_size affine_map<()[s0] -> (s0)> "gt" affine_map<() -> (1)> "more than one"
     // CHECK-NEXT: dl.check_index %{{.*}} below #{{.*}} or -100 "label {value}" : tensor<?xi32, #{{.*}}>
     dl.check_index %label below affine_map<() -> (10)> or -100 "label {value}" : tensor<?xi32, affine_map<()[s0] -> (s0)>>
+    // CHECK-NEXT: dl.check_index %{{.*}} either side below #{{.*}} "index {value}" : tensor<?xi32, #{{.*}}>
+    dl.check_index %label either side below affine_map<() -> (10)> "index {value}" : tensor<?xi32, affine_map<()[s0] -> (s0)>>
     dl.return
   }
   // CHECK: dl.extern_function @extern.swish "swish" cuda "swish.cu" cpp "swish.cpp"

@@ -44,6 +44,20 @@ dl.model @m dims ["N"] {
     %5 = dl.concat %x, %x axis 0 : tensor<?x4xf32, #n4>, tensor<?x4xf32, #n4> -> tensor<?x4xf32, affine_map<()[s0] -> (s0 * 2, 4)>>
     dl.return
   }
+  // CHECK-LABEL: dl.func @places
+  dl.func @places(%x: tensor<?x4x5xf32, affine_map<()[s0] -> (s0, 4, 5)>>, %i: tensor<2x3xi32>, %t: tensor<i64>, %u: tensor<?x2x3x5xf32, affine_map<()[s0] -> (s0, 2, 3, 5)>>) {
+    // CHECK-NEXT: %[[Y:.*]] = dl.gather %{{.*}} [1] at %{{.*}} from 1 : (tensor<?x4x5xf32, #{{.*}}>, tensor<2x3xi32>) -> tensor<?x2x3x5xf32, #{{.*}}>
+    %0 = dl.gather %x [1] at %i from 1 : (tensor<?x4x5xf32, affine_map<()[s0] -> (s0, 4, 5)>>, tensor<2x3xi32>) -> tensor<?x2x3x5xf32, affine_map<()[s0] -> (s0, 2, 3, 5)>>
+    // CHECK-NEXT: dl.gather %{{.*}} [0, 2] at %{{.*}}, %{{.*}} from 0 : (tensor<?x4x5xf32, #{{.*}}>, tensor<2x3xi32>, tensor<2x3xi32>) -> tensor<2x3x4xf32>
+    %1 = dl.gather %x [0, 2] at %i, %i from 0 : (tensor<?x4x5xf32, affine_map<()[s0] -> (s0, 4, 5)>>, tensor<2x3xi32>, tensor<2x3xi32>) -> tensor<2x3x4xf32>
+    // CHECK-NEXT: dl.gather %{{.*}} [1] at %{{.*}} from 1 : (tensor<?x4x5xf32, #{{.*}}>, tensor<i64>) -> tensor<?x5xf32, #{{.*}}>
+    %2 = dl.gather %x [1] at %t from 1 : (tensor<?x4x5xf32, affine_map<()[s0] -> (s0, 4, 5)>>, tensor<i64>) -> tensor<?x5xf32, affine_map<()[s0] -> (s0, 5)>>
+    // CHECK-NEXT: dl.scatter %{{.*}} [1] at %{{.*}} from 1 with %[[Y]] : (tensor<?x4x5xf32, #{{.*}}>, tensor<?x2x3x5xf32, #{{.*}}>, tensor<2x3xi32>) -> tensor<?x4x5xf32, #{{.*}}>
+    %3 = dl.scatter %x [1] at %i from 1 with %0 : (tensor<?x4x5xf32, affine_map<()[s0] -> (s0, 4, 5)>>, tensor<?x2x3x5xf32, affine_map<()[s0] -> (s0, 2, 3, 5)>>, tensor<2x3xi32>) -> tensor<?x4x5xf32, affine_map<()[s0] -> (s0, 4, 5)>>
+    // CHECK-NEXT: dl.scatter_add %{{.*}} [1] at %{{.*}} from 1 with %{{.*}} :
+    %4 = dl.scatter_add %x [1] at %i from 1 with %u : (tensor<?x4x5xf32, affine_map<()[s0] -> (s0, 4, 5)>>, tensor<?x2x3x5xf32, affine_map<()[s0] -> (s0, 2, 3, 5)>>, tensor<2x3xi32>) -> tensor<?x4x5xf32, affine_map<()[s0] -> (s0, 4, 5)>>
+    dl.return
+  }
   // CHECK-LABEL: dl.func @reductions
   dl.func @reductions(%x: tensor<3x4x5xf32>, %b: tensor<4xi1>) {
     // CHECK-NEXT: dl.sum %{{.*}} [0, 2] : tensor<3x4x5xf32> -> tensor<4xf32>
