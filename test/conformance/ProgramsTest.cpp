@@ -733,7 +733,7 @@ Array drawInput(const Program::Input &input, Random &random, ArrayRef<int64_t> d
   array.exact = true;
   for (double &value : array.values) {
     if (input.isLabel)
-      value = random.chance(15) ? -100 : random.below(input.classes);
+      value = random.chance(15) ? -100 : static_cast<int64_t>(random.below(input.classes));
     else if (array.element.isInteger(1))
       value = random.below(2);
     else if (isa<IntegerType>(array.element))
