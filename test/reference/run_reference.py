@@ -119,9 +119,9 @@ def relative_error(actual, expected, elementwise):
 
 
 class Tools:
-    def __init__(self, folder, work, options):
-        self.march, self.gemm, self.libraries = options.march, options.gemm, options.libraries
-        self.on_gpu = options.device == "cuda"
+    def __init__(self, folder, work, march="", device="cpu", gemm="auto", libraries=None):
+        self.march, self.gemm, self.libraries = march, gemm, libraries
+        self.on_gpu = device == "cuda"
         self.dlc, self.dlrun, self.work = os.path.join(folder, "dlc"), os.path.join(folder, "dlrun"), work
 
     def compile(self, case, real, folder=""):
@@ -451,7 +451,7 @@ def main():
     with np.load(suite.FIGURES) as stored:
         figures = {name: stored[name] for name in stored.files}
     with tempfile.TemporaryDirectory(prefix="dlc-reference-") as work:
-        tools = Tools(os.path.abspath(options.bin), work, options)
+        tools = Tools(os.path.abspath(options.bin), work, options.march, options.device, options.gemm, options.libraries)
         for program in (tools.dlc, tools.dlrun):
             if not os.access(program, os.X_OK):
                 print(f"run_reference: no program {program}; build first, or say --bin", file=sys.stderr)
