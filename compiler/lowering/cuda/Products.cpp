@@ -270,6 +270,12 @@ FusedOp Planner::sumOverRows(Value gradient, Operation *product, ProductPlan &pl
   return {};
 }
 
+/// cuBLASLt has epilogues for matrices of f32 alone.
+static bool mayHaveEpilogue(const ProductPlan &plan) {
+  auto type = cast<RankedTensorType>(plan.product->getResult(0).getType());
+  return plan.usesCublas && type.getRank() == 2 && type.getElementType().isF32();
+}
+
 /// Sums over the rows of a gradient come with the product that makes it, or with one that reads it.
 void Planner::matchSums() {
   for (auto &[op, plan] : plans) {
@@ -287,7 +293,7 @@ void Planner::matchSums() {
   }
   for (auto &[op, plan] : plans) {
     auto kernel = cast<FusedOp>(op);
-    if (!plan.usesCublas || plan.epilogue != DL_CUDA_EPILOGUE_NONE || plan.scale)
+    if (!mayHaveEpilogue(plan) || plan.epilogue != DL_CUDA_EPILOGUE_NONE || plan.scale)
       continue;
     if (plan.product.getLhsTransposed() && !plan.product.getRhsTransposed()) {
       // result = lhs^T rhs: k runs over the rows of both.
@@ -314,8 +320,7 @@ ProductPlans Planner::run() {
     plan.prefix = plan.product.getResult();
     plan.usesCublas = options.gemm != GemmChoice::Own;
     plan.usesOwn = options.gemm != GemmChoice::Cublaslt;
-    auto type = cast<RankedTensorType>(plan.product.getType());
-    if (plan.usesCublas && type.getRank() == 2 && type.getElementType().isF32()) {
+    if (mayHaveEpilogue(plan)) {
       matchUpdate(kernel, plan);
       if (!plan.scale)
         matchForward(kernel, plan);
