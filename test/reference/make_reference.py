@@ -14,6 +14,7 @@ import sys
 import numpy as np
 import torch
 import torch.nn.functional as F
+import torch.optim.lr_scheduler as schedulers
 
 import suite
 
@@ -79,8 +80,8 @@ class Trained(Model):
     def variables(self):
         out = dict(self.v)
         for name, value in self.v.items():
-            state = self.torch_optimizer.state.get(value, {})
-            if "exp_avg" in state:
+            state = self.torch_optimizer.state.get(value, {}) if self.torch_optimizer else {}
+            if "exp_avg_sq" in state:
                 out[f"step.m.{name}"] = state["exp_avg"]
                 out[f"step.v.{name}"] = state["exp_avg_sq"]
         out["step.t"] = torch.tensor(self.steps)
@@ -244,6 +245,63 @@ class Losses(Model):
         return self.with_gradients(F.mse_loss(x, y), x, y)
 
 
+class LibraryLosses(Losses):
+    def l1(self, x, y):
+        return self.with_gradients(F.l1_loss(x, y), x, y)
+
+    def l1_sum(self, x, y):
+        return self.with_gradients(F.l1_loss(x, y, reduction="sum"), x, y)
+
+    def mse(self, x, y):
+        return self.with_gradients(F.mse_loss(x, y), x, y)
+
+    def smooth_l1(self, x, y):
+        return self.with_gradients(F.smooth_l1_loss(x, y, beta=0.5), x, y)
+
+    def binary(self, p, y):
+        return self.with_gradients(F.binary_cross_entropy(p, y.detach()), p)
+
+    def smooth_cross_entropy(self, x, label):
+        return self.with_gradients(F.cross_entropy(x, label.long(), label_smoothing=0.2), x)
+
+    def smooth_cross_entropy_sum(self, x, label):
+        return self.with_gradients(F.cross_entropy(x, label.long(), label_smoothing=0.1, reduction="sum"), x)
+
+    def kl_divergence(self, x, p):
+        return self.with_gradients(F.kl_div(x, p, reduction="mean"), x, p)
+
+    def hinge(self, x, sign):
+        """Not one of PyTorch's for 1 and -1."""
+        return self.with_gradients((1 - x * sign).clamp(min=0).mean(), x)
+
+    def hinge_embedding(self, x, sign):
+        return self.with_gradients(F.hinge_embedding_loss(x, sign), x)
+
+    def soft_margin(self, x, sign):
+        return self.with_gradients(F.soft_margin_loss(x, sign.detach()), x)
+
+    def margin_ranking(self, x, y, sign):
+        return self.with_gradients(F.margin_ranking_loss(x, y, sign, margin=0.25), x, y)
+
+    def cosine_embedding(self, x, y, sign):
+        return self.with_gradients(F.cosine_embedding_loss(x, y, sign, margin=0.25), x, y)
+
+    def triplet(self, x, y, z):
+        return self.with_gradients(F.triplet_margin_loss(x, y, z), x, y, z)
+
+    def poisson(self, x, y):
+        return self.with_gradients(F.poisson_nll_loss(x, y), x)
+
+    def gaussian(self, x, y, p):
+        return self.with_gradients(F.gaussian_nll_loss(x, y, p, eps=0.3), x, y, p)
+
+    def focal(self, x, p):
+        """Not one of PyTorch's: sigmoid_focal_loss of torchvision, written out."""
+        exact = F.binary_cross_entropy_with_logits(x, p, reduction="none")
+        wrong = torch.sigmoid(x) * (1 - p) + (1 - torch.sigmoid(x)) * p
+        return self.with_gradients(((0.25 * p + 0.75 * (1 - p)) * exact * wrong**2).mean(), x)
+
+
 # ---- optimizers: one method per train step; PyTorch's own optimizer behind each ----
 
 
@@ -333,7 +391,93 @@ class OptimizerCommon(Optimized):
         return self.run(x, y, lambda: torch.optim.SGD(self.weights("net.2.weight", "net.2.bias"), lr=0.05))
 
 
+class OptimizerOthers(Optimized):
+    def optimized(self, x, y, kind, **settings):
+        return self.run(x, y, lambda: kind(self.weights(), **settings))
+
+    def amsgrad(self, x, y):
+        return self.optimized(x, y, torch.optim.Adam, lr=0.01, weight_decay=0.1, betas=(0.9, 0.9), amsgrad=True)
+
+    def adamax(self, x, y):
+        return self.optimized(x, y, torch.optim.Adamax, lr=0.01, weight_decay=0.1)
+
+    def nadam(self, x, y):
+        torch.set_default_dtype(self.dtype)  # of the product that it keeps
+        loss = self.optimized(x, y, torch.optim.NAdam, lr=0.01, momentum_decay=0.05, weight_decay=0.1)
+        torch.set_default_dtype(torch.float32)
+        return loss
+
+    def radam(self, x, y):
+        return self.optimized(x, y, torch.optim.RAdam, lr=0.01, weight_decay=0.1)
+
+    def lion(self, x, y):
+        """Not one of PyTorch's: program 1 of arXiv:2302.06675, line by line."""
+        loss = self.loss(x, y)
+        moments = self.__dict__.setdefault("moments", [torch.zeros_like(w) for w in self.weights()])
+        with torch.no_grad():
+            for w, g, momentum in zip(self.weights(), gradients(loss, self.weights()), moments):
+                update = torch.sign(torch.lerp(g, momentum, 0.9))
+                momentum.copy_(torch.lerp(g, momentum, 0.99))
+                w -= (update + w * 0.1) * 0.001
+        return loss.detach()
+
+    def rmsprop(self, x, y):
+        return self.optimized(x, y, torch.optim.RMSprop)
+
+    def rmsprop_centered(self, x, y):
+        settings = dict(lr=0.001, alpha=0.9, weight_decay=0.1, momentum=0.8, centered=True)
+        return self.optimized(x, y, torch.optim.RMSprop, **settings)
+
+    def adagrad(self, x, y):
+        return self.optimized(x, y, torch.optim.Adagrad)
+
+    def adagrad_decayed(self, x, y):
+        settings = dict(lr=0.1, lr_decay=0.2, weight_decay=0.1, initial_accumulator_value=0.5)
+        return self.optimized(x, y, torch.optim.Adagrad, **settings)
+
+    def adadelta(self, x, y):
+        return self.optimized(x, y, torch.optim.Adadelta, weight_decay=0.1)
+
+
 class Schedules(Optimized):
+    def scheduled(self, x, y, make):
+        """With a schedule of PyTorch's own."""
+        if self.torch_optimizer is None:
+            self.torch_optimizer = torch.optim.SGD(self.weights(), lr=0.05)
+            self.schedule = make(self.torch_optimizer)
+        loss = self.run(x, y, None)
+        self.schedule.step()
+        return loss
+
+    def stepped(self, x, y):
+        return self.scheduled(x, y, lambda sgd: schedulers.StepLR(sgd, 3, gamma=0.5))
+
+    def milestones(self, x, y):
+        return self.scheduled(x, y, lambda sgd: schedulers.MultiStepLR(sgd, [2, 5], gamma=0.1))
+
+    def straight(self, x, y):
+        return self.scheduled(x, y, lambda sgd: schedulers.LinearLR(sgd, 1.0, 0.2, total_iters=8))
+
+    def polynomial(self, x, y):
+        return self.scheduled(x, y, lambda sgd: schedulers.PolynomialLR(sgd, total_iters=8, power=2))
+
+    def restarts(self, x, y):
+        return self.scheduled(x, y, lambda sgd: schedulers.CosineAnnealingWarmRestarts(sgd, 5, eta_min=0.001))
+
+    def one_cycle(self, x, y):
+        make = lambda sgd: schedulers.OneCycleLR(sgd, 0.05, total_steps=13, cycle_momentum=False)
+        return self.scheduled(x, y, make)
+
+    def warm_polynomial(self, x, y):
+        def make(sgd):
+            rise = schedulers.LinearLR(sgd, 1 / 3, 1.0, total_iters=2)
+            return schedulers.SequentialLR(sgd, [rise, schedulers.PolynomialLR(sgd, total_iters=8, power=1)], [3])
+
+        return self.scheduled(x, y, make)
+
+    def warm(self, x, y):
+        return self.scheduled(x, y, lambda sgd: schedulers.LinearLR(sgd, 1 / 4, 1.0, total_iters=3))
+
     def cosine(self, x, y):
         factor = lambda count: 0.5 * (1 + np.cos(np.pi * np.clip(count / 10, 0, 1)))
         return self.run(x, y, lambda: torch.optim.SGD(self.weights(), lr=0.05), schedule=factor)
@@ -580,10 +724,12 @@ MODELS = {
     "batch_norm": BatchNorm,
     "recurrent": Recurrent,
     "plain_layers": PlainLayers,
-    "losses": Losses,
+    "builtin_losses": Losses,
+    "library_losses": LibraryLosses,
     "optimizer_sgd": OptimizerSgd,
     "optimizer_adam": OptimizerAdam,
     "optimizer_common": OptimizerCommon,
+    "optimizer_others": OptimizerOthers,
     "schedules": Schedules,
     "elementwise": Elementwise,
     "arithmetic": Arithmetic,

@@ -218,7 +218,7 @@ def _losses():
     x, y = signed("losses/x", (9, 3)), signed("losses/y", (9, 3))
     target = uniform((9, 3), "losses/target")
     yield _case(
-        "losses",
+        "builtin_losses",
         [
             Call("cross_entropy_mean", dict(scores=scores, label=label), pair),
             Call("cross_entropy_mean", dict(scores=scores, label=ignored), pair, tag="cross_entropy_ignored"),
@@ -236,19 +236,50 @@ def _losses():
     )
 
 
+def _library_losses():
+    n, one = 9, ("loss", "dx")
+    matrix = lambda name: signed(f"library_losses/{name}", (n, 3), 2.0)
+    x, y, z = (matrix(name) for name in "xyz")
+    p = uniform((n, 3), "library_losses/p")
+    sign = np.where(matrix("sign") > 0, 1.0, -1.0)
+    label = integers("library_losses/label", (n,), 3)
+    label[[2, 5]] = -100
+    two = ("loss", "dx", "dy")
+    yield _case(
+        "library_losses",
+        [
+            *(Call(f, dict(x=x, y=y), two) for f in ("l1", "l1_sum", "mse", "smooth_l1")),
+            Call("binary", dict(p=uniform((n, 3), "library_losses/q"), y=p), ("loss", "dp")),
+            *(Call(f, dict(x=x, label=label), one) for f in ("smooth_cross_entropy", "smooth_cross_entropy_sum")),
+            Call("kl_divergence", dict(x=x, p=p), ("loss", "dx", "dp")),
+            *(Call(f, dict(x=x, sign=sign), one) for f in ("hinge", "hinge_embedding", "soft_margin")),
+            Call("margin_ranking", dict(x=x, y=y, sign=sign), two),
+            Call("cosine_embedding", dict(x=x, y=y, sign=sign[:, 0]), two),
+            Call("triplet", dict(x=x, y=y, z=z), (*two, "dz")),
+            Call("poisson", dict(x=x, y=y), one),
+            Call("gaussian", dict(x=x, y=y, p=p), (*two, "dp")),
+            Call("focal", dict(x=x, p=p), one),
+        ],
+    )
+
+
 NET = dict(net__0__weight=(6, 8), net__0__bias=(8,), net__2__weight=(8, 2), net__2__bias=(2,))
 
 
 def _optimizers():
     x, y = signed("optimizers/x", (9, 6)), signed("optimizers/y", (9, 2))
     names = tuple(name.replace("__", ".") for name in NET)
+    others = "amsgrad adamax nadam radam lion rmsprop rmsprop_centered adagrad adagrad_decayed adadelta".split()
+    schedules = "cosine warmup exponential stepped milestones straight polynomial restarts one_cycle warm_polynomial warm".split()
     for name, steps in (
         ("optimizer_sgd", ("plain", "decayed", "momentum", "nesterov")),
         ("optimizer_adam", ("adam", "betas", "adamw", "matrices")),
         ("optimizer_common", ("clip_norm", "clip_value", "accumulate", "head")),
-        ("schedules", ("cosine", "warmup", "exponential")),
+        ("optimizer_others", others),
+        ("schedules", schedules),
     ):
-        calls = [Call(step, dict(x=x, y=y), steps=12, fresh=True, variables=names) for step in steps]
+        count = 20 if name == "optimizer_others" else 12
+        calls = [Call(step, dict(x=x, y=y), steps=count, fresh=True, variables=names) for step in steps]
         yield _case(name, calls, "training", **NET)
 
 
@@ -405,4 +436,4 @@ def _builtins():
 
 
 def cases():
-    return [*_programs(), *_layers(), *_losses(), *_optimizers(), *_builtins()]
+    return [*_programs(), *_layers(), *_losses(), *_library_losses(), *_optimizers(), *_builtins()]
