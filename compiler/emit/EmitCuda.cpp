@@ -249,6 +249,9 @@ Error assembleCubins(const CudaTargets &targets, CudaDescription &description,
     StringRef arguments[] = {ptxas, option, "-v", ptxPath, "-o", cubinPath};
     std::optional<StringRef> redirects[] = {std::nullopt, StringRef(reportPath),
                                             StringRef(reportPath)};
+    // Redirection writes over what is there and cuts nothing off: the end of a longer report for
+    // another architecture would be read with this one.
+    sys::fs::remove(reportPath);
     std::string message;
     int status = sys::ExecuteAndWait(ptxas, arguments, std::nullopt, redirects, 0, 0, &message);
     ErrorOr<std::unique_ptr<MemoryBuffer>> report = MemoryBuffer::getFile(reportPath);
