@@ -426,17 +426,15 @@ mlir::Value Elaborator::materialize(const Number &number, DType dtype, ArrayRef<
 
 mlir::Value Elaborator::materializeArray(const ArrayValue &array, SMRange where) {
   auto type = RankedTensorType::get(array.shape, typeOf(array.dtype));
-  mlir::DenseElementsAttr elements;
-  if (array.dtype == DType::Bool) { // bits there, bytes here
-    llvm::SmallVector<bool> bools;
-    for (char byte : array.bytes)
-      bools.push_back(byte != 0);
-    elements = mlir::DenseElementsAttr::get(type, ArrayRef<bool>(bools));
-  } else {
-    elements = mlir::DenseElementsAttr::getFromRawBuffer(type, array.bytes);
-  }
-  return dl::ConstantOp::create(builder(), locationOf(where), type,
-                                cast<mlir::ElementsAttr>(elements));
+  llvm::SmallVector<mlir::Attribute> numbers;
+  for (double n : array.numbers)
+    numbers.push_back(isFloat(array.dtype)
+                          ? mlir::Attribute(builder().getFloatAttr(type.getElementType(), n))
+                          : mlir::Attribute(builder().getIntegerAttr(type.getElementType(),
+                                                                     static_cast<int64_t>(n))));
+  return dl::ConstantOp::create(
+      builder(), locationOf(where), type,
+      cast<mlir::ElementsAttr>(mlir::DenseElementsAttr::get(type, numbers)));
 }
 
 mlir::Value Elaborator::toTensor(const Value &value, SMRange where, StringRef what) {
@@ -666,7 +664,11 @@ optional<Shape> Elaborator::shapeListOf(const Value &value, SMRange where) {
 
 static StringRef spelling(Tok op) { return describe(op); }
 
-static bool isLayerValue(const Value &value) { return value.form() || isWholeLayer(value); }
+static bool isLayerValue(const Value &value) {
+  if (auto *list = value.elements())
+    return llvm::any_of(*list, isLayerValue);
+  return isLayerLike(value) || value.is<std::shared_ptr<LayerForm>>();
+}
 
 static bool isArray(const Value &value) {
   return value.asTensor() || value.is<std::shared_ptr<ArrayValue>>();
@@ -692,13 +694,12 @@ static StringRef opName(Tok op) {
 Value Elaborator::binary(Tok op, Value a, Value b, SMRange where) {
   if (a.isPoison() || b.isPoison())
     return {};
-  bool joins = op == Tok::Plus && a.elements() && b.elements();
-  // Two lists are joined where they are declared; in a function layers add up.
-  if ((isLayerValue(a) || isLayerValue(b)) && !(joins && declaring))
-    return mapVariables({a, b}, spelling(op), where, [&](llvm::MutableArrayRef<Value> values) {
-      return binary(op, values[0], values[1], where);
-    });
-  if (joins) {
+  if (isLayerValue(a) || isLayerValue(b)) {
+    auto *x = a.elements(), *y = b.elements();
+    if (!(op == Tok::Plus && x && y))
+      return unsupported(where, "arithmetic of layers");
+  }
+  if (op == Tok::Plus && a.elements() && b.elements()) {
     std::vector<Value> both = *a.elements();
     both.insert(both.end(), b.elements()->begin(), b.elements()->end());
     return Value::list(std::move(both));
@@ -833,9 +834,7 @@ Value Elaborator::negate(const Value &value, SMRange where) {
   if (value.isPoison())
     return {};
   if (isLayerValue(value))
-    return mapVariables(value, "'-'", where, [&](llvm::MutableArrayRef<Value> values) {
-      return negate(values[0], where);
-    });
+    return unsupported(where, "arithmetic of layers");
   if (auto *number = value.number()) {
     if (optional<Number> result = foldNegate(*number))
       return *result;
@@ -858,9 +857,7 @@ Value Elaborator::power(Value a, Value b, SMRange where) {
   if (a.isPoison() || b.isPoison())
     return {};
   if (isLayerValue(a) || isLayerValue(b))
-    return mapVariables({a, b}, "'**'", where, [&](llvm::MutableArrayRef<Value> values) {
-      return power(values[0], values[1], where);
-    });
+    return unsupported(where, "arithmetic of layers");
   const Number *x = a.number(), *y = b.number();
   if (x && y) {
     if (x->isZero() && y->isKnown() && y->asDouble() < 0) {
@@ -987,9 +984,7 @@ Value Elaborator::elementwise(StringRef name, llvm::MutableArrayRef<Value> opera
     if (operand.isPoison())
       return {};
     if (isLayerValue(operand))
-      return mapVariables(operands, what, where, [&](llvm::MutableArrayRef<Value> values) {
-        return elementwise(name, values, where);
-      });
+      return unsupported(where, what + " of a layer");
     numbers &= operand.number() != nullptr;
   }
   if (numbers) {
