@@ -400,3 +400,112 @@ dl.model @m dims [] {
     dl.return %y : tensor<4xf32>
   }
 }
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @axis(%x: tensor<4x3xf32>, %i: tensor<i64>) -> tensor<3xf32> {
+    // expected-error@+1 {{slices axis 2 of a tensor of rank 2}}
+    %y = dl.slice_at %x[%i] axis 2 : tensor<4x3xf32> -> tensor<3xf32>
+    dl.return %y : tensor<3xf32>
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @shape(%x: tensor<4x3xf32>, %i: tensor<i64>) -> tensor<2xf32> {
+    // expected-error@+1 {{takes 'tensor<2xf32>' out of 'tensor<4x3xf32>' along axis 0}}
+    %y = dl.slice_at %x[%i] axis 0 : tensor<4x3xf32> -> tensor<2xf32>
+    dl.return %y : tensor<2xf32>
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @length(%x: tensor<4x3xf32>, %p: tensor<5x3xf32>, %i: tensor<i64>) -> tensor<4x3xf32> {
+    // expected-error@+1 {{takes 5 elements along axis 0 of size 4}}
+    %y = dl.slice_update %x[%i] axis 0, %p : tensor<5x3xf32> -> tensor<4x3xf32>
+    dl.return %y : tensor<4x3xf32>
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @ends(%x: tensor<4xf32>) -> tensor<4xf32> {
+    // expected-error@+1 {{counts from one size to one size}}
+    %y = dl.for from affine_map<() -> (0, 1)> to affine_map<() -> (3)> (%x) {
+    ^bb0(%t: tensor<i64>, %a: tensor<4xf32>):
+      dl.yield %a : tensor<4xf32>
+    } : (tensor<4xf32>) -> tensor<4xf32>
+    dl.return %y : tensor<4xf32>
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @arguments(%x: tensor<4xf32>) -> tensor<4xf32> {
+    // expected-error@+1 {{carries 'tensor<4xf32>' through a body for 'tensor<4xf32>'}}
+    %y = dl.for from affine_map<() -> (0)> to affine_map<() -> (3)> (%x) {
+    ^bb0(%a: tensor<4xf32>):
+      dl.yield %a : tensor<4xf32>
+    } : (tensor<4xf32>) -> tensor<4xf32>
+    dl.return %y : tensor<4xf32>
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @next(%x: tensor<4xf32>) -> tensor<4xf32> {
+    // expected-error@+1 {{needs a body that yields 'tensor<4xf32>'}}
+    %y = dl.for from affine_map<() -> (0)> to affine_map<() -> (3)> (%x) {
+    ^bb0(%t: tensor<i64>, %a: tensor<4xf32>):
+      dl.yield %t : tensor<i64>
+    } : (tensor<4xf32>) -> tensor<4xf32>
+    dl.return %y : tensor<4xf32>
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @flag(%x: tensor<4xf32>) -> tensor<4xf32> {
+    // expected-error@+1 {{goes on while the first value that it carries is true}}
+    %y = dl.for from affine_map<() -> (0)> to affine_map<() -> (3)> while (%x) {
+    ^bb0(%t: tensor<i64>, %a: tensor<4xf32>):
+      dl.yield %a : tensor<4xf32>
+    } : (tensor<4xf32>) -> tensor<4xf32>
+    dl.return %y : tensor<4xf32>
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @endless(%x: tensor<4xf32>) -> tensor<4xf32> {
+    // expected-error@+1 {{has no end}}
+    %y = dl.for from affine_map<() -> (0)> (%x) {
+    ^bb0(%t: tensor<i64>, %a: tensor<4xf32>):
+      dl.yield %a : tensor<4xf32>
+    } : (tensor<4xf32>) -> tensor<4xf32>
+    dl.return %y : tensor<4xf32>
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @branches(%x: tensor<4xf32>, %c: tensor<i1>) -> tensor<4xf32> {
+    // expected-error@+1 {{needs branches that yield 'tensor<4xf32>'}}
+    %y = dl.if %c {
+      dl.yield %x : tensor<4xf32>
+    } else {
+      dl.yield
+    } : tensor<4xf32>
+    dl.return %y : tensor<4xf32>
+  }
+}
