@@ -4,10 +4,10 @@
 //===----------------------------------------------------------------------===//
 
 #include "CompileCpp.h"
+#include "EmitObject.h"
 #include "TemporaryFolder.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
-#include "llvm/Object/ELFObjectFile.h"
 #include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/Process.h"
 #include "llvm/Support/Program.h"
@@ -92,10 +92,9 @@ Expected<Bytes> compileCpp(StringRef text, StringRef folder, const Target &targe
 }
 
 Expected<std::string> findForeignSymbol(StringRef object, ArrayRef<StringRef> defined) {
-  Expected<std::unique_ptr<object::ObjectFile>> file =
-      object::ObjectFile::createObjectFile(MemoryBufferRef(object, "object"));
-  if (!file)
-    return file.takeError();
+  Expected<std::vector<StringRef>> names = undefinedSymbols(object);
+  if (!names)
+    return names.takeError();
   auto inSystem = [](StringRef name) {
     if (name == "_GLOBAL_OFFSET_TABLE_")
       return true;
@@ -110,19 +109,9 @@ Expected<std::string> findForeignSymbol(StringRef object, ArrayRef<StringRef> de
       }
     return false;
   };
-  for (const object::SymbolRef &symbol : (*file)->symbols()) {
-    Expected<uint32_t> flags = symbol.getFlags();
-    if (!flags)
-      return flags.takeError();
-    if (!(*flags & object::SymbolRef::SF_Undefined) ||
-        (*flags & object::SymbolRef::SF_FormatSpecific))
-      continue;
-    Expected<StringRef> name = symbol.getName();
-    if (!name)
-      return name.takeError();
-    if (!is_contained(defined, *name) && !inSystem(*name))
-      return name->str();
-  }
+  for (StringRef name : *names)
+    if (!is_contained(defined, name) && !inSystem(name))
+      return name.str();
   return std::string();
 }
 

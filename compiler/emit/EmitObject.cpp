@@ -258,11 +258,12 @@ Expected<SmallVector<char, 0>> emitObject(Module &module, TargetMachine &machine
   return object;
 }
 
-Error checkUndefinedSymbols(StringRef object, ArrayRef<StringRef> defined) {
+Expected<std::vector<StringRef>> undefinedSymbols(StringRef object) {
   Expected<std::unique_ptr<object::ObjectFile>> file =
       object::ObjectFile::createObjectFile(MemoryBufferRef(object, "object"));
   if (!file)
     return file.takeError();
+  std::vector<StringRef> names;
   for (const object::SymbolRef &symbol : (*file)->symbols()) {
     Expected<uint32_t> flags = symbol.getFlags();
     if (!flags)
@@ -273,9 +274,18 @@ Error checkUndefinedSymbols(StringRef object, ArrayRef<StringRef> defined) {
     Expected<StringRef> name = symbol.getName();
     if (!name)
       return name.takeError();
-    if (!isAllowed(*name) && !is_contained(defined, *name))
-      return internalError("generated code needs '" + *name + "', which no artefact has");
+    names.push_back(*name);
   }
+  return names;
+}
+
+Error checkUndefinedSymbols(StringRef object, ArrayRef<StringRef> defined) {
+  Expected<std::vector<StringRef>> names = undefinedSymbols(object);
+  if (!names)
+    return names.takeError();
+  for (StringRef name : *names)
+    if (!isAllowed(name) && !is_contained(defined, name))
+      return internalError("generated code needs '" + name + "', which no artefact has");
   return Error::success();
 }
 

@@ -46,6 +46,10 @@ llvm::Expected<llvm::SmallVector<char, 0>> emitObject(llvm::Module &module,
 llvm::Expected<llvm::SmallVector<char, 0>> emitAssembly(llvm::Module &module,
                                                         llvm::TargetMachine &machine);
 
+/// Names of the symbols that an object needs and does not have, in its order; they live as long as its
+/// bytes.
+llvm::Expected<std::vector<llvm::StringRef>> undefinedSymbols(llvm::StringRef object);
+
 /// Generated code may need libm's scalar functions, C's memory functions, the runtime's table and
 /// what is \p defined elsewhere, nothing else.
 llvm::Error checkUndefinedSymbols(llvm::StringRef object,

@@ -167,6 +167,35 @@ bool Elaborator::bindNames(CallArguments &arguments, const Twine &what, ArrayRef
   return true;
 }
 
+optional<std::vector<Value>> Elaborator::bindArguments(llvm::ArrayRef<ast::Arg> declared,
+                                                       CallArguments &arguments, StringRef function,
+                                                       Frame &callee) {
+  llvm::SmallVector<StringRef> names;
+  for (const ast::Arg &arg : declared)
+    names.push_back(arg.name.text);
+  llvm::SmallVector<Value *> values;
+  if (!bindNames(arguments, function, names, 0, values))
+    return nullopt;
+  for (auto [arg, value] : llvm::zip_equal(declared, values))
+    if (!value && !arg.initial) {
+      error(arguments.range, function + ": argument '" + arg.name.text + "' is missing")
+          .note(arg.name.range(), "declared here");
+      return nullopt;
+    }
+  FrameScope scope(*this, callee);
+  std::vector<Value> given;
+  for (auto [arg, value] : llvm::zip_equal(declared, values)) {
+    Value bound = value ? *value : evaluate(arg.initial);
+    if (!bound.isPoison())
+      bound = bindArgument(arg, bound, function, arguments.range, callee);
+    if (bound.isPoison())
+      return nullopt;
+    callee.locals[arg.name.text] = bound;
+    given.push_back(bound);
+  }
+  return given;
+}
+
 Value Elaborator::callFunction(const FunctionValue &callee, CallArguments &arguments) {
   const ast::FnDecl *fn = callee.decl;
   std::string name =
@@ -188,19 +217,6 @@ Value Elaborator::callFunction(const FunctionValue &callee, CallArguments &argum
   else if (callee.owner && callee.owner->frozen && !modes.back().forced)
     modes.push_back({/*training=*/false, /*chosen=*/true, /*forced=*/false});
 
-  llvm::SmallVector<StringRef> names;
-  for (const ast::Arg &arg : fn->args)
-    names.push_back(arg.name.text);
-  llvm::SmallVector<Value *> values;
-  if (!bindNames(arguments, name, names, 0, values))
-    return {};
-  for (auto [arg, value] : llvm::zip(fn->args, values))
-    if (!value && !arg.initial) {
-      error(arguments.range, name + ": argument '" + arg.name.text + "' is missing")
-          .note(arg.name.range(), "declared here");
-      return {};
-    }
-
   Frame own;
   own.file = callee.file;
   own.owner = callee.owner;
@@ -208,18 +224,11 @@ Value Elaborator::callFunction(const FunctionValue &callee, CallArguments &argum
   own.caller = frame;
   own.call = arguments.range;
   Value result;
-  std::vector<Value> given; // as the function takes them
+  optional<std::vector<Value>> given = bindArguments(fn->args, arguments, name, own);
+  if (!given)
+    return {};
   {
     FrameScope scope(*this, own);
-    for (auto [arg, value] : llvm::zip(fn->args, values)) {
-      Value bound = value ? *value : evaluate(arg.initial);
-      if (!bound.isPoison())
-        bound = bindArgument(arg, bound, name, arguments.range, own);
-      if (bound.isPoison())
-        return {};
-      own.locals[arg.name.text] = bound;
-      given.push_back(bound);
-    }
     if (fn->body.value) {
       result = evaluate(fn->body.value);
       if (result.isNone() && own.returned)
@@ -245,7 +254,7 @@ Value Elaborator::callFunction(const FunctionValue &callee, CallArguments &argum
   if (!fn->gradient || result.isPoison())
     return result;
   return withGradient({fn, callee.owner, name, fn->gradient, callee.file, fn->args},
-                      std::move(result), given, arguments.range);
+                      std::move(result), *given, arguments.range);
 }
 
 //===----------------------------------------------------------------------===//

@@ -294,40 +294,23 @@ Value Elaborator::callExtern(const ExternValue &callee, CallArguments &arguments
   if (extern_.failed)
     return {};
   std::string name = ("'" + decl->name.text + "'").str();
-  llvm::SmallVector<StringRef> names;
-  for (const ast::Arg &arg : decl->args)
-    names.push_back(arg.name.text);
-  llvm::SmallVector<Value *> values;
-  if (!bindNames(arguments, name, names, 0, values))
-    return {};
 
   Frame own;
   own.file = extern_.file;
   own.caller = frame;
   own.call = arguments.range;
-  std::vector<Value> given;
+  optional<std::vector<Value>> given = bindArguments(decl->args, arguments, name, own);
+  if (!given)
+    return {};
   llvm::SmallVector<mlir::Value> inputs;
+  for (const Value &value : *given)
+    inputs.push_back(value.asTensor());
   llvm::SmallVector<mlir::Type> types;
   Shape sizes;
   optional<ExternLaunch> launch;
   mlir::AffineMapAttr parallel;
   {
     FrameScope scope(*this, own);
-    for (auto [arg, value] : llvm::zip_equal(decl->args, values)) {
-      if (!value && !arg.initial) {
-        error(arguments.range, name + ": argument '" + arg.name.text + "' is missing")
-            .note(arg.name.range(), "declared here");
-        return {};
-      }
-      Value bound = value ? *value : evaluate(arg.initial);
-      if (!bound.isPoison())
-        bound = bindArgument(arg, bound, name, arguments.range, own);
-      if (bound.isPoison())
-        return {};
-      own.locals[arg.name.text] = bound;
-      given.push_back(bound);
-      inputs.push_back(bound.asTensor());
-    }
     for (const ast::Result &result : decl->results) {
       optional<std::pair<DType, Shape>> type = evaluateType(result.type);
       if (!type || !checkElements(type->second, result.type->range))
@@ -377,7 +360,7 @@ Value Elaborator::callExtern(const ExternValue &callee, CallArguments &arguments
   if (!decl->gradient)
     return result;
   return withGradient({decl, nullptr, name, decl->gradient, extern_.file, decl->args},
-                      std::move(result), given, arguments.range);
+                      std::move(result), *given, arguments.range);
 }
 
 //===----------------------------------------------------------------------===//

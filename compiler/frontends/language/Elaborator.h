@@ -206,6 +206,11 @@ private:
   /// The value as an argument of a declared type, whose free sizes it binds.
   Value bindArgument(const ast::Arg &arg, const Value &value, llvm::StringRef function,
                      llvm::SMRange at, Frame &frame);
+  /// The arguments of a call as the declared ones take them, which become the callee's locals;
+  /// nothing after an error.
+  std::optional<std::vector<Value>> bindArguments(llvm::ArrayRef<ast::Arg> declared,
+                                                  CallArguments &arguments,
+                                                  llvm::StringRef function, Frame &callee);
   /// Binds the free sizes of a declared type; the others replace the ones of \p shape.
   bool bindShape(const ast::Type *type, Shape &shape, llvm::StringRef what, llvm::SMRange at,
                  Frame &frame);
