@@ -30,13 +30,13 @@ static LogicalResult runPasses(ModuleOp module, const PipelineOptions &options, 
   return passes.run(module);
 }
 
-/// From derivatives to kernels.
-static void buildFusion(OpPassManager &passes) {
+/// From derivatives to kernels. Convolutions stay whole for the CPU's engine; the GPU's has no windows, and kernels are formed once for both.
+static void buildFusion(OpPassManager &passes, const PipelineOptions &options) {
   OpPassManager &model = passes.nest<dl::ModelOp>();
   model.addPass(createSimplify());      // first: maximum(x, 0) has to be relu before it is derived
   model.addPass(createDifferentiate()); // of whole composites, whose gradients are simpler than their parts'
   model.addPass(createSimplify());      // what nobody reads of the gradients goes before it is taken apart
-  model.addPass(createDecompose());
+  model.addPass(createDecompose({/*forEngine=*/!options.cuda}));
   model.addPass(createSimplify()); // the parts of softmax and of cross entropy are the same ones
   model.addPass(createFuse());
 }
@@ -85,7 +85,7 @@ LogicalResult lowerToLlvm(ModuleOp module, const PipelineOptions &options, Model
       passes.printAsTextualPipeline(os);
       os << ",";
     };
-    collect(buildFusion);
+    collect([&](OpPassManager &passes) { buildFusion(passes, options); });
     for (const Leg &leg : cpuLegs)
       collect(leg.build);
     if (options.cuda)
@@ -107,7 +107,7 @@ LogicalResult lowerToLlvm(ModuleOp module, const PipelineOptions &options, Model
   }
 
   // Kernels are formed once, whatever runs them.
-  if (failed(runPasses(module, options, buildFusion)))
+  if (failed(runPasses(module, options, [&](OpPassManager &passes) { buildFusion(passes, options); })))
     return failure();
   if (options.atStage && !options.atStage(Stage::Fused, module))
     return success();

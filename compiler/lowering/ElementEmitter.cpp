@@ -64,6 +64,10 @@ ElementEmitter::Vectors ElementEmitter::vectors(ArrayRef<Operation *> ops) {
       if (!isWholeAlongLastAxis(op))
         return Vectors::None;
     } else if (auto indexing = dyn_cast<IndexingOpInterface>(op)) {
+      // Beyond an end, a vector is in part another number: of what lies in memory the rest is read under a mask.
+      bool isMasked = indexing.getElementOutside() && !indexing.dropsInnermost();
+      if (isMasked && op->getOperand(0).getDefiningOp())
+        kind = Vectors::LaneByLane;
       if (!indexing.keepsInnermost() && !indexing.dropsInnermost() && !(indexing.keepsOrder() && hasFlatElements(op->getOperand(0))))
         kind = Vectors::LaneByLane;
     }
@@ -169,14 +173,59 @@ Value ElementEmitter::moved(OpBuilder &b, IndexingOpInterface op, const ElementI
     scf::YieldOp::create(no, loc, buildNumber(no, loc, type, 0.0));
     return branch.getResult(0);
   };
+  // Where all that is outside is a number, an element there is read at index 0 and not taken.
+  TypedAttr outside = op.getElementOutside();
+  auto all = [&](ArrayRef<Value> conditions) {
+    Value together;
+    for (Value condition : conditions)
+      if (condition)
+        together = together ? arith::AndIOp::create(b, loc, together, condition).getResult() : condition;
+    return together;
+  };
+  auto single = [&](ValueRange dims) -> Value {
+    if (!outside)
+      return found(b, dims, 1, {});
+    ElementIndex to;
+    to.dims = op.mapIndices(b, loc, dims, size);
+    SmallVector<Value> inside = op.buildInside(b, loc, dims, size);
+    for (auto [index, condition] : llvm::zip(to.dims, inside))
+      if (condition)
+        index = arith::SelectOp::create(b, loc, condition, index, constantIndex(b, loc, 0));
+    Value there = element(b, operand, to, 1, {});
+    Value isInside = all(inside);
+    return isInside ? arith::SelectOp::create(b, loc, isInside, there, buildNumber(b, loc, there.getType(), outside)).getResult() : there;
+  };
   if (lanes == 1)
-    return found(b, at.dims, 1, {});
+    return single(at.dims);
   if (op.dropsInnermost()) {
-    Value one = found(b, at.dims, 1, {});
+    Value one = single(at.dims);
     return vector::BroadcastOp::create(b, loc, VectorType::get(lanes, one.getType()), one);
   }
-  if (op.keepsInnermost())
+  if (op.keepsInnermost() && !outside)
     return found(b, at.dims, lanes, mask);
+  if (op.keepsInnermost() && !operand.getDefiningOp()) {
+    // The lanes from the one at index 0 on to the axis' end, all or none by the other axes.
+    ElementIndex to;
+    to.dims = op.mapIndices(b, loc, at.dims, size);
+    SmallVector<Value> inside = op.buildInside(b, loc, at.dims, size);
+    Value first = to.dims.back(), low = arith::SubIOp::create(b, loc, constantIndex(b, loc, 0), first);
+    Value high = arith::SubIOp::create(b, loc, size(sizesOf(operand).back()), first);
+    for (auto [index, condition] : llvm::zip(MutableArrayRef(to.dims).drop_back(), inside))
+      if (condition)
+        index = arith::SelectOp::create(b, loc, condition, index, constantIndex(b, loc, 0));
+    if (Value others = all(ArrayRef(inside).drop_back()))
+      high = arith::SelectOp::create(b, loc, others, high, constantIndex(b, loc, 0));
+    auto lanesType = VectorType::get(lanes, b.getI1Type());
+    Value beforeEnd = vector::CreateMaskOp::create(b, loc, lanesType, high), exists = beforeEnd;
+    if (inside.back()) {
+      Value beforeStart = vector::CreateMaskOp::create(b, loc, lanesType, low);
+      exists = arith::AndIOp::create(b, loc, beforeEnd, (!ScalarExpr(b, loc, beforeStart)).value);
+    }
+    if (mask)
+      exists = arith::AndIOp::create(b, loc, exists, mask);
+    Value there = element(b, operand, to, lanes, exists);
+    return arith::SelectOp::create(b, loc, exists, there, buildNumber(b, loc, there.getType(), outside));
+  }
   if (op.keepsOrder() && hasFlatElements(operand)) {
     ElementIndex to;
     to.linear = linearIndex(b, loc, cast<RankedTensorType>(op->getResult(0).getType()), at);
@@ -192,7 +241,7 @@ Value ElementEmitter::moved(OpBuilder &b, IndexingOpInterface op, const ElementI
     dims.back() = arith::AddIOp::create(b, loc, dims.back(), constantIndex(b, loc, lane));
     if (mask)
       dims.back() = arith::MinUIOp::create(b, loc, dims.back(), end);
-    each.push_back(found(b, dims, 1, {}));
+    each.push_back(single(dims));
   }
   return vector::FromElementsOp::create(b, loc, VectorType::get(lanes, each.front().getType()), each);
 }

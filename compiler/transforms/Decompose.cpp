@@ -13,6 +13,7 @@ namespace dlc {
 
 namespace {
 struct Decompose : impl::DecomposeBase<Decompose> {
+  using DecomposeBase::DecomposeBase;
   void runOnOperation() override {
     // A part may be composite itself: go on until none is left.
     for (bool again = true; again;) {
@@ -20,6 +21,8 @@ struct Decompose : impl::DecomposeBase<Decompose> {
       getOperation().walk([&](DecomposableOpInterface op) { found.push_back(op); });
       again = false;
       for (DecomposableOpInterface op : found) {
+        if (forEngine && op.isForEngine())
+          continue;
         OpBuilder b(op);
         SmallVector<Value> parts = op.buildDecompositions(b);
         if (parts.empty())

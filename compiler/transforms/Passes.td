@@ -22,8 +22,9 @@ def Decompose : Pass<"dl-decompose", "::dlc::dl::ModelOp"> {
   let summary = "Takes composite ops apart";
   let description = [{
     Softmax, cross entropy and their like stay whole while gradients look at them; here they become reductions and elementwise ops, of which fusion makes one pass.
-    Example: test/transforms/decompose.mlir.
+    With `for-engine`, ops that are better left whole for a target whose engine computes them stay so. Example: test/transforms/decompose.mlir.
   }];
+  let options = [Option<"forEngine", "for-engine", "bool", "false", "leave whole what a target's engine computes">];
   let statistics = [Statistic<"composites", "composites", "ops taken apart">];
   let dependentDialects = ["::dlc::dl::DlDialect"];
 }

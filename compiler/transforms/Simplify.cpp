@@ -24,7 +24,7 @@ struct MoveOfFill : OpInterfaceRewritePattern<IndexingOpInterface> {
   using OpInterfaceRewritePattern::OpInterfaceRewritePattern;
   LogicalResult matchAndRewrite(IndexingOpInterface op, PatternRewriter &rewriter) const override {
     auto fill = op->getOperand(0).getDefiningOp<FillOp>();
-    if (!fill)
+    if (!fill || op.getElementOutside())
       return failure();
     rewriter.replaceOpWithNewOp<FillOp>(op, op->getResult(0).getType(), fill.getValue());
     return success();

@@ -116,4 +116,16 @@ LogicalResult ScatterOp::buildVjp(OpBuilder &b, ValueRange cotangents, SmallVect
   return success();
 }
 
+LogicalResult ConvolutionOp::buildVjp(OpBuilder &b, ValueRange cotangents, SmallVectorImpl<Value> &grads) {
+  // The form is linear in each tensor: the derivative in an operand is the form without that operand, with the cotangent in the result's place.
+  using R = ConvolutionResult;
+  auto tensor = [&](R which) { return which == getKind() ? cotangents[0] : getTensor(which); };
+  for (unsigned number : {0, 1}) {
+    R wanted = getTensorOfOperand(number);
+    Value lhs = tensor(wanted == R::input ? R::output : R::input), rhs = tensor(wanted == R::weight ? R::output : R::weight);
+    grads.push_back(ConvolutionOp::create(b, getLoc(), getOperand(number).getType(), wanted, lhs, rhs, getStrides(), getPaddings(), getDilations(), getGroups()));
+  }
+  return success();
+}
+
 } // namespace dlc::dl

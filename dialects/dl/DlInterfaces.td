@@ -38,10 +38,10 @@ def IndexingOpInterface : OpInterface<"IndexingOpInterface"> {
   let cppNamespace = "::dlc::dl";
   let description = [{
     The op moves elements without changing them (broadcast, reshape, transpose, slice, …): element `i` of the result is element `f(i)` of its one
-    operand.
+    operand, or where `f(i)` lies outside of it a number (window).
   }];
   let methods = [InterfaceMethod<[{
-    Builds the operand's indices from the result's (index values).
+    Builds the operand's indices from the result's (index values). Where the op has a number for what lies outside, they may lie there.
     Sizes are asked from `size`, which turns an affine expression over the model's dynamic dimensions into an index value.
   }], "::llvm::SmallVector<::mlir::Value>", "mapIndices",
       (ins "::mlir::OpBuilder &":$b, "::mlir::Location":$loc, "::mlir::ValueRange":$indices, "::llvm::function_ref<::mlir::Value(::mlir::AffineExpr)>":$size)>,
@@ -52,6 +52,14 @@ def IndexingOpInterface : OpInterface<"IndexingOpInterface"> {
       (ins "::mlir::OpBuilder &":$b, "::mlir::Location":$loc, "::mlir::ValueRange":$indices, "::llvm::function_ref<::mlir::Value(::mlir::AffineExpr)>":$size,
            "::llvm::function_ref<::mlir::Value(::mlir::Value, ::mlir::ValueRange)>":$element, "::mlir::Value &":$exists), [{}],
       [{ return $_op.mapIndices(b, loc, indices, size); }]>,
+  InterfaceMethod<[{
+    The element of the result where the operand has none; null where it always has one.
+  }], "::mlir::TypedAttr", "getElementOutside", (ins), [{}], [{ return {}; }]>,
+  InterfaceMethod<[{
+    For each axis of the operand: whether the index that mapIndices builds for it lies inside (i1), or null where it always does.
+  }], "::llvm::SmallVector<::mlir::Value>", "buildInside",
+      (ins "::mlir::OpBuilder &":$b, "::mlir::Location":$loc, "::mlir::ValueRange":$indices, "::llvm::function_ref<::mlir::Value(::mlir::AffineExpr)>":$size),
+      [{}], [{ return ::llvm::SmallVector<::mlir::Value>(::llvm::cast<::mlir::RankedTensorType>($_op->getOperand(0).getType()).getRank()); }]>,
   InterfaceMethod<[{
     Where every index of the operand is one of the result's: which one, for each of the operand's axes. None if the op does not say.
   }], "::std::optional<::llvm::SmallVector<int64_t>>", "getAxisMap", (ins), [{}], [{ return ::std::nullopt; }]>,
@@ -126,6 +134,7 @@ def DecomposableOpInterface : OpInterface<"DecomposableOpInterface"> {
   let description = [{ A composite op: whole while gradients and algebra look at it, taken apart before fusion. }];
   let methods = [InterfaceMethod<"Builds the result out of smaller dl ops; null where the op is none of these, or has several results.", "::mlir::Value", "buildDecomposition",
       (ins "::mlir::OpBuilder &":$b)>,
+  InterfaceMethod<"True where it is better left whole for a target whose engine knows it.", "bool", "isForEngine", (ins), [{}], [{ return false; }]>,
   InterfaceMethod<"Builds a value for each result; nothing where the op is none of these.", "::llvm::SmallVector<::mlir::Value>", "buildDecompositions", (ins "::mlir::OpBuilder &":$b), [{}], [{
     ::mlir::Value result = $_op.buildDecomposition(b);
     return result ? ::llvm::SmallVector<::mlir::Value>{result} : ::llvm::SmallVector<::mlir::Value>{};
@@ -143,7 +152,7 @@ def KernelOpInterface : OpInterface<"KernelOpInterface"> {
 /// A product that a target's engine computes: one kernel of its own, into whose epilogue elementwise ops fuse.
 def ContractionOpInterface : OpInterface<"ContractionOpInterface"> {
   let cppNamespace = "::dlc::dl";
-  let description = [{ result[b…, m, n] = Σ_k lhs[b…, m, k] · rhs[b…, k, n]. }];
+  let description = [{ result[b…, m, n] = Σ_k lhs[b…, m, k] · rhs[b…, k, n], the operands as they lie in memory or through windows over them. }];
   let methods = [];
 }
 

@@ -60,6 +60,11 @@ mlir::FailureOr<mlir::RankedTensorType> reducedType(std::optional<mlir::Location
 mlir::FailureOr<mlir::RankedTensorType> matmulType(std::optional<mlir::Location> location, mlir::RankedTensorType lhs, mlir::RankedTensorType rhs, bool lhsTransposed,
                                                    bool rhsTransposed);
 mlir::FailureOr<mlir::RankedTensorType> transposedType(std::optional<mlir::Location> location, mlir::RankedTensorType type, llvm::ArrayRef<int64_t> permutation);
+/// Whether the three tensors of a convolution fit: input [N, C, …], weight [O, C / groups, …], output [N, O, …], with as many spatial axes as there are strides. Of a spatial axis any sizes fit.
+mlir::LogicalResult checkConvolution(std::optional<mlir::Location> location, mlir::RankedTensorType output, mlir::RankedTensorType input, mlir::RankedTensorType weight,
+                                     llvm::ArrayRef<int64_t> strides, llvm::ArrayRef<int64_t> paddings, llvm::ArrayRef<int64_t> dilations, int64_t groups);
+/// How many windows of `kernel` elements, `dilation` apart, fit into `size` elements with padding on both sides, if each begins `stride` after the one before; may be 0 or negative.
+mlir::AffineExpr windowCount(mlir::AffineExpr size, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation);
 mlir::FailureOr<mlir::RankedTensorType> concatType(std::optional<mlir::Location> location, mlir::TypeRange inputs, int64_t axis);
 /// The axes of a tensor of rank `rank` that are not among `axes`.
 llvm::SmallVector<int64_t> otherAxes(int64_t rank, llvm::ArrayRef<int64_t> axes);

@@ -102,6 +102,21 @@ def Dl_SliceOp : Dl_IndexingOp<"slice"> {
   let assemblyFormat = "$x $starts $strides attr-dict `:` type($x) `->` type($result)";
   let hasFolder = 1;
 }
+def Dl_WindowOp : Dl_StructuralOp<"window", [RepeatedInConsumers, DeclareOpInterfaceMethods<DifferentiableOpInterface>,
+    DeclareOpInterfaceMethods<IndexingOpInterface, ["keepsInnermost", "dropsInnermost", "getAxisMap", "getElementOutside", "buildInside"]>]> {
+  let summary = "Windows over the operand: element i of the result is element map(i) / divisors of the operand, and `outside` where that is none";
+  let description = [{ An index of the operand is a sum of the result's indices times numbers plus a number, divided by a number: rows of windows are `p * stride + k * dilation - padding`.
+    Where the division leaves a remainder, or the index lies outside, the element is `outside`. Windows repeat elements, and the gradient gathers them again: for each element of the operand
+    the sum over the windows that it lies in, which is again a window. }];
+  let arguments = (ins Dl_FloatTensor:$x, AffineMapAttr:$map, DenseI64ArrayAttr:$divisors, F64Attr:$outside);
+  let results = (outs Dl_FloatTensor:$result);
+  let assemblyFormat = "$x $map `over` $divisors `else` $outside attr-dict `:` type($x) `->` type($result)";
+  let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    /// For each axis of the operand the axis of the result that alone decides about it once the others are given; none where an axis has none.
+    ::std::optional<::llvm::SmallVector<int64_t>> getOwnAxes();
+  }];
+}
 def Dl_PadOp : Dl_StructuralOp<"pad", [DeclareOpInterfaceMethods<DifferentiableOpInterface>]> {
   let summary = "Slice's transpose: zeros, with the operand's elements at starts + i * strides";
   let arguments = (ins Dl_Tensor:$x, AffineMapAttr:$starts, DenseI64ArrayAttr:$strides);
@@ -194,6 +209,38 @@ def Dl_MatmulOp : Dl_StructuralOp<"matmul", [ContractionOpInterface, DeclareOpIn
   let assemblyFormat = "(`transposed` $lhsTransposed^)? $lhs `,` (`transposed` $rhsTransposed^)? $rhs attr-dict `:` type($lhs) `,` type($rhs) `->` type($result)";
   let hasVerifier = 1;
   let hasCanonicalizer = 1;
+}
+
+// ---- convolutions ----
+def Dl_ConvolutionResult : I32EnumAttr<"ConvolutionResult", "which of a convolution's three tensors an op computes from the others",
+    [I32EnumAttrCase<"output", 0>, I32EnumAttrCase<"input", 1>, I32EnumAttrCase<"weight", 2>]> {
+  let cppNamespace = "::dlc::dl";
+}
+def Dl_ConvolutionOp : Dl_StructuralOp<"convolution", [ContractionOpInterface, DeclareOpInterfaceMethods<DifferentiableOpInterface>,
+                                                       DeclareOpInterfaceMethods<DecomposableOpInterface, ["isForEngine"]>]> {
+  let summary = "A convolution, or the derivative of one in its input or weight";
+  let description = [{
+    One form, linear in each of three tensors: the sum over n, o, c, p, k of
+    output[n, o, p] * input[n, g * C + c, p * strides + k * dilations - paddings] * weight[o, c, k],
+    where g is the group of o, C the channels of a group, p and k have one index for each spatial axis, and the input is 0 outside. The op computes the form's derivative in one of the tensors from the
+    two others: `output` of input and weight is the convolution, `input` of output and weight the transposed convolution, `weight` of input and output what is left.
+    So each gradient is an op of the same kind, and padding at the end is what the sizes say.
+  }];
+  let arguments = (ins Dl_ConvolutionResult:$kind, Dl_FloatTensor:$lhs, Dl_FloatTensor:$rhs, DenseI64ArrayAttr:$strides, DenseI64ArrayAttr:$paddings,
+                       DenseI64ArrayAttr:$dilations, I64Attr:$groups);
+  let results = (outs Dl_FloatTensor:$result);
+  let assemblyFormat = [{$kind `of` $lhs `,` $rhs `strides` $strides `paddings` $paddings `dilations` $dilations `groups` $groups attr-dict
+                         `:` type($lhs) `,` type($rhs) `->` type($result)}];
+  let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    int64_t getSpatialRank() { return getStrides().size(); }
+    /// The types of the three tensors, whichever of them is the result.
+    ::mlir::RankedTensorType getTypeOf(::dlc::dl::ConvolutionResult tensor);
+    /// Which tensor an operand is. Of an output: input, weight; of an input: output, weight; of a weight: input, output.
+    ::dlc::dl::ConvolutionResult getTensorOfOperand(unsigned number);
+    /// The value of one of the three tensors, this op's result or an operand.
+    ::mlir::Value getTensor(::dlc::dl::ConvolutionResult tensor);
+  }];
 }
 
 // ---- composites: whole until they are taken apart before fusion ----

@@ -226,6 +226,32 @@ MakeCase product(Sizes batch, AffineExpr m, AffineExpr n, AffineExpr k, bool lhs
                [=](OpBuilder &b, ValueRange x) { return dl::MatmulOp::create(b, loc(), x[0], x[1], lhsTransposed, rhsTransposed); });
   };
 }
+/// A window of a map over the result's indices, written as dims.
+MakeCase window(Sizes from, Sizes to, std::function<Sizes(ArrayRef<AffineExpr>)> map, std::vector<int64_t> divisors, double outside) {
+  return moving(from, to, [=](OpBuilder &b, Value x, RankedTensorType type) {
+    SmallVector<AffineExpr> dims;
+    for (size_t i = 0; i < to.size(); ++i)
+      dims.push_back(getAffineDimExpr(i, context()));
+    return dl::WindowOp::create(b, loc(), type, x, AffineMap::get(to.size(), 0, map(dims), context()), divisors, APFloat(outside));
+  });
+}
+/// One tensor of a convolution from the two others; the sizes of all three.
+struct Convolution {
+  Sizes input, weight, output;
+  std::vector<int64_t> strides, paddings, dilations;
+  int64_t groups = 1;
+};
+MakeCase convolution(dl::ConvolutionResult kind, Convolution c) {
+  return [=](FloatType type) {
+    using R = dl::ConvolutionResult;
+    auto sizes = [&](R tensor) { return tensor == R::input ? c.input : tensor == R::weight ? c.weight : c.output; };
+    R lhs = kind == R::input ? R::output : R::input, rhs = kind == R::weight ? R::output : R::weight;
+    std::string name = (dl::stringifyConvolutionResult(kind) + " of " + nameOf(sizes(lhs)) + " and " + nameOf(sizes(rhs)) + " in " + std::to_string(c.groups) + " groups").str();
+    return one(name, std::vector<Argument>{Argument{dl::tensorType(sizes(lhs), type)}, Argument{dl::tensorType(sizes(rhs), type)}}, [=](OpBuilder &b, ValueRange x) {
+      return dl::ConvolutionOp::create(b, loc(), dl::tensorType(sizes(kind), getElementTypeOrSelf(x[0])), kind, x[0], x[1], c.strides, c.paddings, c.dilations, c.groups);
+    });
+  };
+}
 template <typename OpTy> std::vector<MakeCase> softmaxLike() {
   std::vector<MakeCase> cases;
   auto add = [&](Sizes from, int64_t axis, Domain domain = between(-3, 3)) {
@@ -419,6 +445,38 @@ const std::map<std::string, std::vector<MakeCase>> &casesOfOps() {
                           pad({c(2), c(1), c(17)}, {c(5), c(6), c(20)}, {c(3), c(4), c(1)}, {-2, 1, 1}),
                           of(i32(), whole(-9, 9), pad({n, c(3)}, {n, c(10)}, {c(0), c(2)}, {1, 3})),
                           of(i1(), whole(0, 1), pad({n, c(3)}, {n, c(10)}, {c(0), c(2)}, {1, 3}))};
+    using Dims = ArrayRef<AffineExpr>;
+    (*cases)["dl.window"] = {
+        // windows of 3, 2 apart, padded by 1; over two axes, kernel first; spread; the gather of such windows, which divides
+        window({n, c(9)}, {n, c(3), c(5)}, [](Dims d) { return Sizes{d[0], d[2] * 2 + d[1] - 1}; }, {1, 1}, -kInf),
+        window({n, c(40)}, {n, c(5), c(40)}, [](Dims d) { return Sizes{d[0], d[2] + d[1] - 2}; }, {1, 1}, 0),
+        window({n, c(2), c(7), c(20)}, {n, c(2), c(3), c(2), c(5), c(19)}, [](Dims d) { return Sizes{d[0], d[1], d[4] + d[2], d[5] + d[3]}; }, {1, 1, 1, 1}, 0),
+        window({c(2), c(6), c(35)}, {c(2), c(3), c(3), c(6), c(33)}, [](Dims d) { return Sizes{d[0], d[3] + d[1] * 2 - 2, d[4] + d[2] * 2 - 1}; }, {1, 1, 1}, 0),
+        window({n, c(3), c(5)}, {n, c(3), c(9)}, [](Dims d) { return Sizes{d[0], d[1], d[2] - d[1] + 1}; }, {1, 1, 2}, 0),
+        window({n, c(3), c(5)}, {c(2), n, c(3), c(21)}, [](Dims d) { return Sizes{d[1], d[2], d[3] - d[2] * 4 + 3}; }, {1, 1, 3}, 7),
+        window({m, n}, {n, m, c(2)}, [](Dims d) { return Sizes{d[1] + d[2] - 1, d[0]}; }, {1, 1}, 0.5),
+        window({c(6), c(4)}, {c(3), c(2), c(4)}, [](Dims d) { return Sizes{d[0] * 2 + d[1], d[2]}; }, {1, 1}, 1),
+        window({c(17)}, {c(5)}, [](Dims d) { return Sizes{d[0] * -4 + 18}; }, {1}, 2),
+        window({c(3)}, {c(2), c(130)}, [](Dims d) { return Sizes{d[1] - 70 + d[0]}; }, {1}, 0)};
+    auto &convolutions = (*cases)["dl.convolution"];
+    for (dl::ConvolutionResult kind : {dl::ConvolutionResult::output, dl::ConvolutionResult::input, dl::ConvolutionResult::weight})
+      for (const Convolution &each : std::vector<Convolution>{
+               {{n, c(2), c(7), c(6)}, {c(3), c(2), c(3), c(2)}, {n, c(3), c(5), c(5)}, {1, 1}, {0, 0}, {1, 1}},
+               {{n, c(1), c(9), c(20)}, {c(6), c(1), c(5), c(5)}, {n, c(6), c(9), c(20)}, {1, 1}, {2, 2}, {1, 1}}, // LeNet's first
+               {{c(2), c(3), c(8), c(9)}, {c(4), c(3), c(3), c(3)}, {c(2), c(4), c(4), c(5)}, {2, 2}, {1, 1}, {1, 1}},
+               {{c(1), c(2), c(7), c(9)}, {c(4), c(2), c(3), c(2)}, {c(1), c(4), c(3), c(7)}, {1, 1}, {0, 0}, {2, 2}},
+               {{n, c(4), c(5), c(5)}, {c(6), c(2), c(3), c(3)}, {n, c(6), c(5), c(5)}, {1, 1}, {1, 1}, {1, 1}, 2},
+               {{n, c(3), c(6), c(5)}, {c(3), c(1), c(3), c(3)}, {n, c(3), c(3), c(3)}, {2, 2}, {1, 1}, {1, 1}, 3}, // each channel for itself
+               {{n, c(5), c(4), c(18)}, {c(7), c(5), c(1), c(1)}, {n, c(7), c(4), c(18)}, {1, 1}, {0, 0}, {1, 1}},
+               {{n, c(5), c(5), c(6)}, {c(2), c(5), c(1), c(1)}, {n, c(2), c(3), c(3)}, {2, 2}, {0, 0}, {1, 1}},
+               {{n, c(2), c(4), c(3)}, {c(3), c(2), c(4), c(3)}, {n, c(3), c(1), c(1)}, {1, 1}, {0, 0}, {1, 1}}, // as large as the input
+               {{n, c(2), c(3), c(4)}, {c(2), c(2), c(2), c(3)}, {n, c(2), c(8), c(6)}, {1, 1}, {3, 2}, {1, 1}}, // more padding than half
+               {{c(2), c(2), c(7), c(5)}, {c(3), c(2), c(2), c(4)}, {c(2), c(3), c(2), c(5)}, {3, 1}, {0, 2}, {2, 1}},
+               {{n, c(3), c(17)}, {c(4), c(3), c(5)}, {n, c(4), c(17)}, {1}, {2}, {1}},
+               {{n, c(2), c(3), c(4), c(5)}, {c(2), c(2), c(2), c(2), c(2)}, {n, c(2), c(2), c(3), c(3)}, {1, 1, 2}, {0, 0, 1}, {1, 1, 1}},
+               {{n, c(2), m + 3, c(4)}, {c(2), c(2), c(3), c(3)}, {n, c(2), m + 1, c(4)}, {1, 1}, {0, 1}, {1, 1}},
+               {{n, c(20), c(9), c(9)}, {c(33), c(20), c(3), c(3)}, {n, c(33), c(7), c(7)}, {1, 1}, {0, 0}, {1, 1}}})
+        convolutions.push_back(convolution(kind, each));
     auto concat = [](std::vector<Sizes> inputs, int64_t axis, Type element) -> MakeCase {
       return [=](FloatType type) {
         std::vector<Argument> arguments;

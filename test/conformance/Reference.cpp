@@ -473,6 +473,62 @@ static const llvm::StringMap<Evaluate> &evaluators() {
          });
          result.exact = x[0].exact;
        }},
+      {"dl.window",
+       [](Operation *op, Ops x, Sizes, Array &result) {
+         auto window = cast<dl::WindowOp>(op);
+         double outside = roundTo(window.getOutside().convertToDouble(), result.element);
+         result.exact = x[0].exact;
+         forEach(result.dims, [&](const Index &index) {
+           Index from;
+           bool inside = true;
+           SmallVector<AffineExpr> at;
+           for (int64_t i : index)
+             at.push_back(getAffineConstantExpr(i, op->getContext()));
+           for (auto [i, expr, divisor] : llvm::enumerate(window.getMap().getResults(), window.getDivisors())) {
+             int64_t place = cast<AffineConstantExpr>(expr.replaceDimsAndSymbols(at, {})).getValue();
+             inside &= place % divisor == 0 && place / divisor >= 0 && place / divisor < x[0].dims[i];
+             from.push_back(place / divisor);
+           }
+           result.values[numberOf(result.dims, index)] = inside ? x[0].values[numberOf(x[0].dims, from)] : outside;
+         });
+       }},
+      {"dl.convolution",
+       [](Operation *op, Ops x, Sizes, Array &result) {
+         // The form as its definition says it: every product of an output, an input and a weight, of which one is wanted.
+         auto convolution = cast<dl::ConvolutionOp>(op);
+         using R = dl::ConvolutionResult;
+         auto arrayOf = [&](R tensor) -> const Array & {
+           return tensor == convolution.getKind() ? result : tensor == convolution.getTensorOfOperand(0) ? x[0] : x[1];
+         };
+         const Array &output = arrayOf(R::output), &input = arrayOf(R::input), &weight = arrayOf(R::weight);
+         size_t spatial = convolution.getStrides().size();
+         int64_t outputs = weight.dims[0] / convolution.getGroups();
+         std::vector<int64_t> all(output.dims);
+         all.insert(all.end(), weight.dims.begin() + 1, weight.dims.end());
+         std::vector<double> sums(result.values.size(), 0.0);
+         std::vector<int64_t> terms(result.values.size(), 0);
+         forEach(all, [&](const Index &index) {
+           Index o(index.begin(), index.begin() + output.dims.size()), w{index[1]}, i{index[0], 0};
+           w.insert(w.end(), index.begin() + output.dims.size(), index.end());
+           i[1] = index[1] / outputs * weight.dims[1] + w[1];
+           for (size_t axis = 0; axis < spatial; ++axis) {
+             i.push_back(o[2 + axis] * convolution.getStrides()[axis] + w[2 + axis] * convolution.getDilations()[axis] - convolution.getPaddings()[axis]);
+             if (i.back() < 0 || i.back() >= input.dims[2 + axis])
+               return;
+           }
+           int64_t atO = numberOf(output.dims, o), atI = numberOf(input.dims, i), atW = numberOf(weight.dims, w);
+           int64_t at = convolution.getKind() == R::output ? atO : convolution.getKind() == R::input ? atI : atW;
+           double a = convolution.getKind() == R::output ? input.values[atI] : output.values[atO];
+           double b = convolution.getKind() == R::weight ? input.values[atI] : weight.values[atW];
+           sums[at] += a * b;
+           ++terms[at];
+         });
+         for (size_t i = 0; i < sums.size(); ++i)
+           result.values[i] = roundTo(sums[i], result.element);
+         auto largest = [](const Array &a) { return std::accumulate(a.values.begin(), a.values.end(), 0.0, [](double m, double v) { return std::isfinite(v) ? std::max(m, std::fabs(v)) : m; }); };
+         int64_t most = terms.empty() ? 0 : *llvm::max_element(terms);
+         result.exact = x[0].exact && x[1].exact && fits(most * largest(x[0]) * largest(x[1]), granularity(x[0].values) * granularity(x[1].values), result.element);
+       }},
       {"dl.concat",
        [](Operation *op, Ops x, Sizes, Array &result) {
          int64_t axis = axisOf(op), start = 0;

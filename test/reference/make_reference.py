@@ -122,6 +122,63 @@ class Mlp(Trained):
         return self.train(self.loss(x, label))
 
 
+class LeNet(Trained):
+    def optimizer(self, parameters):
+        return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
+
+    def convolved(self, i, x, padding=0):
+        return F.max_pool2d(torch.relu(F.conv2d(x, self.v[f"net.{i}.weight"], self.v[f"net.{i}.bias"], padding=padding)), 2)
+
+    def scores(self, x):
+        features = self.convolved(3, self.convolved(0, x.reshape(-1, 1, 28, 28), 2)).flatten(1)
+        return self.linear(11, torch.relu(self.linear(9, torch.relu(self.linear(7, features)))))
+
+    predict, loss, accuracy, step = Mlp.predict, Mlp.loss, Mlp.accuracy, Mlp.step
+
+
+class ResidualNet(Trained):
+    def optimizer(self, parameters):
+        return torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=1e-4)
+
+    def prepare(self):
+        super().prepare()
+        self.running = {}
+        for name, value in self.v.items():
+            # A layer whose scale is kept with its bias and whose weight has one axis is a normalization.
+            if name.endswith(".weight") and value.dim() == 1:
+                base = name.removesuffix("weight")
+                self.running[base + "running_mean"] = torch.zeros_like(value)
+                self.running[base + "running_var"] = torch.ones_like(value)
+
+    def conv(self, name, x, **settings):
+        return F.conv2d(x, self.v[f"net.{name}.weight"], **settings)
+
+    def norm(self, name, x, training):
+        mean, var = (self.running[f"net.{name}.running_{part}"] for part in ("mean", "var"))
+        return F.batch_norm(x, mean, var, self.v[f"net.{name}.weight"], self.v[f"net.{name}.bias"], training=training)
+
+    def block(self, name, x, training, stride=1):
+        y = torch.relu(self.norm(f"{name}.bn1", self.conv(f"{name}.conv1", x, stride=stride, padding=1), training))
+        y = self.norm(f"{name}.bn2", self.conv(f"{name}.conv2", y, padding=1), training)
+        if f"net.{name}.skip.0.weight" in self.v:
+            x = self.norm(f"{name}.skip.1", self.conv(f"{name}.skip.0", x, stride=stride), training)
+        return torch.relu(y + x)
+
+    def scores(self, x, training=False):
+        y = torch.relu(self.norm("1", self.conv("0", x, stride=2, padding=3), training))
+        y = F.max_pool2d(y, 3, stride=2, padding=1)
+        y = self.block("5", self.block("4", y, training), training, stride=2)
+        return self.linear(7, y.mean((2, 3)))
+
+    predict = Mlp.predict
+
+    def step(self, x, label):
+        return self.train(F.cross_entropy(self.scores(x, training=True), label.long()))
+
+    def variables(self):
+        return {**self.v, **self.running}
+
+
 # ---- layers ----
 
 
@@ -207,6 +264,88 @@ class PlainLayers(Trained):
 
     def forward(self, x):
         return torch.sigmoid(self.linear(2, x.flatten(1)))
+
+
+class Convolutions(Model):
+    def both(self, y, dy, *wanted):
+        return (y, *gradients((y * dy).sum(), wanted))
+
+    def of_layer(self, function, name, x, dy, **settings):
+        weight, bias = self.v[f"{name}.weight"], self.v[f"{name}.bias"]
+        return self.both(function(x, weight, bias, **settings), dy, x, weight, bias)
+
+    def plain_layer(self, x, dy):
+        return self.of_layer(F.conv2d, "plain", x, dy, padding=1)
+
+    def line_layer(self, x, dy):
+        return self.of_layer(F.conv1d, "line", x, dy, stride=2, padding=2)
+
+    def transposed_layer(self, x, dy):
+        return self.of_layer(F.conv_transpose2d, "back", x, dy, stride=2, padding=1)
+
+    def strided(self, x, w, dy):
+        return self.both(F.conv2d(x, w, stride=2, padding=(1, 0)), dy, x, w)
+
+    strided_one = strided
+
+    def spread(self, x, w, dy):
+        return self.both(F.conv2d(x, w, dilation=2), dy, x, w)
+
+    def grouped(self, x, w, dy):
+        return self.both(F.conv2d(x, w, padding=1, groups=2), dy, x, w)
+
+    def each_channel(self, x, w, dy):
+        return self.both(F.conv2d(x, w, stride=2, padding=1, groups=4), dy, x, w)
+
+    def pointwise(self, x, w, dy):
+        return self.both(F.conv2d(x, w), dy, x, w)
+
+    def padded(self, x, w, dy):
+        return self.both(F.conv2d(x, w, padding=(3, 2)), dy, x, w)
+
+    def whole(self, x, w, dy):
+        return self.both(F.conv2d(x, w), dy, x, w)
+
+    def transposed(self, x, w, dy):
+        y = F.conv_transpose2d(x, w, stride=(3, 2), padding=1, output_padding=1, groups=2, dilation=(1, 2))
+        return self.both(y, dy, x, w)
+
+    def transposed_line(self, x, w, dy):
+        return self.both(F.conv_transpose1d(x, w, stride=2), dy, x, w)
+
+    def second_order(self, x, w):
+        y = (torch.tanh(F.conv2d(x, w, stride=(2, 1), padding=1)) ** 2).sum()
+        (g,) = torch.autograd.grad(y, x, create_graph=True)
+        return (y, *gradients((g * g).sum(), (x, w)))
+
+
+class Pooling(Model):
+    def both(self, y, dy, x):
+        return (y, *gradients((y * dy).sum(), (x,)))
+
+    def max_layer(self, x, dy):
+        return self.both(F.max_pool2d(x, 3, stride=2, padding=1), dy, x)
+
+    def max_apart(self, x, dy):
+        return self.both(F.max_pool2d(x, 2), dy, x)
+
+    def max_spread(self, x, dy):
+        return self.both(F.max_pool2d(x, (2, 3), stride=1, padding=1, dilation=(4, 2)), dy, x)
+
+    def max_line(self, x, dy):
+        return self.both(F.max_pool1d(x, 5, stride=1, padding=2), dy, x)
+
+    def avg_layer(self, x, dy):
+        return self.both(F.avg_pool2d(x, 2), dy, x)
+
+    def avg_padded(self, x, dy):
+        return self.both(F.avg_pool2d(x, 3, stride=2, padding=1), dy, x)
+
+    def avg_inside(self, x, dy):
+        return self.both(F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False), dy, x)
+
+    def avg_line(self, x, dy):
+        return self.both(F.avg_pool1d(x, 3, stride=1), dy, x)
 
 
 # ---- losses ----
@@ -718,6 +857,10 @@ MODELS = {
     "two_layer_grad": TwoLayerGrad,
     "two_layer": TwoLayer,
     "mlp": Mlp,
+    "lenet": LeNet,
+    "residual_net": ResidualNet,
+    "convolutions": Convolutions,
+    "pooling": Pooling,
     "linear": Linear,
     "layer_norm": LayerNorm,
     "group_norm": GroupNorm,

@@ -4,6 +4,7 @@
 
 // RUN: dl-opt %s --pass-pipeline='builtin.module(dl.model(dl-decompose))' | FileCheck %s --check-prefixes=CHECK,APART
 // RUN: dl-opt %s --pass-pipeline='builtin.module(dl.model(dl-decompose,dl-simplify))' | FileCheck %s --check-prefixes=CHECK,SHARED
+// RUN: dl-opt %s --pass-pipeline='builtin.module(dl.model(dl-decompose{for-engine=true}))' | FileCheck %s --check-prefixes=ENGINE
 
 // CHECK-LABEL: dl.func @softmax
 // CHECK-NOT:     dl.softmax
@@ -36,6 +37,24 @@
 // CHECK-LABEL: dl.func @own
 // CHECK-SAME:    %[[X:.*]]: tensor<4xf32>, %[[N:.*]]: tensor<i32>
 // CHECK-NEXT:    dl.return %[[X]], %[[N]]
+// A convolution is a sum of products of windows; one that an engine is good at stays whole for it, one with a few rows of results does not.
+// CHECK-LABEL: dl.func @convolution
+// CHECK-SAME:    %[[X:.*]]: tensor<5x4x9x9xf32>, %[[W:.*]]: tensor<8x4x3x3xf32>
+// CHECK-DAG:     %[[WINDOWS:.*]] = dl.window %[[X]] #{{.*}} over [1, 1, 1, 1] else 0.0{{.*}} : tensor<5x4x9x9xf32> -> tensor<5x8x4x3x3x5x5xf32>
+// CHECK-DAG:     %[[WEIGHTS:.*]] = dl.window %[[W]] #{{.*}} over [1, 1, 1, 1] else 0.0{{.*}} : tensor<8x4x3x3xf32> -> tensor<5x8x4x3x3x5x5xf32>
+// CHECK:         %[[TERMS:.*]] = dl.mul %[[WINDOWS]], %[[WEIGHTS]]
+// CHECK-NEXT:    dl.sum %[[TERMS]] [2, 3, 4] : tensor<5x8x4x3x3x5x5xf32> -> tensor<5x8x5x5xf32>
+// CHECK:         dl.window %{{.*}} over [1, 1, 2, 2] else
+// CHECK:         dl.sum %{{.*}} [2, 3, 4] : tensor<5x4x8x3x3x9x9xf32> -> tensor<5x4x9x9xf32>
+// CHECK:         dl.sum %{{.*}} [4, 5, 6] : tensor<8x4x3x3x5x5x5xf32> -> tensor<8x4x3x3xf32>
+// CHECK:         dl.return
+// ENGINE-LABEL: dl.func @convolution
+// ENGINE:        dl.convolution output
+// ENGINE-NOT:    dl.convolution input
+// ENGINE:        dl.convolution weight
+// CHECK-LABEL: dl.func @grouped
+// CHECK:         dl.sum %{{.*}} [3, 4] : tensor<2x2x3x2x5x3xf32> -> tensor<2x2x3x3xf32>
+// CHECK-NEXT:    dl.reshape %{{.*}} : tensor<2x2x3x3xf32> -> tensor<2x6x3xf32>
 dl.model @m dims [] {
   dl.func @softmax(%x: tensor<8x10xf32>) -> tensor<8x10xf32> {
     %y = dl.softmax %x axis 1 : tensor<8x10xf32>
@@ -58,5 +77,15 @@ dl.model @m dims [] {
       dl.yield %dx : tensor<4xf32>
     } : tensor<4xf32>, tensor<i32> wrt tensor<4xf32>
     dl.return %z#0, %z#1 : tensor<4xf32>, tensor<i32>
+  }
+  dl.func @convolution(%x: tensor<5x4x9x9xf32>, %w: tensor<8x4x3x3xf32>) -> (tensor<5x8x5x5xf32>, tensor<5x4x9x9xf32>, tensor<8x4x3x3xf32>) {
+    %y = dl.convolution output of %x, %w strides [2, 2] paddings [1, 1] dilations [1, 1] groups 1 : tensor<5x4x9x9xf32>, tensor<8x4x3x3xf32> -> tensor<5x8x5x5xf32>
+    %dx = dl.convolution input of %y, %w strides [2, 2] paddings [1, 1] dilations [1, 1] groups 1 : tensor<5x8x5x5xf32>, tensor<8x4x3x3xf32> -> tensor<5x4x9x9xf32>
+    %dw = dl.convolution weight of %x, %y strides [2, 2] paddings [1, 1] dilations [1, 1] groups 1 : tensor<5x4x9x9xf32>, tensor<5x8x5x5xf32> -> tensor<8x4x3x3xf32>
+    dl.return %y, %dx, %dw : tensor<5x8x5x5xf32>, tensor<5x4x9x9xf32>, tensor<8x4x3x3xf32>
+  }
+  dl.func @grouped(%x: tensor<2x4x7xf32>, %w: tensor<6x2x5xf32>) -> tensor<2x6x3xf32> {
+    %y = dl.convolution output of %x, %w strides [1] paddings [0] dilations [1] groups 2 : tensor<2x4x7xf32>, tensor<6x2x5xf32> -> tensor<2x6x3xf32>
+    dl.return %y : tensor<2x6x3xf32>
   }
 }

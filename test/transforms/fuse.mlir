@@ -26,6 +26,28 @@ dl.model @m dims ["N"] {
     dl.return %y : tensor<?x8xf32, #nx8>
   }
 
+  // A convolution is a product too. What its gradient's windows read has to lie in memory; the update runs where the gradient is computed.
+  // CHECK-LABEL: dl.func @convolution(
+  // CHECK:         %[[Y:.*]] = dl.fused "gemm"
+  // CHECK:           dl.convolution output
+  // CHECK:           dl.broadcast
+  // CHECK:           dl.add
+  // CHECK:           dl.relu
+  // CHECK:         dl.fused "gemm"(%{{.*}}, %[[Y]], %{{.*}})
+  // CHECK:           dl.convolution weight
+  // CHECK:           dl.sub
+  // CHECK-NOT:     dl.fused
+  // CHECK:         dl.return
+  dl.func @convolution(%x: tensor<2x3x8x8xf32>, %w: tensor<8x3x3x3xf32>, %bias: tensor<8xf32>) -> tensor<8x3x3x3xf32> {
+    %c = dl.convolution output of %x, %w strides [1, 1] paddings [1, 1] dilations [1, 1] groups 1 : tensor<2x3x8x8xf32>, tensor<8x3x3x3xf32> -> tensor<2x8x8x8xf32>
+    %b = dl.broadcast %bias [1] : tensor<8xf32> -> tensor<2x8x8x8xf32>
+    %s = dl.add %c, %b : tensor<2x8x8x8xf32>
+    %y = dl.relu %s : tensor<2x8x8x8xf32>
+    %d = dl.convolution weight of %x, %y strides [1, 1] paddings [1, 1] dilations [1, 1] groups 1 : tensor<2x3x8x8xf32>, tensor<2x8x8x8xf32> -> tensor<8x3x3x3xf32>
+    %n = dl.sub %w, %d : tensor<8x3x3x3xf32>
+    dl.return %n : tensor<8x3x3x3xf32>
+  }
+
   // Softmax is one kernel: the maximum, the sum and what stands around them.
   // CHECK-LABEL: dl.func @softmax(
   // CHECK:         dl.fused "rows"

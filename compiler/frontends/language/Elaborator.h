@@ -425,6 +425,18 @@ private:
   Value scaledDraw(llvm::StringRef name, const Value *a, const Value *b, DType dtype,
                    llvm::ArrayRef<mlir::AffineExpr> shape, llvm::SMRange where);
 
+  //===--- convolutions and pooling (ElaborateWindows.cpp) ---===//
+
+  Value callConvolution(llvm::StringRef name, CallArguments &arguments);
+  Value callPooling(llvm::StringRef name, CallArguments &arguments);
+  std::optional<llvm::SmallVector<int64_t>>
+  windowSetting(const Value *value, llvm::StringRef setting, llvm::StringRef name, int64_t least,
+                llvm::ArrayRef<int64_t> otherwise, llvm::SMRange where);
+  mlir::Value imagesOf(const Value &value, llvm::StringRef name, llvm::SMRange where);
+  mlir::AffineExpr windowsAlong(mlir::AffineExpr size, int64_t kernel, int64_t stride,
+                                int64_t padding, int64_t dilation, llvm::StringRef name,
+                                llvm::SMRange where);
+
   //===--- training (ElaborateTrain.cpp) ---===//
 
   /// The floating-point values that `value` is computed from, through operations that gradients

@@ -31,6 +31,9 @@
 // dropped. Only where such a read would leave the matrix, in its last row or rows, a padded copy of
 // these rows is read.
 //
+// A B that is read through windows (a convolution's) is always packed, by code of whoever asked for
+// the product; A has whatever strides it has, and several such products may be added up.
+//
 //===----------------------------------------------------------------------===//
 
 #include "compiler/lowering/cpu/Gemm.h"
@@ -71,6 +74,9 @@ constexpr int64_t taskCycles = 16 * 1024;
 
 /// Tiles there should be: enough for 16 threads to share evenly.
 constexpr int64_t wantedTiles = 16;
+
+/// Steps of a block that is transposed on its way into a panel: the columns wait in L1 and L2.
+constexpr int64_t transposedSteps = 256;
 
 /// From how many rows on B is packed when a run-time size decides.
 constexpr int64_t rowsForPacking = 160;
@@ -137,6 +143,8 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
                 usualVectors = cpu.vectorRegisters >= 32 ? 4 : 2;
   Plan best, usual;
   for (bool swapped : {false, true}) {
+    if (swapped && shape.throughWindows)
+      continue;
     const bool lhsTransposed = swapped ? !shape.rhsTransposed : shape.lhsTransposed;
     const bool rhsTransposed = swapped ? !shape.lhsTransposed : shape.rhsTransposed;
     const int64_t shapeRows = swapped ? shape.n : shape.m;
@@ -163,7 +171,7 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
         const double groups = anyRows ? (rows + mr / 2.0) / mr : llvm::divideCeil(rows, mr);
         const double step = cyclesPerStep(mr, nv), call = callCycles + accumulatorCycles * mr * nv;
         for (Packing packing : {Packing::None, Packing::Task}) {
-          if (packing == Packing::None && rhsTransposed)
+          if (packing == Packing::None && (rhsTransposed || shape.throughWindows))
             continue;
           Plan plan;
           plan.swapped = swapped;
@@ -193,7 +201,7 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
           if (swapped || rhsTransposed)
             plan.cycles += sharedCycles + 0.02 * plan.cycles;
           // With rows known at run time the same code serves one and many.
-          if (anyRows && !rhsTransposed) {
+          if (anyRows && !rhsTransposed && !shape.throughWindows) {
             plan.rhs = Packing::RunTime;
             plan.kBlock = packedBlock;
           }
@@ -221,22 +229,31 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
                : packsTransposed(rows, k, bytes)            ? Packing::Launch
                                                             : Packing::None;
 
+  if (shape.throughWindows) {
+    const int64_t steps = shape.rhsTransposed ? std::min(best.kBlock, transposedSteps) : best.kBlock;
+    best.kBlock = std::max<int64_t>(steps / shape.kUnit, 1) * shape.kUnit;
+  }
+
   // A tile that reads B where it lies brings each panel into L1 once, so it is high. One that finds
   // B packed is low and wide, so that its rows of A serve several panels. Where packed columns are
   // not kept from tile to tile, because K has several blocks, it is high again for packing to pay.
-  const bool repacks = best.rhs == Packing::Task && staticK && k > best.kBlock;
+  const bool repacks =
+      best.rhs == Packing::Task && ((staticK && k > best.kBlock) || shape.addends != 1);
   const int64_t panelsInL2 = std::max<int64_t>(1, cpu.l2Bytes / 2 / (nr * bytes * best.kBlock));
   // The wider, the longer are the pieces of memory that the epilogue goes through.
   const int64_t packedPanels = std::max(std::min<int64_t>(2, panelsInL2), panelsInL2 / 2);
   int64_t tilePanels = best.rhs == Packing::None ? 1 : balancedPart(panels, packedPanels, 1);
   best.mTile = balancedPart(rows, repacks ? 512 : best.rhs == Packing::Task ? 32 : 128, best.mr);
+  // Accumulators are visited for each block: they stay in L2 beside the panels.
+  if (repacks && shape.throughWindows)
+    tilePanels = std::clamp<int64_t>(cpu.l2Bytes / 4 / (best.mTile * nr * bytes), 1, tilePanels);
   auto tiles = [&] {
     return llvm::divideCeil(rows, best.mTile) * llvm::divideCeil(panels, tilePanels);
   };
   while (tiles() < wantedTiles) {
     if (tilePanels > 1)
       tilePanels = llvm::divideCeil(tilePanels, 2);
-    else if (best.mTile > std::max<int64_t>(2 * best.mr, 16))
+    else if (best.mTile > std::max<int64_t>(2 * best.mr, 16) && !(repacks && shape.throughWindows))
       best.mTile = llvm::alignTo(best.mTile / 2, best.mr);
     else
       break;
@@ -250,9 +267,9 @@ Gemm::Gemm(const CpuInfo &cpu, const GemmShape &shape)
   assert((shape.type.isF32() || shape.type.isF64()) && "products are computed in f32 and f64");
   // A matrix with one row or column is the same in either storage; take the one that needs no
   // transposition.
-  if (shape.m == 1 || shape.k == 1)
+  if (!shape.throughWindows && (shape.m == 1 || shape.k == 1))
     this->shape.lhsTransposed = true;
-  if (shape.n == 1 || shape.k == 1)
+  if (!shape.throughWindows && (shape.n == 1 || shape.k == 1))
     this->shape.rhsTransposed = false;
   plan = choosePlan(cpu, this->shape);
 }
@@ -282,6 +299,9 @@ struct Gemm::Emitter {
   // panels of B share their place with the last rows of a panel that is read where it lies: never
   // both at once.
   int64_t transposedOffset = 0, packedOffset = 0, scratchElements = 0;
+  // Columns of a panel through windows that is still to be transposed: where, and how far apart.
+  int64_t columnsOffset = 0, columnsRow = 0;
+  const GemmOperands *operands;
 
   Emitter(const Gemm &gemm, OpBuilder &b, Location loc, const GemmOperands *operands);
 
@@ -389,10 +409,14 @@ struct Gemm::Emitter {
   Value tasks(unsigned launch);
   void packingKernel(Value begin, Value end);
   void productKernel(Value begin, Value end, Value scratch, GemmEpilogue epilogue);
+  /// What the accumulators of a tile become where B is read through windows.
+  void multiplyThroughWindows(Value entry, Value m0, Value tileRows, Value n0, Value tileColumns,
+                              Value fresh, Value scratch);
 
   /// Whether columns of B that one tile has packed may serve the next one.
   bool keepsPanels() const {
-    return plan.rhs != Packing::None && (ShapedType::isDynamic(staticK) || staticK <= plan.kBlock);
+    return plan.rhs != Packing::None && gemm.shape.addends == 1 &&
+           (ShapedType::isDynamic(staticK) || staticK <= plan.kBlock);
   }
   /// Whether panels of columns may stick out.
   bool ragged() const { return ShapedType::isDynamic(staticColumns) || staticColumns % nr != 0; }
@@ -420,7 +444,7 @@ struct Gemm::Emitter {
 
 Gemm::Emitter::Emitter(const Gemm &gemm, OpBuilder &b, Location loc, const GemmOperands *operands)
     : gemm(gemm), plan(gemm.plan), b(b), loc(loc), element(gemm.shape.type),
-      lanes(gemm.vectorLanes), nr(gemm.plan.nv * gemm.vectorLanes) {
+      lanes(gemm.vectorLanes), nr(gemm.plan.nv * gemm.vectorLanes), operands(operands) {
   const GemmShape &shape = gemm.shape;
   const bool swapped = plan.swapped;
   staticRows = swapped ? shape.n : shape.m;
@@ -441,6 +465,11 @@ Gemm::Emitter::Emitter(const Gemm &gemm, OpBuilder &b, Location loc, const GemmO
   const int64_t packed =
       plan.rhs == Packing::None ? 0 : plan.nTile * llvm::alignTo(plan.kBlock, lanes);
   packedOffset = place(std::max(packed, maxTailRows() * nr));
+  if (shape.throughWindows && rhsTransposed) {
+    // Whole vectors are written, so there is room for one behind the last step.
+    columnsRow = llvm::alignTo(plan.kBlock, lanes) + lanes;
+    columnsOffset = place(nr * columnsRow);
+  }
 
   if (!operands)
     return;
@@ -660,15 +689,17 @@ func::FuncOp Gemm::Emitter::transposition() {
 /// copy.
 func::FuncOp Gemm::Emitter::tileKernel() {
   func::FuncOp micro = microKernel();
-  func::FuncOp transpose = rhsTransposed ? transposition() : func::FuncOp();
+  // Panels through windows come packed.
+  const bool transposes = rhsTransposed && !gemm.shape.throughWindows;
+  func::FuncOp transpose = transposes ? transposition() : func::FuncOp();
   Type memory = memoryType(), idx = b.getIndexType(), i1 = b.getI1Type();
   std::string name =
-      llvm::formatv("dl.tile_{0}_{1}x{2}{3}", typeName(), plan.mr, nr, rhsTransposed ? "_t" : "")
+      llvm::formatv("dl.tile_{0}_{1}x{2}{3}", typeName(), plan.mr, nr, transposes ? "_t" : "")
           .str();
   if (!updated.empty())
     name += "_u" + std::to_string(updated.size());
   SmallVector<Type> types{memory, idx, idx, idx,    idx, idx, memory, idx, idx,
-                          idx,    idx, idx, memory, idx, idx, idx,    i1,  i1};
+                          idx,    idx, idx, memory, idx, idx, idx,    i1,  i1, i1};
   if (!updated.empty())
     types.push_back(idx);
   types.append(updated.size(), memory);
@@ -684,6 +715,8 @@ func::FuncOp Gemm::Emitter::tileKernel() {
     Value scratch = *next++, packedAt = *next++, cRow = *next++, kBlock = *next++;
     // Whether B is read from packed panels, and whether these are still to be packed.
     Value packs = *next++, fresh = *next++;
+    // Whether the accumulators begin with these steps.
+    Value begins = *next++;
     // What the epilogue will read: where the tile begins in it, and the memory.
     Value updateAt = updated.empty() ? Value() : *next++;
     SmallVector<Value> updates(next, arguments.end());
@@ -708,12 +741,13 @@ func::FuncOp Gemm::Emitter::tileKernel() {
     loop(index(0), max(k, index(1)), kBlock, [&](Value k0) {
       Value count = min(sub(k, k0), kBlock);
       Value isFirst = b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, k0, index(0));
+      isFirst = b.createOrFold<arith::AndIOp>(loc, isFirst, begins);
       loop(panels, 1, [&](Value p) {
         Value column = mul(p, nr);
         Value n = add(n0, column);
         Value packedPanel = add(mul(p, panelElements), packedAt);
         Value bAt = packedPanel, bStep = index(nr), bFrom = scratch, direct = count, tail;
-        if (rhsTransposed) {
+        if (transposes) {
           when(fresh, [&] {
             func::CallOp::create(b, loc, transpose,
                                  ValueRange{bMemory, add(add(bBase, k0), mul(n, k)), k,
@@ -781,7 +815,10 @@ Value Gemm::Emitter::tasks(unsigned launch) {
   const double stepsPerTask = taskCycles / cyclesPerStep(plan.mr, plan.nv);
   const int64_t microTiles = (plan.mTile / plan.mr) * (plan.nTile / nr);
   const int64_t unit = std::max<int64_t>(1, std::llround(stepsPerTask / microTiles));
-  Value worth = max(ceilDiv(mul(tiles, k), unit), index(1));
+  Value steps = mul(tiles, k);
+  if (gemm.shape.throughWindows)
+    steps = mul(steps, operands->addends);
+  Value worth = max(ceilDiv(steps, unit), index(1));
   return min(tiles, worth);
 }
 
@@ -809,6 +846,56 @@ void Gemm::Emitter::packingKernel(Value begin, Value end) {
   });
 }
 
+void Gemm::Emitter::multiplyThroughWindows(Value entry, Value m0, Value tileRows, Value n0,
+                                           Value tileColumns, Value fresh, Value scratch) {
+  func::FuncOp multiply = tileKernel();
+  func::FuncOp transpose = rhsTransposed ? transposition() : func::FuncOp();
+  const int64_t panelElements = llvm::alignTo(plan.kBlock, lanes) * nr;
+  Value zero = index(0), one = index(1);
+  // Of no addends the sum is zero: one round without steps clears the accumulators.
+  Value addends = operands->addends, steps = k;
+  if (ShapedType::isDynamic(gemm.shape.addends))
+    steps = arith::SelectOp::create(b, loc, less(zero, addends), k, zero);
+  loop(max(addends, one), 1, [&](Value addend) {
+    Value aBase = add(operands->lhsBegin(b, loc, entry, addend), mul(m0, operands->lhsRow));
+    loop(zero, max(steps, one), index(plan.kBlock), [&](Value k0) {
+      Value count = min(sub(steps, k0), index(plan.kBlock));
+      when(fresh, [&] {
+        loop(ceilDiv(tileColumns, nr), 1, [&](Value p) {
+          GemmPanel panel;
+          panel.entry = entry;
+          panel.addend = addend;
+          panel.k0 = k0;
+          panel.count = count;
+          panel.column = add(n0, mul(p, nr));
+          panel.existing = min(sub(columns, panel.column), index(nr));
+          panel.scratch = scratch;
+          Value at = add(mul(p, panelElements), packedOffset);
+          panel.at = rhsTransposed ? index(columnsOffset) : at;
+          panel.columns = nr;
+          panel.row = columnsRow;
+          operands->packPanel(b, loc, panel);
+          if (transpose)
+            func::CallOp::create(b, loc, transpose,
+                                 ValueRange{scratch, index(columnsOffset), index(columnsRow),
+                                            panel.existing, count, scratch, at, index(nr)});
+        });
+      });
+      auto isZero = [&](Value x) {
+        return b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, x, zero);
+      };
+      Value begins = b.createOrFold<arith::AndIOp>(loc, isZero(addend), isZero(k0));
+      func::CallOp::create(b, loc, multiply,
+                           ValueRange{lhs, add(aBase, mul(k0, operands->lhsStep)),
+                                      operands->lhsRow, operands->lhsStep,
+                                      mul(operands->lhsRow, plan.mr), tileRows, scratch, zero, n0,
+                                      tileColumns, columns, count, scratch, index(packedOffset),
+                                      index(plan.nTile), index(plan.kBlock), boolean(true),
+                                      boolean(false), begins});
+    });
+  });
+}
+
 void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpilogue epilogue) {
   func::FuncOp multiply = tileKernel();
   auto [down, across, tiles] = tileCounts();
@@ -822,6 +909,7 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
   Value kBlock = b.createOrFold<arith::SelectOp>(
       loc, packs, index(plan.kBlock),
       index(plan.rhs == Packing::RunTime ? plan.directBlock : plan.kBlock));
+  const bool throughWindows = gemm.shape.throughWindows;
   // How A is read.
   Value a = lhs, aRow = lhsTransposed ? index(1) : k, aStep = lhsTransposed ? rows : index(1);
   Value aGroup = mul(aRow, plan.mr);
@@ -848,8 +936,8 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
   Value m0 = mul(rowTile, plan.mTile);
   Value n0 = mul(single ? columnTile : rem(columnTile, across), plan.nTile);
   Value entry = single ? index(0) : div(columnTile, across);
-  Value lhsBase = single ? index(0) : mul(entry, lhsBatchStride);
-  Value rhsBase = single ? index(0) : mul(entry, rhsBatchStride);
+  Value lhsBase = single || throughWindows ? index(0) : mul(entry, lhsBatchStride);
+  Value rhsBase = single || throughWindows ? index(0) : mul(entry, rhsBatchStride);
   Value tileRows = min(sub(rows, m0), index(plan.mTile)),
         tileColumns = min(sub(columns, n0), index(plan.nTile));
 
@@ -861,16 +949,20 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
     if (ShapedType::isDynamic(staticK))
       fresh = b.createOrFold<arith::OrIOp>(loc, fresh, less(kBlock, k));
   }
-  Value aBase = add(lhsBase, mul(rowTile, mul(aGroup, plan.mTile / plan.mr)));
-  SmallVector<Value> arguments{a,       aBase, aRow,    aStep,
-                               aGroup,  tileRows, rhs, rhsBase,
-                               n0,      tileColumns, columns, k,
-                               scratch, index(packedOffset), index(plan.nTile), kBlock,
-                               packs,   fresh};
-  if (!updated.empty())
-    arguments.push_back(add(mul(add(mul(entry, rows), m0), columns), n0));
-  llvm::append_range(arguments, updated);
-  func::CallOp::create(b, loc, multiply, arguments);
+  if (throughWindows) {
+    multiplyThroughWindows(entry, m0, tileRows, n0, tileColumns, fresh, scratch);
+  } else {
+    Value aBase = add(lhsBase, mul(rowTile, mul(aGroup, plan.mTile / plan.mr)));
+    SmallVector<Value> arguments{a,       aBase, aRow,    aStep,
+                                 aGroup,  tileRows, rhs, rhsBase,
+                                 n0,      tileColumns, columns, k,
+                                 scratch, index(packedOffset), index(plan.nTile), kBlock,
+                                 packs,   fresh, boolean(true)};
+    if (!updated.empty())
+      arguments.push_back(add(mul(add(mul(entry, rows), m0), columns), n0));
+    llvm::append_range(arguments, updated);
+    func::CallOp::create(b, loc, multiply, arguments);
+  }
 
   // Back in terms of C: which rows and columns the tile has, and where.
   Value cRows = tileRows, cColumns = tileColumns, row0 = m0, column0 = n0;

@@ -143,7 +143,7 @@ KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel
   Type widest;
   for (Operation &op : body) {
     if (isa<ContractionOpInterface>(op))
-      product = cast<MatmulOp>(op);
+      contraction = &op;
     if (auto update = dyn_cast<ScatterOpInterface>(op))
       scatter = update;
     if (auto reduction = dyn_cast<ReductionOpInterface>(op)) {
@@ -160,9 +160,16 @@ KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel
   for (Type type : kernel.getInputs().getTypes())
     if (Type element = memoryType(getElementTypeOrSelf(type)); cast<RankedTensorType>(type).getRank() && (!widest || element.getIntOrFloatBitWidth() > widest.getIntOrFloatBitWidth()))
       widest = element;
-  if (product) {
+  if (contraction)
+    full = sizesOf(contraction->getResult(0));
+  if (auto op = dyn_cast_or_null<ConvolutionOp>(contraction)) {
+    convolution.emplace(op, cpu);
+    gemm.emplace(cpu, convolution->shape());
+    return;
+  }
+  if (contraction) {
+    MatmulOp product = this->product();
     auto lhs = cast<RankedTensorType>(product.getLhs().getType());
-    full = sizesOf(product.getResult());
     int64_t rank = full.size();
     SmallVector<AffineExpr> lhsSizes = sizesOf(lhs);
     auto known = [](AffineExpr size) {
@@ -212,12 +219,12 @@ KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel
 }
 
 AffineExpr KernelEmitter::workspaceElements(Type &elementType) const {
-  if (!gemm)
+  if (!gemm || convolution) // which packs nothing for all threads
     return {};
   int64_t rank = full.size();
-  SmallVector<AffineExpr> lhs = sizesOf(product.getLhs());
-  elementType = getElementTypeOrSelf(product.getLhs().getType());
-  return gemm->workspaceElements(full[rank - 2], full[rank - 1], lhs[rank - (product.getLhsTransposed() ? 2 : 1)], productOf(ArrayRef(full).drop_back(2), kernel.getContext()));
+  SmallVector<AffineExpr> lhs = sizesOf(product().getLhs());
+  elementType = getElementTypeOrSelf(product().getLhs().getType());
+  return gemm->workspaceElements(full[rank - 2], full[rank - 1], lhs[rank - (product().getLhsTransposed() ? 2 : 1)], productOf(ArrayRef(full).drop_back(2), kernel.getContext()));
 }
 
 /// What tasks are made of: elements of a flat loop, rows of a reduction along the last axes, segments of the last axis otherwise.
@@ -255,6 +262,12 @@ GemmOperands KernelEmitter::gemmOperands(OpBuilder &b, FrameAccess &frame) const
     int64_t number = kernel->getAttrOfType<DenseI64ArrayAttr>("input_buffers")[cast<BlockArgument>(value).getArgNumber()];
     return frame.buffer(number, getElementTypeOrSelf(value.getType()));
   };
+  if (convolution) {
+    auto op = cast<ConvolutionOp>(contraction);
+    Value images = frame.size(sizesOf(op.getTypeOf(ConvolutionResult::output)).front());
+    return convolution->operands(b, kernel.getLoc(), bufferOf(op.getLhs()), bufferOf(op.getRhs()), images);
+  }
+  MatmulOp product = this->product();
   MLIRContext *context = b.getContext();
   int64_t rank = full.size();
   SmallVector<AffineExpr> lhs = sizesOf(product.getLhs()), rhs = sizesOf(product.getRhs());
@@ -655,28 +668,53 @@ void KernelEmitter::emitGemm(unsigned launch, OpBuilder &b, FrameAccess &frame, 
   GemmOperands operands = gemmOperands(b, frame);
   operands.kept = memrefOf(b, loc, scratch, b.getI64Type());
   Value own = LLVM::GEPOp::create(b, loc, scratch.getType(), b.getI8Type(), scratch, ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(keptBytes)});
-  Value scratchMemory = memrefOf(b, loc, own, getElementTypeOrSelf(product.getLhs().getType()));
-  gemm->emit(launch, b, loc, operands, begin, end, scratchMemory, [&](OpBuilder &e, Location, ValueRange batchRowCol, Value acc, Value mask) {
+  Value scratchMemory = memrefOf(b, loc, own, getElementTypeOrSelf(contraction->getOperand(0).getType()));
+  auto finish = [&](OpBuilder &e, const ElementIndex &at, Value acc, int64_t lanes, Value mask) {
     elements.pushScope();
-    elements.setAvailable(product.getResult(), acc);
-    ElementIndex at;
-    Value batch = batchRowCol[0];
-    int64_t rank = full.size();
-    for (int64_t axis = 0; axis < rank - 2; ++axis) {
-      AffineExpr inner = productOf(ArrayRef(full).slice(axis + 1, rank - 3 - axis), e.getContext());
-      Value index = axis == rank - 3 ? batch : arith::DivUIOp::create(e, loc, batch, frame.size(inner)).getResult();
-      if (axis < rank - 3)
-        batch = arith::SubIOp::create(e, loc, batch, mul(e, loc, index, frame.size(inner)));
-      at.dims.push_back(index);
-    }
-    at.dims.push_back(batchRowCol[1]);
-    at.dims.push_back(batchRowCol[2]);
+    elements.setAvailable(contraction->getResult(0), acc);
     SmallVector<Value> results;
     for (Value value : yield.getOperands())
-      results.push_back(elements.element(e, value, at, gemm->lanes(), mask));
+      results.push_back(elements.element(e, value, at, lanes, mask));
     for (auto [value, memory, result] : llvm::zip(yield.getOperands(), stores, results))
       elements.store(e, memory, cast<RankedTensorType>(value.getType()), at, result, mask);
     elements.popScope();
+  };
+  // Vectors that cross rows are finished as such where everything needs only to know where it lies in memory.
+  SmallVector<Operation *> epilogue;
+  for (Operation &op : kernel.getBody().front())
+    if (&op != contraction)
+      epilogue.push_back(&op);
+  const bool oneByOne = convolution && convolution->crossesRows() && !ElementEmitter::isFlat(epilogue);
+  gemm->emit(launch, b, loc, operands, begin, end, scratchMemory, [&](OpBuilder &e, Location, ValueRange batchRowCol, Value acc, Value mask) {
+    if (oneByOne) {
+      auto loop = scf::ForOp::create(e, loc, constantIndex(e, loc, 0), constantIndex(e, loc, gemm->lanes()), constantIndex(e, loc, 1));
+      OpBuilder o = OpBuilder::atBlockBegin(loop.getBody());
+      Value lane = loop.getInductionVar();
+      if (mask) {
+        Value exists = vector::ExtractOp::create(o, loc, mask, OpFoldResult(lane));
+        auto branch = scf::IfOp::create(o, loc, exists, /*withElseRegion=*/false);
+        o = branch.getThenBodyBuilder();
+      }
+      finish(o, convolution->resultIndexOfLane(o, loc, batchRowCol, lane), vector::ExtractOp::create(o, loc, acc, OpFoldResult(lane)), 1, {});
+      return;
+    }
+    ElementIndex at;
+    if (convolution) {
+      at = convolution->resultIndex(e, loc, batchRowCol, mask);
+    } else {
+      Value batch = batchRowCol[0];
+      int64_t rank = full.size();
+      for (int64_t axis = 0; axis < rank - 2; ++axis) {
+        AffineExpr inner = productOf(ArrayRef(full).slice(axis + 1, rank - 3 - axis), e.getContext());
+        Value index = axis == rank - 3 ? batch : arith::DivUIOp::create(e, loc, batch, frame.size(inner)).getResult();
+        if (axis < rank - 3)
+          batch = arith::SubIOp::create(e, loc, batch, mul(e, loc, index, frame.size(inner)));
+        at.dims.push_back(index);
+      }
+      at.dims.push_back(batchRowCol[1]);
+      at.dims.push_back(batchRowCol[2]);
+    }
+    finish(e, at, acc, gemm->lanes(), mask);
   });
 }
 

@@ -9,6 +9,7 @@
 #define DLC_COMPILER_LOWERING_CPU_KERNELEMITTER_H
 
 #include "compiler/lowering/ElementEmitter.h"
+#include "compiler/lowering/cpu/Convolution.h"
 #include "compiler/lowering/cpu/CpuInfo.h"
 #include "compiler/lowering/cpu/Gemm.h"
 #include "dlrt/model_abi.h"
@@ -62,6 +63,8 @@ private:
   static constexpr int64_t keptBytes = DL_BUFFER_ALIGNMENT;
 
   struct Walk;
+  /// The matrices of a product.
+  dl::MatmulOp product() const { return llvm::cast<dl::MatmulOp>(contraction); }
   GemmOperands gemmOperands(mlir::OpBuilder &b, FrameAccess &frame) const;
   void emitExtern(mlir::OpBuilder &b, FrameAccess &frame, mlir::Value begin, mlir::Value end) const;
   void emitGemm(unsigned launch, mlir::OpBuilder &b, FrameAccess &frame, mlir::Value begin, mlir::Value end, mlir::Value scratch) const;
@@ -75,7 +78,8 @@ private:
 
   mutable dl::FusedOp kernel;
   CpuInfo cpu;
-  mutable dl::MatmulOp product; // of a gemm; ops are handles
+  mutable mlir::Operation *contraction = nullptr; // of a gemm
+  std::optional<Convolution> convolution;         // where it is one
   mutable dl::ExternOp call;    // of a function of the user's own
   std::optional<Gemm> gemm;
   mutable dl::ScatterOpInterface scatter; // of updates at places

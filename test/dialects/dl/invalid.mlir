@@ -400,3 +400,103 @@ dl.model @m dims [] {
     dl.return %y : tensor<4xf32>
   }
 }
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @window_rank(%x: tensor<2x9xf32>) {
+    // expected-error@+1 {{by a map of 2 to 2 indices and 1 divisors}}
+    %0 = dl.window %x affine_map<(n, p) -> (n, p)> over [1] else 0.0 : tensor<2x9xf32> -> tensor<2x9xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @window_divisor(%x: tensor<2x9xf32>) {
+    // expected-error@+1 {{divides the index of axis 1 by 0}}
+    %0 = dl.window %x affine_map<(n, p) -> (n, p)> over [1, 0] else 0.0 : tensor<2x9xf32> -> tensor<2x9xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @window_nonlinear(%x: tensor<2x9xf32>) {
+    // expected-error@+1 {{which is more than sums of indices times numbers}}
+    %0 = dl.window %x affine_map<(n, p) -> (n, p mod 2)> over [1, 1] else 0.0 : tensor<2x9xf32> -> tensor<2x9xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @window_own(%x: tensor<2x9xf32>) {
+    // expected-error@+1 {{in which an axis of the operand has no index of its own}}
+    %0 = dl.window %x affine_map<(n, p) -> (p, p)> over [1, 1] else 0.0 : tensor<2x9xf32> -> tensor<2x9xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @convolution_rank(%x: tensor<2x4x9xf32>, %w: tensor<6x2x3xf32>) {
+    // expected-error@+1 {{with 2 strides, 1 paddings and 1 dilations}}
+    %0 = dl.convolution output of %x, %w strides [1, 1] paddings [0] dilations [1] groups 2 : tensor<2x4x9xf32>, tensor<6x2x3xf32> -> tensor<2x6x7xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @convolution_type(%x: tensor<2x4x9xf32>, %w: tensor<6x2x3xf64>) {
+    // expected-error@+1 {{convolves 'f32' by 'f64' to 'f32'}}
+    %0 = dl.convolution output of %x, %w strides [1] paddings [0] dilations [1] groups 2 : tensor<2x4x9xf32>, tensor<6x2x3xf64> -> tensor<2x6x7xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @convolution_stride(%x: tensor<2x4x9xf32>, %w: tensor<6x2x3xf32>) {
+    // expected-error@+1 {{has stride 0 and dilation 1 in spatial axis 0}}
+    %0 = dl.convolution output of %x, %w strides [0] paddings [0] dilations [1] groups 2 : tensor<2x4x9xf32>, tensor<6x2x3xf32> -> tensor<2x6x7xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @convolution_images(%x: tensor<2x4x9xf32>, %w: tensor<6x2x3xf32>) {
+    // expected-error@+1 {{has 2 inputs and 3 outputs}}
+    %0 = dl.convolution output of %x, %w strides [1] paddings [0] dilations [1] groups 2 : tensor<2x4x9xf32>, tensor<6x2x3xf32> -> tensor<3x6x7xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @convolution_groups(%x: tensor<2x4x9xf32>, %w: tensor<6x2x3xf32>) {
+    // expected-error@+1 {{divides 6 channels of the output into 4 groups}}
+    %0 = dl.convolution output of %x, %w strides [1] paddings [0] dilations [1] groups 4 : tensor<2x4x9xf32>, tensor<6x2x3xf32> -> tensor<2x6x7xf32>
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @convolution_channels(%x: tensor<2x4x9xf32>, %w: tensor<6x2x3xf32>) {
+    // expected-error@+1 {{convolves 4 channels to 6 by a weight from 3 times 2 channels to 6}}
+    %0 = dl.convolution output of %x, %w strides [1] paddings [0] dilations [1] groups 3 : tensor<2x4x9xf32>, tensor<6x2x3xf32> -> tensor<2x6x7xf32>
+    dl.return
+  }
+}

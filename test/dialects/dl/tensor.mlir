@@ -42,6 +42,8 @@ dl.model @m dims ["N"] {
     %4 = dl.pad %y affine_map<() -> (1)> [2] : tensor<4xf32> -> tensor<9xf32>
     // CHECK-NEXT: dl.concat %{{.*}}, %{{.*}} axis 0 : tensor<?x4xf32, #{{.*}}>, tensor<?x4xf32, #{{.*}}> -> tensor<?x4xf32, #{{.*}}>
     %5 = dl.concat %x, %x axis 0 : tensor<?x4xf32, #n4>, tensor<?x4xf32, #n4> -> tensor<?x4xf32, affine_map<()[s0] -> (s0 * 2, 4)>>
+    // CHECK-NEXT: dl.window %{{.*}} #{{.*}} over [1, 1] else 0xFFF0000000000000 : tensor<?x4xf32, #{{.*}}> -> tensor<?x3x2xf32, #{{.*}}>
+    %7 = dl.window %x affine_map<(n, k, p) -> (n, p * 2 + k - 1)> over [1, 1] else 0xFFF0000000000000 : tensor<?x4xf32, #n4> -> tensor<?x3x2xf32, affine_map<()[s0] -> (s0, 3, 2)>>
     dl.return
   }
   // CHECK-LABEL: dl.func @places
@@ -84,6 +86,16 @@ dl.model @m dims ["N"] {
     %1 = dl.matmul transposed %b, transposed %t : tensor<4x5xf32>, tensor<5x4xf32> -> tensor<5x5xf32>
     // CHECK-NEXT: dl.matmul %{{.*}}, %{{.*}} : tensor<2x3x4xf64>, tensor<2x4x6xf64> -> tensor<2x3x6xf64>
     %2 = dl.matmul %x, %y : tensor<2x3x4xf64>, tensor<2x4x6xf64> -> tensor<2x3x6xf64>
+    dl.return
+  }
+  // CHECK-LABEL: dl.func @convolutions
+  dl.func @convolutions(%x: tensor<2x4x9x7xf32>, %w: tensor<6x2x3x3xf32>) {
+    // CHECK-NEXT: dl.convolution output of %{{.*}}, %{{.*}} strides [2, 1] paddings [1, 1] dilations [1, 1] groups 2 : tensor<2x4x9x7xf32>, tensor<6x2x3x3xf32> -> tensor<2x6x5x7xf32>
+    %0 = dl.convolution output of %x, %w strides [2, 1] paddings [1, 1] dilations [1, 1] groups 2 : tensor<2x4x9x7xf32>, tensor<6x2x3x3xf32> -> tensor<2x6x5x7xf32>
+    // CHECK-NEXT: dl.convolution input of %{{.*}}, %{{.*}} strides [2, 1] paddings [1, 1] dilations [1, 1] groups 2 : tensor<2x6x5x7xf32>, tensor<6x2x3x3xf32> -> tensor<2x4x9x7xf32>
+    %1 = dl.convolution input of %0, %w strides [2, 1] paddings [1, 1] dilations [1, 1] groups 2 : tensor<2x6x5x7xf32>, tensor<6x2x3x3xf32> -> tensor<2x4x9x7xf32>
+    // CHECK-NEXT: dl.convolution weight of %{{.*}}, %{{.*}} strides [2, 1] paddings [1, 1] dilations [1, 1] groups 2 : tensor<2x4x9x7xf32>, tensor<2x6x5x7xf32> -> tensor<6x2x3x3xf32>
+    %2 = dl.convolution weight of %x, %0 strides [2, 1] paddings [1, 1] dilations [1, 1] groups 2 : tensor<2x4x9x7xf32>, tensor<2x6x5x7xf32> -> tensor<6x2x3x3xf32>
     dl.return
   }
   // CHECK-LABEL: dl.func @composites
