@@ -29,4 +29,5 @@ const dlrt_api dlrt_runtime_api = {
     .instance_device = dlrt_instance_device,
     .submit = dlrt_submit,
     .collect = dlrt_collect,
+    .instance_set_log = dlrt_instance_set_log,
 };

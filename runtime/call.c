@@ -220,9 +220,10 @@ static dlrt_status bind(const signature *s, const dlrt_tensor *arguments, uint32
 /* Writes type and shape of each result asked for. */
 static dlrt_status shape_results(const signature *s, const dlrt_binding *binding,
                                  dlrt_tensor *results, uint32_t count) {
-  if (count > s->desc->result_count)
-    return dlrt_fail(DLRT_INVALID_ARGUMENT, "'%s' has %u result%s, got room for %u", s->name,
-                     s->desc->result_count, s->desc->result_count == 1 ? "" : "s", count);
+  uint32_t shown = dlrt_shown_results(s->blob, s->desc);
+  if (count > shown)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "'%s' has %u result%s, got room for %u", s->name, shown,
+                     shown == 1 ? "" : "s", count);
   if (count && !results)
     return dlrt_fail(DLRT_INVALID_ARGUMENT, "results of '%s' is NULL, but %u are asked for",
                      s->name, count);
@@ -402,7 +403,8 @@ static dlrt_status run_on_gpu(const signature *s, dlrt_instance *instance,
                               .ticket = ticket,
                               .tickets = instance->tickets,
                               .profile = instance->profile,
-                              .profile_user = instance->profile_user};
+                              .profile_user = instance->profile_user,
+                              .log = &instance->log};
   return instance->model->gpu_half->call(instance->gpu, &call);
 }
 
@@ -446,6 +448,21 @@ static void place_buffers(const signature *s, const dlrt_instance *instance, dlr
   }
 }
 
+/* The address of a result, among the buffers of a call. */
+typedef struct placed_results {
+  const signature *s;
+  void *const *buffers;
+} placed_results;
+
+static const void *placed_result(const void *context, uint32_t result) {
+  const placed_results *placed = context;
+  const dl_buffer_desc *buffers = dlrt_at(placed->s->blob, placed->s->desc->buffers);
+  for (uint32_t b = 0; b < placed->s->desc->buffer_count; ++b)
+    if (buffers[b].kind == DL_BUFFER_RESULT && buffers[b].index == result)
+      return placed->buffers[b];
+  return NULL;
+}
+
 /* Runs a function whose dimensions are bound and whose results have shapes. What goes wrong while
  * it runs is the ticket's failure, where there is one. */
 static dlrt_status execute(const signature *s, dlrt_instance *instance, const dlrt_binding *binding,
@@ -483,6 +500,11 @@ static dlrt_status execute(const signature *s, dlrt_instance *instance, const dl
     instance->model->entries[s->number](&c.frame);
     dlrt_float_environment_leave(saved);
     dlrt_status failed = fault.site ? fault_status(s, &fault) : NULL;
+    if (!fault.site && instance->log.write && s->desc->logs) {
+      const placed_results placed = {s, context->buffers};
+      dlrt_log_write(instance->model, s->number, binding, placed_result, &placed, &instance->log,
+                     exported_number(instance->model, s->number));
+    }
     if (ticket)
       ticket->failure = failed;
     else

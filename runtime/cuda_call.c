@@ -683,10 +683,25 @@ static dlrt_status send(dlrt_gpu *gpu, const dlrt_cuda_plan *plan, const dlrt_gp
   return NULL;
 }
 
+/* What was copied from the device behind the fault. */
+typedef struct copied_results {
+  const char *out;
+  const uint64_t *places;
+} copied_results;
+
+static const void *copied_result(const void *context, uint32_t result) {
+  const copied_results *copied = context;
+  return copied->out + copied->places[result];
+}
+
 dlrt_status dlrt_cuda_call(dlrt_gpu *gpu, const dlrt_gpu_call *call) {
   const dl_function_desc *desc = &dlrt_functions(gpu->model->blob)[call->function];
   uint64_t arena_results = desc->result_count >= 64 ? UINT64_MAX : (1ull << desc->result_count) - 1;
-  bool waits = call->profile != NULL;
+  const dl_log_table *logs = call->log->write ? dlrt_log_table(gpu->model->blob, desc) : NULL;
+  bool waits = call->profile || logs;
+  for (uint32_t i = logs ? desc->result_count - logs->value_count : desc->result_count;
+       i < desc->result_count && i < 64; ++i)
+    arena_results &= ~(1ull << i);
   for (uint32_t i = 0; i < call->result_count; ++i) {
     if (!call->results[i].data)
       continue;
@@ -730,6 +745,11 @@ dlrt_status dlrt_cuda_call(dlrt_gpu *gpu, const dlrt_gpu_call *call) {
                             &bytes);
     if (call->results[i].data && bytes)
       memcpy(call->results[i].data, out + plan->result_places[i], bytes);
+  }
+  if (logs) {
+    const copied_results copied = {out, plan->result_places};
+    dlrt_log_write(gpu->model, call->function, call->binding, copied_result, &copied, call->log,
+                   call->exported);
   }
   return call->profile ? report_times(gpu, plan, call) : NULL;
 }

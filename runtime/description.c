@@ -516,6 +516,33 @@ static bool init_function(reader *r, const dl_function_desc *function) {
   return true;
 }
 
+static bool log_table(reader *r, const dl_function_desc *function) {
+  const dl_log_table *logs =
+      table(r, function->logs, 1, sizeof *logs, _Alignof(dl_log_table), "messages");
+  if (!logs)
+    return false;
+  const dl_log_line *lines =
+      table(r, logs->lines, logs->line_count, sizeof *lines, _Alignof(dl_log_line), "messages");
+  if (!lines)
+    return false;
+  uint64_t values = 0;
+  for (uint32_t i = 0; i < logs->line_count; ++i, leave(r)) {
+    enter(r, "message", i);
+    if (lines[i].value_count == UINT32_MAX)
+      return damaged(r, "too many values");
+    const dl_ref *words = table(r, lines[i].words, lines[i].value_count + 1, sizeof *words,
+                                _Alignof(dl_ref), "words");
+    if (!words)
+      return false;
+    for (uint32_t w = 0; w <= lines[i].value_count; ++w)
+      if (!text(r, words[w], DLRT_MAX_TEXT_BYTES, false, "words"))
+        return false;
+    values += lines[i].value_count;
+  }
+  return (values == logs->value_count && values <= function->result_count) ||
+         damaged(r, "messages have other values than there are");
+}
+
 static bool function(reader *r, const dl_function_desc *function) {
   if (!name(r, function->name, true, "name") ||
       !text(r, function->doc, DLRT_MAX_TEXT_BYTES, false, "doc"))
@@ -561,6 +588,8 @@ static bool function(reader *r, const dl_function_desc *function) {
   }
   if (function->scratch_bytes > PTRDIFF_MAX)
     return damaged(r, "impossible scratch memory");
+  if (function->logs && !log_table(r, function))
+    return false;
   if (!cuda_function(r, function))
     return false;
   return !(function->flags & DL_FUNCTION_INIT) || init_function(r, function);

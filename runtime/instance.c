@@ -299,6 +299,13 @@ void dlrt_instance_set_profile(dlrt_instance *instance, dlrt_profile_fn profile,
   instance->profile_user = user;
 }
 
+void dlrt_instance_set_log(dlrt_instance *instance, dlrt_log_fn log, void *user) {
+  if (!instance)
+    return;
+  instance->log.write = log;
+  instance->log.user = user;
+}
+
 /* What reading and writing a variable have in common. */
 static dlrt_status check_variable(const dlrt_instance *instance, uint32_t variable,
                                   const void *data, size_t bytes) {

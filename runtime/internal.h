@@ -83,6 +83,12 @@ dlrt_status dlrt_hold_back(const dlrt_model *model, uint32_t function, dlrt_tick
 /* An instance's part on a GPU: its variables there, and what calls need. */
 typedef struct dlrt_gpu dlrt_gpu;
 
+/* Who hears what functions print. */
+typedef struct dlrt_log {
+  dlrt_log_fn write; /* NULL: nobody */
+  void *user;
+} dlrt_log;
+
 /* A call whose arguments and results have been checked. */
 typedef struct dlrt_gpu_call {
   uint32_t function; /* in the blob */
@@ -96,6 +102,7 @@ typedef struct dlrt_gpu_call {
   const dlrt_ticket *tickets; /* [DLRT_TICKETS] the instance's */
   dlrt_profile_fn profile;
   void *profile_user;
+  const dlrt_log *log;
 } dlrt_gpu_call;
 
 /* What the rest of the runtime knows of that half. It is reached through pointers alone
@@ -176,6 +183,16 @@ static inline const dl_cuda_function_desc *dlrt_cuda_function(const dl_blob *blo
                                                               uint32_t function) {
   dl_ref ref = dlrt_functions(blob)[function].cuda;
   return ref ? (const dl_cuda_function_desc *)dlrt_at(blob, ref) : NULL;
+}
+/* NULL: the function prints nothing. */
+static inline const dl_log_table *dlrt_log_table(const dl_blob *blob,
+                                                 const dl_function_desc *function) {
+  return function->logs ? (const dl_log_table *)dlrt_at(blob, function->logs) : NULL;
+}
+/* The results that a function's caller sees. */
+static inline uint32_t dlrt_shown_results(const dl_blob *blob, const dl_function_desc *function) {
+  const dl_log_table *table = dlrt_log_table(blob, function);
+  return function->result_count - (table ? table->value_count : 0);
 }
 static inline bool dlrt_has_cpu_code(const dl_blob *blob) {
   return !(blob->flags & DL_BLOB_WITHOUT_CPU);
@@ -304,6 +321,16 @@ dlrt_status dlrt_plan_find(struct dlrt_instance *instance, dlrt_context *context
 dlrt_status dlrt_check_limit(const struct dlrt_instance *instance, const char *what,
                              uint32_t function, uint64_t bytes, uint64_t held);
 
+/* ---- log.c ---- */
+
+/* Where a result of the function lies, or NULL. */
+typedef const void *(*dlrt_log_value_fn)(const void *context, uint32_t result);
+/* Hands the messages of a call that has gone well to the log, which knows the function as
+ * `exported`. */
+void dlrt_log_write(const dlrt_model *model, uint32_t function, const dlrt_binding *binding,
+                    dlrt_log_value_fn value, const void *context, const dlrt_log *log,
+                    uint32_t exported);
+
 /* ---- instance.c ---- */
 
 struct dlrt_instance {
@@ -321,6 +348,7 @@ struct dlrt_instance {
   uint64_t last_ticket;
   dlrt_profile_fn profile;
   void *profile_user;
+  dlrt_log log;
 };
 
 static inline void *dlrt_variable_data(const dlrt_instance *instance, uint32_t variable) {

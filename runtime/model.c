@@ -454,7 +454,7 @@ dlrt_status dlrt_model_get_function(const dlrt_model *model, uint32_t function,
   out_info->name = dlrt_string(model->blob, desc->name);
   out_info->doc = dlrt_string(model->blob, desc->doc);
   out_info->argument_count = desc->argument_count;
-  out_info->result_count = desc->result_count;
+  out_info->result_count = dlrt_shown_results(model->blob, desc);
   out_info->kernel_count = desc->kernel_count;
   out_info->is_const = (desc->flags & DL_FUNCTION_CONST) != 0;
   out_info->is_train = (desc->flags & DL_FUNCTION_TRAIN) != 0;
@@ -534,7 +534,8 @@ static dlrt_status get_value(const dlrt_model *model, uint32_t function, uint32_
     return status;
   if (!out_info)
     return dlrt_fail(DLRT_INVALID_ARGUMENT, "out_info is NULL");
-  uint32_t count = is_argument ? desc->argument_count : desc->result_count;
+  uint32_t count =
+      is_argument ? desc->argument_count : dlrt_shown_results(model->blob, desc);
   if (number >= count)
     return dlrt_fail(DLRT_NOT_FOUND, "no %s %u: function '%s' has %u",
                      is_argument ? "argument" : "result", number,

@@ -158,7 +158,7 @@ public:
     prefix = names.make(model.name);
     // Functions of every model; a function of this model that has the same name gets an underscore.
     for (StringRef name : {"create", "release", "handle", "initialize", "read", "write", "save",
-                           "load", "runtime", "synchronize", "device", "status_code", "status_message", "status_release",
+                           "load", "runtime", "synchronize", "device", "set_log", "status_code", "status_message", "status_release",
                            "dl_query", "variable", "variable_count", "instance"})
       globals.make((prefix + "_" + name).str());
   }
@@ -257,6 +257,11 @@ static inline void P_release(P_instance *instance) {
 
 /* What the instance runs on, and why: "cuda:0 (NVIDIA ...)", "cpu: no driver: ...". */
 static inline const char *P_device(const P_instance *instance) { return P_runtime()->instance_device(P_handle(instance)); }
+
+/* Who hears what functions print: a message for each print of a call that has gone well. NULL, the default: nobody. */
+static inline void P_set_log(P_instance *instance, dlrt_log_fn log, void *user) {
+  P_runtime()->instance_set_log(P_handle(instance), log, user);
+}
 
 /* Waits until a GPU has done all that was called, and tells whether it went well: calls that ask for no results may return before. */
 DLRT_MUST_USE static inline dlrt_status P_synchronize(P_instance *instance) {

@@ -370,11 +370,16 @@ Error verifyTexts(const ModelDescription &model) {
     if (Error error = verifyText("the documentation of function '" + function.name + "'",
                                  function.doc, maxTextBytes))
       return error;
-    for (const auto *values : {&function.arguments, &function.results})
+    for (const auto *values : {&function.arguments, &function.results, &function.logValues})
       for (const ValueDescription &value : *values)
         if (Error error =
                 verifyText("the name '" + value.name + "' of function '" + function.name + "'",
                            value.name, maxNameBytes))
+          return error;
+    for (const LogDescription &log : function.logs)
+      for (const std::string &words : log.words)
+        if (Error error = verifyText("a message of function '" + function.name + "'", words,
+                                     maxTextBytes))
           return error;
     for (const CheckDescription &check : function.checks)
       if (Error error = verifyText("a message of function '" + function.name + "'", check.message,
@@ -408,7 +413,8 @@ Error verifyBuffers(const ModelDescription &model, const FunctionDescription &fu
     if (Error error = verifySize(model, buffer.bytes))
       return error;
     size_t count = buffer.kind == DL_BUFFER_ARGUMENT   ? function.arguments.size()
-                   : buffer.kind == DL_BUFFER_RESULT   ? function.results.size()
+                   : buffer.kind == DL_BUFFER_RESULT
+                       ? function.results.size() + function.logValues.size()
                    : buffer.kind == DL_BUFFER_VARIABLE ? model.variables.size()
                    : buffer.kind == DL_BUFFER_CONSTANT ? model.constants.size()
                                                        : SIZE_MAX;
@@ -484,7 +490,7 @@ Error verify(const ModelDescription &model) {
                                Twine(variable.dims.size()) + "; at most " + Twine(DL_MAX_RANK) +
                                " is supported");
   for (const FunctionDescription &function : model.functions) {
-    for (const auto *values : {&function.arguments, &function.results})
+    for (const auto *values : {&function.arguments, &function.results, &function.logValues})
       for (const ValueDescription &value : *values) {
         if (value.dims.size() > DL_MAX_RANK)
           return createStringError("'" + value.name + "' of function '" + function.name +
@@ -617,6 +623,26 @@ dl_ref writeCuda(BlobWriter &writer, const CudaDescription &from) {
   return offset;
 }
 
+dl_ref writeLogs(BlobWriter &writer, const FunctionDescription &function) {
+  if (function.logs.empty())
+    return 0;
+  dl_log_table table = {};
+  table.value_count = function.logValues.size();
+  table.line_count = function.logs.size();
+  table.lines = writer.reserve<dl_log_line>(function.logs.size());
+  for (auto [i, log] : enumerate(function.logs)) {
+    dl_log_line line = {};
+    line.value_count = log.words.size() - 1;
+    line.words = writer.reserve<dl_ref>(log.words.size());
+    for (auto [k, words] : enumerate(log.words))
+      writer.put(line.words + k * sizeof(dl_ref), writer.string(words));
+    writer.put(table.lines + i * sizeof(line), line);
+  }
+  dl_ref offset = writer.reserve<dl_log_table>(1);
+  writer.put(offset, table);
+  return offset;
+}
+
 } // namespace
 
 Expected<Blob> serialize(const ModelDescription &model) {
@@ -703,8 +729,11 @@ Expected<Blob> serialize(const ModelDescription &model) {
     desc.flags = function.flags;
     desc.argument_count = function.arguments.size();
     desc.arguments = writeValues(writer, function.arguments);
-    desc.result_count = function.results.size();
-    desc.results = writeValues(writer, function.results);
+    std::vector<ValueDescription> results = function.results;
+    results.insert(results.end(), function.logValues.begin(), function.logValues.end());
+    desc.result_count = results.size();
+    desc.results = writeValues(writer, results);
+    desc.logs = writeLogs(writer, function);
 
     desc.buffer_count = function.buffers.size();
     desc.buffers = writeBuffers(function.buffers);

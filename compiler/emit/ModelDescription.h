@@ -156,6 +156,11 @@ struct CudaDescription {
   std::vector<CudaImage> images; // filled in when code is emitted
 };
 
+/// A message of `print`: its values stand between its words.
+struct LogDescription {
+  std::vector<std::string> words; // one more than values
+};
+
 struct FunctionDescription {
   std::string name;
   std::string doc;
@@ -163,6 +168,9 @@ struct FunctionDescription {
   /// The LLVM function of type dl_entry_fn; empty where there is no code for the CPU.
   std::string entrySymbol;
   std::vector<ValueDescription> arguments, results;
+  /// Further results, which are no results for the caller but the values of `logs`, in their order.
+  std::vector<ValueDescription> logValues;
+  std::vector<LogDescription> logs;
   std::vector<BufferDescription> buffers;
   std::vector<CheckDescription> checks;
   std::vector<KernelDescription> kernels;

@@ -104,8 +104,15 @@ LogicalResult describeFunction(FuncOp function, FunctionDescription &to) {
     ValueDescription value;
     if (failed(describeValue(function.getResultTypes()[i], function.getResultAttrDict(i), function.getLoc(), value)))
       return failure();
-    to.results.push_back(std::move(value));
+    DictionaryAttr attributes = function.getResultAttrDict(i);
+    (attributes && attributes.contains(logAttrName) ? to.logValues : to.results).push_back(std::move(value));
   }
+  if (auto logs = function->getAttrOfType<ArrayAttr>("logs"))
+    for (auto words : logs.getAsRange<ArrayAttr>()) {
+      LogDescription &log = to.logs.emplace_back();
+      for (auto text : words.getAsValueRange<StringAttr>())
+        log.words.push_back(text.str());
+    }
   for (auto check : block.getOps<CheckSizeOp>()) {
     Size lhs(check.getLhs().getResult(0)), rhs(check.getRhs().getResult(0));
     StringRef predicate = check.getPredicate();

@@ -24,6 +24,11 @@
 namespace dlc::dl {
 /// See DlBase.td.
 template <typename ConcreteOp> struct RepeatedInConsumers : mlir::OpTrait::TraitBase<ConcreteOp, RepeatedInConsumers> {};
+
+/// An i64 of ops that belong together: gradients compute them again where they need their values (--dl-differentiate), and then it goes.
+inline constexpr llvm::StringLiteral checkpointAttrName = "dl.checkpoint";
+/// Unit attribute of a function's results that are values of its messages (DlProgramOps.td).
+inline constexpr llvm::StringLiteral logAttrName = "dl.log";
 } // namespace dlc::dl
 
 #include "dialects/dl/DlDialect.h.inc"

@@ -240,6 +240,12 @@ DLRT_EXPORT void dlrt_instance_set_profile(dlrt_instance *instance, dlrt_profile
  * the last. Lives as long as the model. */
 DLRT_EXPORT const char *dlrt_instance_kernel_name(const dlrt_instance *instance, uint32_t function, uint32_t kernel);
 
+/* Called for each message that a function prints, in order, on the calling thread, when its call has gone well; a call that fails prints nothing. The message is UTF-8, has
+ * no line's end of its own and lives until the hook returns. The hook must not use the instance. NULL, the default, switches it off: then nothing is printed. On a GPU a call
+ * of a function that prints waits for its end while a hook is set. Overlapping calls of const functions call the hook at the same time. */
+typedef void (*dlrt_log_fn)(void *user, uint32_t function, const char *message);
+DLRT_EXPORT void dlrt_instance_set_log(dlrt_instance *instance, dlrt_log_fn log, void *user);
+
 /* The functions above as a table: what an artefact that holds the runtime offers (dl_model.runtime). Grows at its end only. */
 typedef struct dlrt_api {
   uint32_t abi_version, size;
@@ -265,6 +271,7 @@ typedef struct dlrt_api {
   const char *(*instance_device)(const dlrt_instance *);
   dlrt_status (*submit)(dlrt_instance *, uint32_t, const dlrt_tensor *, uint32_t, uint32_t, uint64_t *);
   dlrt_status (*collect)(dlrt_instance *, uint64_t, dlrt_tensor *, uint32_t);
+  void (*instance_set_log)(dlrt_instance *, dlrt_log_fn, void *);
 } dlrt_api;
 extern const dlrt_api dlrt_runtime_api;
 

@@ -129,6 +129,20 @@ typedef struct dl_kernel_desc {
   dl_ref location; /* "file:line" of the program's text */
 } dl_kernel_desc;
 
+/* A message of a call that has gone well. */
+typedef struct dl_log_line {
+  uint32_t value_count;
+  dl_ref words; /* dl_ref[value_count + 1]: strings, between each two of which a value stands */
+} dl_log_line;
+
+/* What a function prints, in order. Its values are the function's last results, which its caller does not see: dl_function_desc.result_count counts them. */
+typedef struct dl_log_table {
+  uint32_t value_count; /* of all lines */
+  uint32_t line_count;
+  dl_ref lines; /* dl_log_line[] */
+  uint32_t reserved;
+} dl_log_table;
+
 typedef struct dl_function_desc {
   dl_ref name;
   dl_ref doc;
@@ -146,7 +160,7 @@ typedef struct dl_function_desc {
   uint32_t launch_count;
   uint64_t scratch_bytes; /* for each worker thread */
   dl_ref cuda;            /* dl_cuda_function_desc, or none: no GPU program */
-  uint32_t reserved;
+  dl_ref logs;            /* dl_log_table, or none: the function prints nothing */
 } dl_function_desc;
 
 /* ---- the program for an NVIDIA GPU: data alone, nothing of it is code of the host ---- */

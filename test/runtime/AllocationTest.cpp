@@ -149,6 +149,24 @@ TEST(Allocation, NoneBySubmitting) {
   EXPECT_TRUE(right);
 }
 
+TEST(Allocation, MessagesTakeNone) {
+  ModelPtr model = attachFixture();
+  InstancePtr instance = makeInstance(model.get());
+  static size_t heard;
+  dlrt_instance_set_log(
+      instance.get(), [](void *, uint32_t, const char *message) { heard += strlen(message); },
+      nullptr);
+  float x[200] = {};
+  dlrt_tensor argument = {x, sizeof x, {100, 2}, 2, DLRT_F32, {}};
+  auto tell = [&] {
+    if (dlrt_call(instance.get(), Tell, &argument, 1, nullptr, 0))
+      abort();
+  };
+  tell();
+  EXPECT_EQ(count(tell), 0);
+  EXPECT_GT(heard, 0u);
+}
+
 TEST(Allocation, ResultShapesTakesNone) {
   ModelPtr model = attachFixture();
   dlrt_tensor argument = {nullptr, 0, {7, 15}, 2, DLRT_F32, {}}, results[2] = {};

@@ -4,6 +4,7 @@
 //===----------------------------------------------------------------------===//
 #include "Common.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <sched.h>
@@ -378,6 +379,69 @@ TEST_F(Call, ProfileSeesEveryLaunch) {
   dlrt_instance_set_profile(instance.get(), nullptr, nullptr);
   trainStep(instance.get(), 6);
   EXPECT_EQ(events.size(), 6u);
+}
+
+TEST_F(Call, MessagesReachTheLog) {
+  std::vector<std::string> heard;
+  auto listen = [](void *user, uint32_t function, const char *message) {
+    static_cast<std::vector<std::string> *>(user)->push_back(std::to_string(function) + " " +
+                                                             message);
+  };
+  dlrt_function_info info;
+  ASSERT_OK(dlrt_model_get_function(model.get(), Tell, &info));
+  EXPECT_EQ(info.result_count, 1u);
+  dlrt_value_info hidden;
+  EXPECT_FAILS(dlrt_function_get_result(model.get(), Tell, 1, &hidden), DLRT_NOT_FOUND,
+               "no result 1: function 'tell' has 1");
+
+  std::vector<float> x = {0.1f, 2, 1e10f, INFINITY};
+  std::vector<int64_t> out(1), k = {-9000000000000000001};
+  dlrt_tensor arguments[] = {tensor(x, {2, 2}), tensor(k, {})}, results[] = {room(out), {}};
+  auto tell = [&](uint32_t count) {
+    return dlrt_call(instance.get(), Tell, arguments, count, results, 1);
+  };
+  EXPECT_OK(tell(2)); // nobody listens
+  dlrt_instance_set_log(instance.get(), listen, &heard);
+  EXPECT_OK(tell(2));
+  EXPECT_EQ(out[0], 2);
+  std::string first = std::to_string(Tell);
+  EXPECT_EQ(heard, (std::vector<std::string>{
+                       first + " x is [[0.1, 2], [1e+10, inf]]",
+                       first + " k -9000000000000000001, on true and a third 0.333333333333333.",
+                       first + " no value"}));
+
+  // A result that is left out, a default, another shape; nothing at all, and more than is shown.
+  heard.clear();
+  arguments[0] = tensor(x, {1, 2});
+  ASSERT_OK(dlrt_call(instance.get(), Tell, arguments, 1, nullptr, 0));
+  EXPECT_EQ(heard[0], first + " x is [[0.1, 2]]");
+  EXPECT_EQ(heard[1], first + " k 7, on true and a third 0.333333333333333.");
+  arguments[0] = tensor(x, {0, 2});
+  ASSERT_OK(tell(1));
+  EXPECT_EQ(heard[3], first + " x is []");
+  std::vector<float> many(200, 1);
+  arguments[0] = tensor(many, {100, 2});
+  ASSERT_OK(tell(1));
+  EXPECT_TRUE(heard[6].starts_with(first + " x is [[1, 1], [1, 1], "));
+  EXPECT_TRUE(heard[6].ends_with("[1, 1], …]")) << heard[6];
+  EXPECT_EQ(std::count(heard[6].begin(), heard[6].end(), '1'), 64);
+
+  // A call that fails prints nothing; more room than results that are seen is refused.
+  heard.clear();
+  x[1] = -1;
+  arguments[0] = tensor(x, {2, 2});
+  EXPECT_FAILS_WITH(tell(1), DLRT_FAULT, "label -1 of element 1");
+  EXPECT_FAILS(dlrt_call(instance.get(), Tell, arguments, 1, results, 2), DLRT_INVALID_ARGUMENT,
+               "'tell' has 1 result, got room for 2");
+  EXPECT_TRUE(heard.empty());
+  x[1] = NAN;
+  ASSERT_OK(tell(1));
+  EXPECT_EQ(heard[0], first + " x is [[0.1, nan], [1e+10, inf]]");
+  heard.clear();
+  dlrt_instance_set_log(instance.get(), nullptr, nullptr);
+  dlrt_instance_set_log(nullptr, listen, &heard);
+  ASSERT_OK(tell(1));
+  EXPECT_TRUE(heard.empty());
 }
 
 TEST_F(Call, BitsDoNotDependOnThreads) {

@@ -16,7 +16,7 @@
 namespace dlc::test {
 
 /// Numbers of the exported functions.
-enum : uint32_t { Predict, Step, Pick, Stats, Mxcsr, Slow, Pairs };
+enum : uint32_t { Predict, Step, Pick, Stats, Mxcsr, Slow, Pairs, Tell };
 /// Numbers of the variables.
 enum : uint32_t { W, B, Mask, StepT, Odd, Empty, Seed, Calls };
 
@@ -131,7 +131,19 @@ inline Model fixtureModel() {
   pairs.launches = 1;
   pairs.scratchBytes = 64;
 
-  m.functions = {init, predict, step, pick, stats, mxcsr, slow, pairs};
+  // Prints what it is given; a negative number is a fault.
+  Function tell;
+  tell.name = "tell";
+  tell.flags = DL_FUNCTION_CONST;
+  tell.arguments = {{"x", DL_F32, {n, 2}}, {"k", DL_I64, {}, true, 7}, {"on", DL_BOOL, {}, true, 1}};
+  tell.results = {{"out", DL_I64, {}}, {"", DL_F32, {n, 2}}, {"", DL_I64, {}}, {"", DL_BOOL, {}}, {"", DL_F64, {}}};
+  tell.buffers = {{DL_BUFFER_ARGUMENT, 0, n * 8}, {DL_BUFFER_ARGUMENT, 1, 8}, {DL_BUFFER_ARGUMENT, 2, 1},
+                  {DL_BUFFER_RESULT, 0, 8},       {DL_BUFFER_RESULT, 1, n * 8}, {DL_BUFFER_RESULT, 2, 8},
+                  {DL_BUFFER_RESULT, 3, 1},       {DL_BUFFER_RESULT, 4, 8}};
+  tell.launches = 1;
+  tell.logs = {{"x is ", ""}, {"k ", ", on ", " and a third ", "."}, {"no value"}};
+
+  m.functions = {init, predict, step, pick, stats, mxcsr, slow, pairs, tell};
   return m;
 }
 

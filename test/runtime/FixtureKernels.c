@@ -163,8 +163,23 @@ static void pairs_entry(const dl_frame *f) {
     f->host->parallel(f, pairs_kernel, f->dims[0], 0);
 }
 
-EXPORT const dl_entry_fn fixture_entries[] = {init_entry,  predict_entry, step_entry, pick_entry,
-                                              stats_entry, mxcsr_entry,   slow_entry, pairs_entry};
+static void tell_entry(const dl_frame *f) {
+  const float *x = f->buffers[0];
+  for (int64_t i = 0; i < f->dims[0] * 2; ++i)
+    if (x[i] < 0) {
+      *f->fault = (dl_fault){1, i, (int64_t)x[i]};
+      return;
+    }
+  *(int64_t *)f->buffers[3] = f->dims[0];
+  memcpy(f->buffers[4], x, (size_t)f->dims[0] * 8);
+  *(int64_t *)f->buffers[5] = *(const int64_t *)f->buffers[1];
+  *(unsigned char *)f->buffers[6] = *(const unsigned char *)f->buffers[2];
+  *(double *)f->buffers[7] = 1 / 3.0;
+}
+
+EXPORT const dl_entry_fn fixture_entries[] = {init_entry,  predict_entry, step_entry,
+                                              pick_entry,  stats_entry,   mxcsr_entry,
+                                              slow_entry,  pairs_entry,   tell_entry};
 extern const dl_blob fixture_blob __attribute__((visibility("hidden")));
 
 EXPORT const dl_model *fixture_query(uint32_t abi_version) {

@@ -117,6 +117,8 @@ struct Function {
   uint64_t scratchBytes = 0;
   std::string doc = {};
   std::vector<CudaFunction> cuda = {}; // one or none
+  /// The words of each message; its values, one fewer, are the last results.
+  std::vector<std::vector<std::string>> logs = {};
 };
 
 struct Fault {
@@ -314,6 +316,20 @@ inline std::vector<uint8_t> Model::build() const {
     desc.scratch_bytes = f.scratchBytes;
     if (!f.cuda.empty())
       desc.cuda = writeCuda(f.cuda[0]);
+    if (!f.logs.empty()) {
+      dl_log_table table = {};
+      std::vector<dl_log_line> lines;
+      for (const std::vector<std::string> &words : f.logs) {
+        std::vector<dl_ref> refs;
+        for (const std::string &word : words)
+          refs.push_back(w.text(word));
+        lines.push_back({static_cast<uint32_t>(words.size() - 1), w.array(refs)});
+        table.value_count += words.size() - 1;
+      }
+      table.line_count = lines.size();
+      table.lines = w.array(lines);
+      desc.logs = w.array(std::vector<dl_log_table>{table});
+    }
     functionDescs.push_back(desc);
   }
   blob.function_count = functionDescs.size();

@@ -52,7 +52,7 @@ TEST(Open, KnowsWhatTheModelSays) {
     EXPECT_STREQ(info.features, "cx16,sse2");
     EXPECT_EQ(info.abi_version, DL_ABI_VERSION);
     EXPECT_EQ(info.variable_count, 8u);
-    EXPECT_EQ(info.function_count, 7u); // without the init function
+    EXPECT_EQ(info.function_count, 8u); // without the init function
     EXPECT_STREQ(dlrt_model_dim_name(model, 0), "N");
     EXPECT_EQ(dlrt_model_dim_name(model, 1), nullptr);
 

@@ -8,7 +8,9 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
+#include <unistd.h>
 
 namespace dlc::run {
 
@@ -224,6 +226,13 @@ Expected<Instance> Instance::create(const Model &model, uint64_t seed, uint32_t 
   dlrt_instance *handle = nullptr;
   if (Status status = toStatus(dlrt_instance_create(model.get(), &options, &handle)); !status)
     return status.error();
+  // What the program prints; the line of a training's progress is on stderr as well.
+  dlrt_instance_set_log(
+      handle,
+      [](void *, uint32_t, const char *message) {
+        std::fprintf(stderr, "%s%s\n", isatty(STDERR_FILENO) ? "\r\x1b[K" : "", message);
+      },
+      nullptr);
   return Instance(handle);
 }
 
