@@ -166,7 +166,10 @@ void Fuser::sourcesOf(Value value, SmallVector<int64_t> axes, bool aligned, Smal
       sourcesOf(operand, isElementwise ? axes : SmallVector<int64_t>(), aligned, sources);
       continue;
     }
-    std::optional<SmallVector<int64_t>> map = indexing.getAxisMap();
+    // The first operand's elements are the op's; what else there is must be there before.
+    std::optional<SmallVector<int64_t>> map;
+    if (operand == def->getOperand(0))
+      map = indexing.getAxisMap();
     SmallVector<int64_t> composed;
     if (map && aligned)
       for (int64_t axis : *map)

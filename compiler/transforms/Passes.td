@@ -12,9 +12,11 @@ def Differentiate : Pass<"dl-differentiate", "::dlc::dl::ModelOp"> {
   let description = [{
     Walks back from the value over the ops that depend on what it is derived by, asks each for its vector-Jacobian product (DifferentiableOpInterface), and adds up cotangents
     in program order. Gradients are expanded from first to last, so a gradient of a gradient sees plain ops. Ops that do not depend on a
-    `wrt` value are never asked; a cotangent that nobody reads is dead code. Example: test/transforms/differentiate.mlir.
+    `wrt` value are never asked; a cotangent that nobody reads is dead code. Ops with one number of `dl.checkpoint` are computed again, from what goes into them, where
+    the first of them is asked: what they hold in between need not live until then. Example: test/transforms/differentiate.mlir.
   }];
-  let statistics = [Statistic<"gradients", "gradients", "dl.gradient ops expanded">, Statistic<"products", "vector-jacobian-products", "ops asked for a product">];
+  let statistics = [Statistic<"gradients", "gradients", "dl.gradient ops expanded">, Statistic<"products", "vector-jacobian-products", "ops asked for a product">,
+                    Statistic<"recomputed", "recomputed", "ops of checkpoints that are computed again">];
   let dependentDialects = ["::dlc::dl::DlDialect"];
 }
 

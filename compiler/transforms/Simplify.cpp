@@ -158,6 +158,17 @@ struct ReductionOverUnits : OpInterfaceRewritePattern<ReductionOpInterface> {
   }
 };
 
+/// What takes the place of an op of a checkpoint belongs to it too.
+struct KeepCheckpoint : RewriterBase::Listener {
+  void notifyPatternBegin(const Pattern &, Operation *op) override { checkpoint = op->getAttr(checkpointAttrName); }
+  void notifyPatternEnd(const Pattern &, LogicalResult) override { checkpoint = {}; }
+  void notifyOperationInserted(Operation *op, OpBuilder::InsertPoint) override {
+    if (checkpoint)
+      op->setAttr(checkpointAttrName, checkpoint);
+  }
+  Attribute checkpoint;
+};
+
 /// Is a gradient still to be taken in a value that is computed here? Algebra could lead the dependence around such a value, and two equal values would become one.
 bool derivesInLocals(FuncOp function) {
   bool found = false;
@@ -182,8 +193,9 @@ struct Simplify : impl::SimplifyBase<Simplify> {
       op.getCanonicalizationPatterns(patterns, context);
     patterns.add<MoveOfFill, ElementwiseOfFills, ElementwiseWithoutUnits, ComposeBroadcast, ReductionOverUnits>(context);
     FrozenRewritePatternSet frozen(std::move(patterns));
+    KeepCheckpoint keepCheckpoint;
     GreedyRewriteConfig config;
-    config.setUseTopDownTraversal(true);
+    config.setUseTopDownTraversal(true).setListener(&keepCheckpoint);
     // What a derivative needs, and no more: maximum(x, 0) is relu.
     RewritePatternSet fewPatterns(context);
     MaximumOp::getCanonicalizationPatterns(fewPatterns, context);

@@ -35,6 +35,11 @@ LogicalResult AssumeShapeOp::buildVjp(OpBuilder &b, ValueRange cotangents, Small
   return success();
 }
 
+LogicalResult AfterOp::buildVjp(OpBuilder &, ValueRange cotangents, SmallVectorImpl<Value> &grads) {
+  grads.append({cotangents[0], nullptr});
+  return success();
+}
+
 LogicalResult TransposeOp::buildVjp(OpBuilder &b, ValueRange cotangents, SmallVectorImpl<Value> &grads) {
   SmallVector<int64_t> inverse(getPermutation().size());
   for (auto [i, axis] : llvm::enumerate(getPermutation()))

@@ -395,6 +395,12 @@ bool AssumeShapeOp::dropsInnermost() { return !keepsInnermost(); }
 std::optional<SmallVector<int64_t>> AssumeShapeOp::getAxisMap() { return llvm::to_vector(llvm::seq<int64_t>(0, cast<RankedTensorType>(getType()).getRank())); }
 bool AssumeShapeOp::keepsOrder() { return true; }
 
+SmallVector<Value> AfterOp::mapIndices(OpBuilder &, Location, ValueRange indices, llvm::function_ref<Value(AffineExpr)>) { return llvm::to_vector(indices); }
+bool AfterOp::keepsInnermost() { return cast<RankedTensorType>(getType()).getRank() != 0; }
+bool AfterOp::dropsInnermost() { return !keepsInnermost(); }
+std::optional<SmallVector<int64_t>> AfterOp::getAxisMap() { return llvm::to_vector(llvm::seq<int64_t>(0, cast<RankedTensorType>(getType()).getRank())); }
+bool AfterOp::keepsOrder() { return true; }
+
 LogicalResult TransposeOp::inferReturnTypes(MLIRContext *, std::optional<Location> location, ValueRange operands, DictionaryAttr attributes, OpaqueProperties properties, RegionRange,
                                             SmallVectorImpl<Type> &results) {
   auto type = transposedType(location, cast<RankedTensorType>(operands[0].getType()), properties.as<Properties *>()->permutation.asArrayRef());

@@ -90,6 +90,13 @@ def Dl_AssumeShapeOp : Dl_IndexingOp<"assume_shape"> {
   let hasFolder = 1;
   let hasCanonicalizer = 1;
 }
+def Dl_AfterOp : Dl_IndexingOp<"after", [AllTypesMatch<["x", "result"]>]> {
+  let summary = "The operand as it is, once another value is there";
+  let description = [{ No element of `other` is read: it says that what is computed from the result is computed after it, and is not the same as what was computed before. }];
+  let arguments = (ins Dl_Tensor:$x, Dl_Tensor:$other);
+  let assemblyFormat = "$x `,` $other attr-dict `:` type($x) `,` type($other)";
+  let hasVerifier = 0; // its types say it all
+}
 def Dl_TransposeOp : Dl_IndexingOp<"transpose", [DeclareOpInterfaceMethods<InferTypeOpInterface>]> {
   let summary = "Axis i of the result is axis permutation[i] of the operand";
   let arguments = (ins Dl_Tensor:$x, DenseI64ArrayAttr:$permutation);

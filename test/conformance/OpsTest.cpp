@@ -421,6 +421,18 @@ const std::map<std::string, std::vector<MakeCase>> &casesOfOps() {
     AffineExpr even = n * n + n, twice = even.floorDiv(2) * 2;
     (*cases)["dl.assume_shape"] = {assumeShape({even}, {twice}), assumeShape({even, c(17)}, {twice, c(17)}), assumeShape({c(3), twice}, {c(3), even}), assumeShape({}, {}),
                                    assumeShape({m, even, c(4)}, {m, twice, c(4)}), of(i1(), whole(0, 1), assumeShape({even}, {twice}))};
+    {
+      // The other value may have any type; it has no derivative.
+      auto after = [&](Sizes sizes, Sizes other, Type element) -> MakeCase {
+        return [=](FloatType type) {
+          Case made = one(nameOf(sizes) + " after " + nameOf(other), {{dl::tensorType(sizes, type)}, {dl::tensorType(other, element ? element : Type(type)), whole(0, 1)}},
+                          [](OpBuilder &b, ValueRange x) { return dl::AfterOp::create(b, loc(), x[0], x[1]); });
+          made.wrt = std::vector<unsigned>{0};
+          return made;
+        };
+      };
+      (*cases)["dl.after"] = {after({n, c(17)}, {n, c(17)}, nullptr), after({n, m}, {}, nullptr), after({}, {n}, i32()), after({c(5)}, {m, n}, i1())};
+    }
     (*cases)["dl.transpose"] = {transpose({n, c(33)}, {1, 0}), transpose({n, c(2), c(17)}, {0, 2, 1}), transpose({n, c(2), c(17)}, {1, 0, 2}), transpose({n, m}, {1, 0}), transpose({c(5)}, {0}),
                                 of(i1(), whole(0, 1), transpose({n, c(33)}, {1, 0}))};
     for (std::vector<int64_t> permutation : {std::vector<int64_t>{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}})

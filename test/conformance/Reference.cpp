@@ -435,6 +435,11 @@ static const llvm::StringMap<Evaluate> &evaluators() {
          result.values = x[0].values;
          result.exact = x[0].exact;
        }},
+      {"dl.after",
+       [](Operation *, Ops x, Sizes, Array &result) {
+         result.values = x[0].values;
+         result.exact = x[0].exact;
+       }},
       {"dl.reshape",
        [](Operation *, Ops x, Sizes, Array &result) {
          result.values = x[0].values;

@@ -26,6 +26,31 @@ dl.model @m dims [] {
 
 // -----
 
+// A checkpoint: tanh is computed again for its product, after the cotangent that asks for it, and only the input is kept until then.
+// CHECK-LABEL: dl.func @again
+// CHECK-SAME:    %[[X:.*]]: tensor<4xf64>, %[[W:.*]]: tensor<4xf64>
+// CHECK:         %[[Y:.*]] = dl.tanh %[[X]]
+// CHECK-NOT:     dl.checkpoint
+// CHECK:         dl.mul %[[Y]], %[[Y]]
+// CHECK:         %[[DY:.*]] = dl.add
+// CHECK:         %[[IN:.*]] = dl.after %[[X]], %[[DY]] : tensor<4xf64>, tensor<4xf64>
+// CHECK:         %[[AGAIN:.*]] = dl.tanh %[[IN]]
+// CHECK:         dl.sub %{{.*}}, %[[AGAIN]]
+// CHECK-NOT:     %[[Y]]
+// CHECK:         dl.return
+dl.model @m dims [] {
+  dl.func @again(%x: tensor<4xf64>, %w: tensor<4xf64>) -> (tensor<f64>, tensor<4xf64>) {
+    %y = dl.tanh %x {dl.checkpoint = 1 : i64} : tensor<4xf64>
+    %p = dl.mul %y, %y : tensor<4xf64>
+    %q = dl.mul %p, %w : tensor<4xf64>
+    %s = dl.sum %q [0] : tensor<4xf64> -> tensor<f64>
+    %g = dl.gradient %s wrt %x : (tensor<f64>, tensor<4xf64>) -> tensor<4xf64>
+    dl.return %s, %g : tensor<f64>, tensor<4xf64>
+  }
+}
+
+// -----
+
 // A gradient of a gradient: d²/dx² sum(x³) = 6 x, here as sums and products of x.
 // CHECK-LABEL: dl.func @second
 // CHECK-NOT:     dl.gradient
