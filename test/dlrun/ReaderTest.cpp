@@ -139,7 +139,7 @@ TEST(Npy, RefusesInWords) {
   EXPECT_EQ(errorOf(good + "x"),
             "'f': more data follow the 8 bytes of elements that the header promises");
   EXPECT_EQ(errorOf(good, 7), "'f': its elements take 8 bytes, more than the limit of 7");
-  EXPECT_EQ(errorOf(npy("{}", "", 9)), "'f': version 9.0 of the .npy format, dlrun reads 1 to 3");
+  EXPECT_EQ(errorOf(npy("{}", "", 9)), "'f': version 9.0 of the .npy format; 1 to 3 are read");
   EXPECT_EQ(errorOf(npyOf("<c8", "(1,)", "12345678")),
             "'f': its elements are of NumPy's type '<c8', which no model takes");
   EXPECT_EQ(errorOf(npyOf("<u2", "(1,)", "12")),
@@ -148,7 +148,7 @@ TEST(Npy, RefusesInWords) {
             "'f': its elements are of NumPy's type '|O', which no model takes");
   EXPECT_EQ(
       errorOf(npy("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}", "1234")),
-      "'f': its elements are records or of a type that dlrun does not know");
+      "'f': its elements are records or of a type that is not known here");
   EXPECT_EQ(errorOf(npyOf("<f4", "(1, 1, 1, 1, 1, 1, 1, 1, 1)", "1234")),
             "'f': it has more than 8 dimensions");
   EXPECT_EQ(

@@ -333,6 +333,36 @@ class Cuda(unittest.TestCase):
         self.assertEqual(len(messages), 1)
         self.assertIn("label 10 at index 5", messages.pop())
 
+    @needs_standin
+    def test_messages(self):
+        text = """model told(N = ?) {
+  var w: f32[2] = 1
+  fn tell(x: f32[N], limit: f32 = 100) {
+    print("x {} sums to {}", x, sum(x))
+    w += sum(x)
+    print("w {}", w)
+    assert(w[0] < limit, "w is too large")
+    return w[0]
+  }
+}
+"""
+        with open(self.path("told.dl"), "w") as file:
+            file.write(text)
+        model, x = self.path("told.so"), write_npy(self.path("told.npy"), "f", (3,), [0.5, 1, 2])
+        subprocess.run([options.dlc, self.path("told.dl"), "--target=cpu,cuda", "--gpu-arch=sm_90", "-o", model], check=True)
+        environment = dict(os.environ, LD_LIBRARY_PATH=options.standin)
+        for device in ("cuda", "cpu"):
+            words = [options.dlrun, "call", model, "tell", "--input", "x=" + x, "--device", device]
+            done = subprocess.run([*words, "--repeat", "2"], capture_output=True, text=True, env=environment, timeout=500)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(done.stderr.splitlines(), ["x [0.5, 1, 2] sums to 3.5", "w [4.5, 4.5]", "x [0.5, 1, 2] sums to 3.5", "w [8, 8]"])
+            self.assertIn("out f32 = 8", done.stdout)
+            # A failed call prints nothing and changes nothing.
+            done = subprocess.run([*words, "limit=4"], capture_output=True, text=True, env=environment, timeout=500)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("in 'tell': w is too large", done.stderr)
+            self.assertNotIn("sums to", done.stderr)
+
     def test_info(self):
         model = self.compile("mlp", "auto")
         info = json.loads(self.dlrun("info", model, "--json").stdout)

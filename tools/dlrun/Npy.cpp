@@ -37,7 +37,7 @@ public:
       if (*key == "descr" && header.descr.empty()) {
         std::optional<std::string> descr = string();
         if (!descr)
-          return makeError("its elements are records or of a type that dlrun does not know");
+          return makeError("its elements are records or of a type that is not known here");
         header.descr = *descr;
       } else if (*key == "fortran_order" && !header.fortranOrder) {
         if (word("True"))
@@ -197,7 +197,7 @@ Expected<Array> readNpy(ByteReader &reader, uint64_t limit) {
     return makeError("truncated in its first ", sizeof(start), " bytes");
   if (start[6] < 1 || start[6] > 3)
     return makeError("version ", int(start[6]), '.', int(start[7]),
-                     " of the .npy format, dlrun reads 1 to 3");
+                     " of the .npy format; 1 to 3 are read");
 
   unsigned char lengthBytes[4] = {0, 0, 0, 0};
   size_t lengthSize = start[6] == 1 ? 2 : 4;

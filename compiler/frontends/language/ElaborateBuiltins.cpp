@@ -10,7 +10,10 @@
 //===----------------------------------------------------------------------===//
 
 #include "Elaborator.h"
+#include "LoadArray.h"
 
+#include "llvm/ADT/APFloat.h"
+#include "llvm/Support/Path.h"
 #include "llvm/Support/SaveAndRestore.h"
 
 using namespace dlc;
@@ -75,11 +78,11 @@ const llvm::StringMap<Elaborator::Builtin> &Elaborator::builtins() {
       {"avg_pool2d", &E::callPooling},
       {"stop_gradient", &E::callStopGradient},
       {"grad", &E::callGrad},
+      {"checkpoint", &E::callCheckpoint},
+      {"copy", &E::callCopy},
+      {"print", &E::callPrint},
+      {"load", &E::callLoad},
       // Words of the language that a later compiler will know.
-      {"checkpoint", &E::callUnsupported},
-      {"copy", &E::callUnsupported},
-      {"load", &E::callUnsupported},
-      {"print", &E::callUnsupported},
       {"scaled_dot_product_attention", &E::callUnsupported},
   };
   return table;
@@ -251,10 +254,15 @@ Value Elaborator::callNorm(StringRef name, CallArguments &arguments) {
   if (!bindNames(arguments, "'norm'", {"x"}, 1, values))
     return {};
   SMRange where = arguments.range;
-  if (isLayerLike(*values[0]))
-    return unsupported(where, "'norm' of a layer");
   llvm::SmallVector<mlir::Value> parts;
-  if (!flattenGradients(*values[0], parts))
+  Value of = *values[0];
+  if (isWholeLayer(of)) {
+    std::shared_ptr<LayerForm> form = formOf(of, where);
+    if (!form)
+      return {};
+    of = form;
+  }
+  if (!flattenGradients(of, parts))
     if (mlir::Value x = toTensor(*values[0], where, "the argument of 'norm'"))
       parts.assign(1, x);
   mlir::Value total;
@@ -267,7 +275,11 @@ Value Elaborator::callNorm(StringRef name, CallArguments &arguments) {
     mlir::Value square = reduce("sum", build("mul", {part, part}, where), *axes, false, where);
     total = total ? build("add", {total, square}, where) : square;
   }
-  return total ? Value::tensor(build("sqrt", total, where)) : Value();
+  if (total)
+    return Value::tensor(build("sqrt", total, where));
+  if (parts.empty() && !diagnostics.hasErrors())
+    error(where, "'norm' of " + describe(*values[0]) + ": nothing in it is trained");
+  return {};
 }
 
 Value Elaborator::callSoftmax(StringRef name, CallArguments &arguments) {
@@ -381,6 +393,73 @@ Value Elaborator::callStopGradient(StringRef name, CallArguments &arguments) {
     return *values[0];
   mlir::Value x = toTensor(*values[0], arguments.range, "the argument of 'stop_gradient'");
   return x ? Value::tensor(build("stop_gradient", x, arguments.range)) : Value();
+}
+
+Value Elaborator::callCheckpoint(StringRef name, CallArguments &arguments) {
+  Values values;
+  if (!bindNames(arguments, "'checkpoint'", {"f"}, 1, values))
+    return {};
+  const Value &f = *values[0];
+  if (!isWholeLayer(f) && !f.form() && !f.is<FunctionValue>() && !f.is<ExternValue>() &&
+      !f.is<BuiltinValue>()) {
+    error(arguments.range, "'checkpoint' takes a function or a layer, which it calls: "
+                           "'checkpoint(f)(x)'; found " +
+                               describe(f));
+    return {};
+  }
+  return std::make_shared<Checkpointed>(Checkpointed{f});
+}
+
+//===----------------------------------------------------------------------===//
+// Messages
+//===----------------------------------------------------------------------===//
+
+Value Elaborator::callPrint(StringRef name, CallArguments &arguments) {
+  SMRange where = arguments.range;
+  if (declaring || function->isConstant || function->isInit) {
+    error(where, "'print' belongs in a function");
+    return {};
+  }
+  auto *format = arguments.positional.empty() ? nullptr : arguments.positional[0].as<StringValue>();
+  if (!format || !arguments.named.empty()) {
+    error(where, "'print' takes words, in which each {} stands for a value, and the values: "
+                 "'print(\"loss {}\", x)'");
+    return {};
+  }
+  llvm::SmallVector<StringRef> words;
+  format->text.split(words, "{}");
+  ArrayRef<Value> given = ArrayRef<Value>(arguments.positional).drop_front();
+  if (words.size() != given.size() + 1) {
+    error(where, "the words have " + Twine(words.size() - 1) + " {}, and " + Twine(given.size()) +
+                     (given.size() == 1 ? " value is" : " values are") + " given");
+    return {};
+  }
+  LogLine line;
+  line.words.push_back(words.front().str());
+  for (auto [value, after] : llvm::zip_equal(given, ArrayRef<StringRef>(words).drop_front())) {
+    // What is known while compiling is part of the words.
+    optional<std::string> known;
+    if (auto *number = value.number(); number && number->isKnown())
+      known = text(*number);
+    else if (auto *string = value.as<StringValue>())
+      known = string->text.str();
+    else if (value.is<BoolValue>() || value.isNone() || value.is<DType>())
+      known = value.is<DType>() ? nameOf(*value.as<DType>()).str() : describe(value);
+    if (known) {
+      line.words.back() += *known + after.str();
+      continue;
+    }
+    mlir::Value tensor = value.number() ? runtimeNumber(*value.number(), where)
+                                        : toTensor(value, where, "what 'print' shows");
+    if (!tensor)
+      return {};
+    line.values.push_back(tensor);
+    line.words.push_back(after.str());
+  }
+  if (builder().getInsertionBlock() != function->block)
+    return unsupported(where, "'print' in code that may not run");
+  function->logs.push_back(std::move(line));
+  return Value::none();
 }
 
 //===----------------------------------------------------------------------===//
@@ -618,7 +697,7 @@ Value Elaborator::callSize(StringRef name, CallArguments &arguments) {
   Values values;
   if (!bindNames(arguments, "'size'", {"x"}, 1, values))
     return {};
-  if (auto *list = values[0]->elements())
+  if (optional<std::vector<Value>> list = elementsOf(*values[0]))
     return Number::whole(list->size());
   mlir::Value x = toTensor(*values[0], arguments.range, "the argument of 'size'");
   return x ? Value(Number::ofSize(dl::elementCount(cast<mlir::RankedTensorType>(x.getType()))))
@@ -673,6 +752,84 @@ Value Elaborator::callFilledLike(StringRef name, CallArguments &arguments) {
       fill(cast<mlir::RankedTensorType>(x.getType()), Number::whole(name == "ones_like"), where));
 }
 
+/// Appends a number as an element lies in memory.
+static void appendElement(std::vector<char> &bytes, DType dtype, double n) {
+  auto append = [&](auto element) {
+    auto *raw = reinterpret_cast<const char *>(&element);
+    bytes.insert(bytes.end(), raw, raw + sizeof(element));
+  };
+  auto half = [&](const llvm::fltSemantics &semantics) {
+    llvm::APFloat value(n);
+    bool inexact;
+    value.convert(semantics, llvm::APFloat::rmNearestTiesToEven, &inexact);
+    append(static_cast<uint16_t>(value.bitcastToAPInt().getZExtValue()));
+  };
+  switch (dtype) {
+  case DType::Bool:
+  case DType::U8:
+    return append(static_cast<uint8_t>(n));
+  case DType::I8:
+    return append(static_cast<int8_t>(n));
+  case DType::I16:
+    return append(static_cast<int16_t>(n));
+  case DType::I32:
+    return append(static_cast<int32_t>(n));
+  case DType::I64:
+    return append(static_cast<int64_t>(n));
+  case DType::F16:
+    return half(llvm::APFloat::IEEEhalf());
+  case DType::BF16:
+    return half(llvm::APFloat::BFloat());
+  case DType::F32:
+    return append(static_cast<float>(n));
+  case DType::F64:
+    return append(n);
+  }
+}
+
+Value Elaborator::callLoad(StringRef name, CallArguments &arguments) {
+  Values values;
+  if (!bindNames(arguments, "'load'", {"path"}, 1, values))
+    return {};
+  SMRange where = arguments.range;
+  auto *path = values[0]->as<StringValue>();
+  if (!path) {
+    error(where, "'load' takes the path of a .npy file, found " + describe(*values[0]));
+    return {};
+  }
+  // Beside the file that names it.
+  llvm::SmallString<256> whole;
+  if (!llvm::sys::path::is_absolute(path->text))
+    whole = frame->file ? frame->file->folder : "";
+  llvm::sys::path::append(whole, path->text);
+  auto [entry, isNew] = arraysByPath.try_emplace(whole);
+  if (isNew) {
+    llvm::Expected<ArrayValue> loaded = loadArray(whole.str().str());
+    if (!loaded) {
+      error(where, llvm::toString(loaded.takeError()));
+      return {};
+    }
+    if (options.dependencies)
+      options.dependencies->push_back(whole.str().str());
+    entry->second = std::make_shared<ArrayValue>(std::move(*loaded));
+    if (options.f64 && entry->second->dtype == DType::F32) {
+      // The model's float is f64.
+      ArrayValue &array = *entry->second;
+      std::vector<char> narrow = std::move(array.bytes);
+      array.dtype = DType::F64;
+      array.bytes.clear();
+      for (size_t at = 0; at < narrow.size(); at += sizeof(float)) {
+        float n;
+        std::memcpy(&n, narrow.data() + at, sizeof(float));
+        appendElement(array.bytes, DType::F64, n);
+      }
+    }
+  }
+  if (!entry->second)
+    return {}; // reported
+  return entry->second;
+}
+
 Value Elaborator::callArray(StringRef name, CallArguments &arguments) {
   Values values;
   if (!bindNames(arguments, "'array'", {"numbers", "dtype"}, 1, values))
@@ -690,7 +847,7 @@ Value Elaborator::callArray(StringRef name, CallArguments &arguments) {
   while (!stack.empty()) {
     auto [value, depth] = stack.pop_back_val();
     if (auto *list = value->elements()) {
-      if (depth == array->shape.size() && array->numbers.empty())
+      if (depth == array->shape.size() && array->bytes.empty())
         array->shape.push_back(list->size());
       if (depth >= array->shape.size() ||
           array->shape[depth] != static_cast<int64_t>(list->size())) {
@@ -720,9 +877,9 @@ Value Elaborator::callArray(StringRef name, CallArguments &arguments) {
       error(where, "an array of " + nameOf(*dtype) + " cannot hold " + describe(*value));
       return {};
     }
-    array->numbers.push_back(n);
+    appendElement(array->bytes, *dtype, n);
   }
-  if (array->numbers.empty() || array->shape.size() > 8) {
+  if (array->bytes.empty() || array->shape.size() > 8) {
     error(where, "an array needs numbers");
     return {};
   }

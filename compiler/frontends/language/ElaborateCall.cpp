@@ -72,7 +72,8 @@ Value Elaborator::call(const Value &callee, CallArguments &arguments) {
   if (callee.isPoison())
     return {};
   // `training = …` chooses the mode of one call of a layer, a list of layers or a function.
-  bool takesMode = callee.layer() || callee.elements() || callee.is<FunctionValue>();
+  bool takesMode =
+      callee.layer() || callee.elements() || callee.form() || callee.is<FunctionValue>();
   SaveAndRestore mode(modes, modes);
   if (takesMode) {
     auto *named =
@@ -103,6 +104,10 @@ Value Elaborator::call(const Value &callee, CallArguments &arguments) {
     return callExtern(*function, arguments);
   if (auto *step = callee.as<TrainStep *>())
     return callTrain(*step, arguments);
+  if (LayerForm *form = callee.form())
+    return callForm(*form, arguments);
+  if (auto *checkpointed = callee.as<std::shared_ptr<Checkpointed>>())
+    return callCheckpointed((*checkpointed)->callee, arguments);
   if (auto *list = callee.elements()) {
     // A list of layers and functions is a layer that applies them in order.
     for (const Value &element : *list) {
@@ -120,6 +125,20 @@ Value Elaborator::call(const Value &callee, CallArguments &arguments) {
   }
   error(arguments.range, describe(callee) + " cannot be called");
   return {};
+}
+
+Value Elaborator::callCheckpointed(const Value &callee, CallArguments &arguments) {
+  mlir::Block *block = builder().getInsertionBlock();
+  mlir::Operation *before = block->empty() ? nullptr : &block->back();
+  Value result = call(callee, arguments);
+  // What a variable's value is at entry is nothing that is computed. Of calls in each other the
+  // outermost counts.
+  auto number = builder().getI64IntegerAttr(++function->checkpoints);
+  for (mlir::Operation *op = before ? before->getNextNode() : block->empty() ? nullptr : &block->front();
+       op; op = op->getNextNode())
+    if (!llvm::isa<dl::ReadOp>(op))
+      op->setAttr(dl::checkpointAttrName, number);
+  return result;
 }
 
 Value Elaborator::callLayer(Layer *layer, CallArguments &arguments) {
@@ -260,10 +279,6 @@ Value Elaborator::callFunction(const FunctionValue &callee, CallArguments &argum
 //===----------------------------------------------------------------------===//
 // Types of arguments and results
 //===----------------------------------------------------------------------===//
-
-static StringRef sourceOf(SMRange range) {
-  return StringRef(range.Start.getPointer(), range.End.getPointer() - range.Start.getPointer());
-}
 
 optional<DType> Elaborator::evaluateDType(const ast::Type *type) {
   Value value = lookup(type->dtype.text, type->dtype.range());

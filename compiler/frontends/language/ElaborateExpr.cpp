@@ -239,8 +239,8 @@ Value Elaborator::evaluateRange(const ast::RangeExpr *range) {
 optional<std::vector<Value>> Elaborator::sequenceOf(const Value &value, SMRange where) {
   if (value.isPoison())
     return nullopt;
-  if (auto *list = value.elements())
-    return *list;
+  if (optional<std::vector<Value>> elements = elementsOf(value))
+    return elements;
   auto *range = value.as<RangeValue>();
   if (!range) {
     error(where, "'for' needs a range or a list, found " + describe(value));
@@ -327,19 +327,27 @@ Value Elaborator::fieldOf(const Value &base, ast::Name name, SMRange where) {
         .note(layer->decl->name.range(), "declared here");
     return {};
   }
-  if (auto *form = base.as<std::shared_ptr<LayerForm>>()) {
-    Layer *layer = (*form)->form;
-    if (auto *member = layer->members.find(name.text); member != layer->members.end()) {
-      if (member->second.variable) {
-        auto found = (*form)->values.find(member->second.variable);
-        if (found != (*form)->values.end())
-          return Value::tensor(found->second);
-      } else if (Layer *part = member->second.value.layer()) {
-        return std::make_shared<LayerForm>(LayerForm{part, (*form)->values});
-      }
+  if (LayerForm *form = base.form()) {
+    Layer *layer = form->form.layer();
+    auto *member = layer ? layer->members.find(name.text) : nullptr;
+    if (layer && member != layer->members.end() && !name.text.empty()) {
+      if (!member->second.variable)
+        return partOf(*form, undefer(member->second.value, where));
+      if (mlir::Value value = form->values->lookup(member->second.variable))
+        return Value::tensor(value);
     }
-    error(name.range(), "there is no derivative '" + name.text + "' here");
-    return {};
+    if (auto *param = layer ? layer->params.find(name.text) : nullptr;
+        layer && param != layer->params.end())
+      return partOf(*form, undefer(param->second, where));
+    if (form->isDerivative) {
+      error(name.range(), "there is no derivative '" + name.text + "' here");
+      return {};
+    }
+    if (!layer) {
+      error(name.range(), "a list of layers has no member '" + name.text + "'");
+      return {};
+    }
+    return fieldOf(layer, name, where); // for the error
   }
   if (mlir::Value tensor = base.asTensor(); tensor && (name.text == "shape" || name.text == "T"))
     error(name.range(), name.text == "T" ? "a tensor is transposed by 'transpose(x)'"
@@ -373,11 +381,16 @@ Value Elaborator::evaluateIndex(const ast::IndexExpr *index) {
     }
     return at;
   };
-  if (auto *list = base.elements()) {
+  optional<std::vector<Value>> parts; // of a local list of layers
+  const std::vector<Value> *list = base.elements();
+  if (!list && (parts = elementsOf(base)))
+    list = &*parts;
+  if (list) {
     optional<size_t> i = elementOf(*list);
     return i ? (*list)[*i] : Value();
   }
-  if (Layer *layer = base.layer()) {
+  LayerForm *form = base.form();
+  if (Layer *layer = form ? form->form.layer() : base.layer()) {
     const ast::Expr *expr = single();
     if (!expr)
       return {};
@@ -388,14 +401,14 @@ Value Elaborator::evaluateIndex(const ast::IndexExpr *index) {
         error(expr, "a layer's variable is named by a string, found " + describe(key));
       return {};
     }
-    llvm::SetVector<Variable *> all;
-    variablesOf(layer, all);
-    std::string whole =
-        layer->path.empty() ? path->text.str() : layer->path + "." + path->text.str();
-    for (Variable *variable : all)
-      if (variable->path == whole)
-        return readVariable(variable, index->range);
-    error(expr, "the layer '" + layer->name() + "' has no variable '" + path->text + "'");
+    Variable *variable = variableNamed(layer, path->text, expr->range);
+    if (!variable)
+      return {};
+    if (!form)
+      return readVariable(variable, index->range);
+    if (mlir::Value value = form->values->lookup(variable))
+      return Value::tensor(value);
+    error(expr, "there is no derivative '" + path->text + "' here");
     return {};
   }
   mlir::Value tensor = base.asTensor();
@@ -581,8 +594,8 @@ void Elaborator::runAssign(const ast::AssignStmt *statement) {
   if (values.size() == 1 && names > 1) {
     if (values[0].isPoison()) {
       values.assign(names, Value());
-    } else if (auto *list = values[0].elements()) {
-      values = std::vector<Value>(*list);
+    } else if (optional<std::vector<Value>> list = elementsOf(values[0])) {
+      values = std::move(*list);
     }
   }
   if (values.size() != names) {
@@ -606,15 +619,6 @@ void Elaborator::runAugment(const ast::AugmentStmt *statement) {
   assign(statement->target, binary(statement->op.kind, before, value, where), statement->range);
 }
 
-static bool holdsVariables(const Value &value) {
-  if (auto *list = value.elements())
-    return llvm::any_of(*list, holdsVariables);
-  Layer *layer = value.layer();
-  return layer && llvm::any_of(layer->members, [](auto &member) {
-           return member.second.variable || holdsVariables(member.second.value);
-         });
-}
-
 void Elaborator::assign(const ast::Expr *target, Value value, SMRange where) {
   if (auto *name = dyn_cast<ast::NameExpr>(target))
     return assignName(name->name, std::move(value), name->range);
@@ -622,15 +626,16 @@ void Elaborator::assign(const ast::Expr *target, Value value, SMRange where) {
     Value base = evaluate(field->base);
     if (base.isPoison())
       return;
-    Layer *layer = base.layer();
+    LayerForm *form = base.form();
+    Layer *layer = form ? form->form.layer() : base.layer();
     auto *member = layer ? layer->members.find(field->name.text) : nullptr;
     if (layer && member != layer->members.end()) {
-      if (member->second.variable)
-        return store(member->second.variable, value, target->range);
-      if (isLayerLike(member->second.value)) {
-        unsupported(target->range, "assigning a layer");
-        return;
-      }
+      if (Variable *variable = member->second.variable)
+        return form ? storeInForm(*form, variable, value, target->range)
+                    : store(variable, value, target->range);
+      if (isWholeLayer(member->second.value))
+        return assignLayer(form ? partOf(*form, member->second.value) : member->second.value, value,
+                           where);
     }
     error(target, "only variables can be assigned; '" + field->name.text + "' of " +
                       describe(base) + " is none");
@@ -644,24 +649,27 @@ void Elaborator::assign(const ast::Expr *target, Value value, SMRange where) {
     return;
   if (base.asTensor())
     return assignElement(index, std::move(value), nullopt, where);
-  if (Layer *layer = base.layer()) {
+  LayerForm *form = base.form();
+  if (Layer *layer = form ? form->form.layer() : base.layer()) {
     Value key = evaluate(index->subscripts[0].element ? index->subscripts[0].element : index->base);
     if (auto *path = key.as<StringValue>()) {
-      llvm::SetVector<Variable *> all;
-      variablesOf(layer, all);
-      std::string whole =
-          layer->path.empty() ? path->text.str() : layer->path + "." + path->text.str();
-      for (Variable *variable : all)
-        if (variable->path == whole)
-          return store(variable, value, target->range);
-      error(target, "the layer '" + layer->name() + "' has no variable '" + path->text + "'");
+      Variable *variable = variableNamed(layer, path->text, target->range);
+      if (variable && form)
+        storeInForm(*form, variable, value, target->range);
+      else if (variable)
+        store(variable, value, target->range);
       return;
     }
   }
-  if (isLayerLike(base))
-    unsupported(target->range, "assigning a layer");
-  else
-    error(target, describe(base) + " cannot be changed");
+  if (isLayerLike(base) || form) {
+    // An element of a list of layers.
+    Value element = evaluateIndex(index);
+    if (isWholeLayer(element) || element.form())
+      return assignLayer(element, value, where);
+    if (element.isPoison())
+      return;
+  }
+  error(target, describe(base) + " cannot be changed");
 }
 
 void Elaborator::assignName(StringRef name, Value value, SMRange where) {
@@ -684,10 +692,8 @@ void Elaborator::assignName(StringRef name, Value value, SMRange where) {
         if (value.isPoison() || member.value.isPoison())
           return;
         bool layers = isLayerLike(member.value);
-        if (layers && (isLayerLike(value) || value.is<std::shared_ptr<LayerForm>>())) {
-          unsupported(where, "assigning a layer");
-          return;
-        }
+        if (isWholeLayer(member.value) && (isWholeLayer(value) || value.form()))
+          return assignLayer(member.value, value, where);
         error(where, layers
                          ? "'" + name + "' is a layer and cannot become " + describe(value)
                          : "'" + name + "' is declared and is no variable: it cannot be assigned")
@@ -703,17 +709,13 @@ void Elaborator::assignName(StringRef name, Value value, SMRange where) {
       }
     }
   }
-  if (holdsVariables(value)) {
-    unsupported(where, "a local copy of a layer");
-    value = {};
-  }
-  frame->locals[name] = std::move(value);
+  frame->locals[name] = localCopy(value, where);
 }
 
 void Elaborator::store(Variable *variable, const Value &value, SMRange where) {
   if (value.isPoison())
     return;
-  if (isLayerLike(value) || value.is<std::shared_ptr<LayerForm>>()) {
+  if (isLayerLike(value) || value.form()) {
     error(where, "'" + variable->name.text + "' is a variable and cannot become " + describe(value))
         .note(variable->name.range(), "declared here");
     return;
@@ -852,5 +854,16 @@ void Elaborator::checkStatementAssertion(const ast::Assertion &assertion) {
     return;
   }
   if (!checkSizes(assertion.condition, assertion.words))
-    unsupported(assertion.range, "a run-time 'assert' of anything but two sizes");
+    checkAtRunTime(tensor, assertion.words, assertion.range);
+}
+
+void Elaborator::checkAtRunTime(mlir::Value condition, StringRef words, SMRange where) {
+  if (function->isConstant)
+    return; // constants are evaluated again in the functions that use them
+  // The index of a fault must lie in [0, 1): 1 says that the condition does not hold.
+  mlir::Value fails = convert(build("not", condition, where), DType::I32, where);
+  dl::CheckIndexOp::create(builder(), locationOf(where), fails,
+                           dl::sizeMap({constantSize(1)}, &context), /*fromEnd=*/false,
+                           /*ignore=*/mlir::IntegerAttr(),
+                           builder().getStringAttr(words));
 }

@@ -70,6 +70,10 @@ Diagnostics::Report &Elaborator::error(const ast::Expr *expr, const Twine &messa
   return error(SMRange(expr->range.Start, expr->range.End), message);
 }
 
+StringRef Elaborator::sourceOf(SMRange range) {
+  return StringRef(range.Start.getPointer(), range.End.getPointer() - range.Start.getPointer());
+}
+
 Value Elaborator::unsupported(SMRange where, const Twine &what) {
   error(where, what + " is not supported yet");
   return {};
@@ -147,8 +151,10 @@ std::string Elaborator::describe(const Value &value) const {
     return "a train step";
   if (value.is<ModuleValue>())
     return "a module";
-  if (value.is<std::shared_ptr<LayerForm>>())
-    return "the derivatives of a layer";
+  if (LayerForm *form = value.form())
+    return form->isDerivative ? "the derivatives of a layer" : "a local layer";
+  if (value.is<std::shared_ptr<Checkpointed>>())
+    return "a function";
   if (value.is<std::shared_ptr<ArrayValue>>() || value.is<DeferredValue>())
     return "a constant tensor";
   return "an error";
@@ -182,13 +188,6 @@ uint32_t language::streamOf(StringRef path) {
   for (char c : path)
     hash = (hash ^ static_cast<uint8_t>(c)) * 16777619u;
   return hash;
-}
-
-bool language::isLayerLike(const Value &value) {
-  if (value.layer())
-    return true;
-  auto *list = value.elements();
-  return list && llvm::any_of(*list, isLayerLike);
 }
 
 //===----------------------------------------------------------------------===//
@@ -1003,6 +1002,7 @@ void Elaborator::exportFunction(StringRef name, const ast::FnDecl *fn, const Tra
     results.truncate(1);
     resultNames.resize(1);
     state.assigned.clear(); // looks, changes nothing
+    state.logs.clear();
     llvm::DenseSet<mlir::Value> reached = dependencesOf(results[0]);
     llvm::SmallVector<mlir::Value> wanted;
     llvm::SetVector<Variable *> all;
@@ -1030,6 +1030,14 @@ void Elaborator::exportFunction(StringRef name, const ast::FnDecl *fn, const Tra
     mlir::Value one = dl::FillOp::create(state.builder, locationOf(where), type, int64_t(1));
     mlir::Value next = dl::AddOp::create(state.builder, locationOf(where), state.calls, one);
     dl::AssignOp::create(state.builder, locationOf(where), callsVariable->path, next);
+  }
+  // What it prints comes after its results.
+  size_t shown = results.size();
+  llvm::SmallVector<mlir::Attribute> logs;
+  for (const LogLine &line : state.logs) {
+    llvm::SmallVector<StringRef> words(line.words.begin(), line.words.end());
+    logs.push_back(state.builder.getStrArrayAttr(words));
+    llvm::append_range(results, line.values);
   }
   dl::ReturnOp::create(state.builder, locationOf(where), results);
 
@@ -1107,6 +1115,10 @@ void Elaborator::exportFunction(StringRef name, const ast::FnDecl *fn, const Tra
     func.setArgAttrs(i, attributes);
   for (auto [i, name] : llvm::enumerate(resultNames))
     func.setResultAttr(i, "dl.name", module.getStringAttr(name));
+  for (size_t i = shown; i < results.size(); ++i)
+    func.setResultAttr(i, dl::logAttrName, module.getUnitAttr());
+  if (!logs.empty())
+    func->setAttr("logs", module.getArrayAttr(logs));
   if (train || fn->train)
     func->setAttr("train", module.getUnitAttr());
   StringRef doc = train ? train->decl->doc : fn->doc;
@@ -1143,6 +1155,18 @@ void Elaborator::buildVariables() {
 }
 
 mlir::Value Elaborator::initialValueOf(Variable *variable) {
+  if (Variable *original = variable->copyOf) {
+    // One that is no part of the model itself, `copy(nn.linear(2, 3))`, begins under the copy's name.
+    mlir::Value &value = function->current[original];
+    if (!value) {
+      SaveAndRestore named(function->initOf,
+                           original->placed ? static_cast<const Variable *>(original)
+                                            : function->initOf);
+      mlir::Value initial = initialValueOf(original);
+      return function->current[original] = initial;
+    }
+    return value;
+  }
   if (!variable->owner) {
     SMRange where = variable->name ? variable->name.range() : SMRange();
     if (variable->initialValue.isPoison())
@@ -1190,10 +1214,12 @@ void Elaborator::buildInit() {
   variablesOf(model, all);
   all.insert(slots.begin(), slots.end());
   for (Variable *variable : all) {
+    state.assigned.insert(variable);
+    if (state.current.lookup(variable))
+      continue; // a copy was before it
     state.initOf = variable;
     if (mlir::Value value = initialValueOf(variable))
       state.current[variable] = value;
-    state.assigned.insert(variable);
   }
   if (diagnostics.hasErrors())
     return;

@@ -426,15 +426,17 @@ mlir::Value Elaborator::materialize(const Number &number, DType dtype, ArrayRef<
 
 mlir::Value Elaborator::materializeArray(const ArrayValue &array, SMRange where) {
   auto type = RankedTensorType::get(array.shape, typeOf(array.dtype));
-  llvm::SmallVector<mlir::Attribute> numbers;
-  for (double n : array.numbers)
-    numbers.push_back(isFloat(array.dtype)
-                          ? mlir::Attribute(builder().getFloatAttr(type.getElementType(), n))
-                          : mlir::Attribute(builder().getIntegerAttr(type.getElementType(),
-                                                                     static_cast<int64_t>(n))));
-  return dl::ConstantOp::create(
-      builder(), locationOf(where), type,
-      cast<mlir::ElementsAttr>(mlir::DenseElementsAttr::get(type, numbers)));
+  mlir::DenseElementsAttr elements;
+  if (array.dtype == DType::Bool) { // bits there, bytes here
+    llvm::SmallVector<bool> bools;
+    for (char byte : array.bytes)
+      bools.push_back(byte != 0);
+    elements = mlir::DenseElementsAttr::get(type, ArrayRef<bool>(bools));
+  } else {
+    elements = mlir::DenseElementsAttr::getFromRawBuffer(type, array.bytes);
+  }
+  return dl::ConstantOp::create(builder(), locationOf(where), type,
+                                cast<mlir::ElementsAttr>(elements));
 }
 
 mlir::Value Elaborator::toTensor(const Value &value, SMRange where, StringRef what) {
@@ -664,11 +666,7 @@ optional<Shape> Elaborator::shapeListOf(const Value &value, SMRange where) {
 
 static StringRef spelling(Tok op) { return describe(op); }
 
-static bool isLayerValue(const Value &value) {
-  if (auto *list = value.elements())
-    return llvm::any_of(*list, isLayerValue);
-  return isLayerLike(value) || value.is<std::shared_ptr<LayerForm>>();
-}
+static bool isLayerValue(const Value &value) { return value.form() || isWholeLayer(value); }
 
 static bool isArray(const Value &value) {
   return value.asTensor() || value.is<std::shared_ptr<ArrayValue>>();
@@ -694,12 +692,13 @@ static StringRef opName(Tok op) {
 Value Elaborator::binary(Tok op, Value a, Value b, SMRange where) {
   if (a.isPoison() || b.isPoison())
     return {};
-  if (isLayerValue(a) || isLayerValue(b)) {
-    auto *x = a.elements(), *y = b.elements();
-    if (!(op == Tok::Plus && x && y))
-      return unsupported(where, "arithmetic of layers");
-  }
-  if (op == Tok::Plus && a.elements() && b.elements()) {
+  bool joins = op == Tok::Plus && a.elements() && b.elements();
+  // Two lists are joined where they are declared; in a function layers add up.
+  if ((isLayerValue(a) || isLayerValue(b)) && !(joins && declaring))
+    return mapVariables({a, b}, spelling(op), where, [&](llvm::MutableArrayRef<Value> values) {
+      return binary(op, values[0], values[1], where);
+    });
+  if (joins) {
     std::vector<Value> both = *a.elements();
     both.insert(both.end(), b.elements()->begin(), b.elements()->end());
     return Value::list(std::move(both));
@@ -834,7 +833,9 @@ Value Elaborator::negate(const Value &value, SMRange where) {
   if (value.isPoison())
     return {};
   if (isLayerValue(value))
-    return unsupported(where, "arithmetic of layers");
+    return mapVariables(value, "'-'", where, [&](llvm::MutableArrayRef<Value> values) {
+      return negate(values[0], where);
+    });
   if (auto *number = value.number()) {
     if (optional<Number> result = foldNegate(*number))
       return *result;
@@ -857,7 +858,9 @@ Value Elaborator::power(Value a, Value b, SMRange where) {
   if (a.isPoison() || b.isPoison())
     return {};
   if (isLayerValue(a) || isLayerValue(b))
-    return unsupported(where, "arithmetic of layers");
+    return mapVariables({a, b}, "'**'", where, [&](llvm::MutableArrayRef<Value> values) {
+      return power(values[0], values[1], where);
+    });
   const Number *x = a.number(), *y = b.number();
   if (x && y) {
     if (x->isZero() && y->isKnown() && y->asDouble() < 0) {
@@ -984,7 +987,9 @@ Value Elaborator::elementwise(StringRef name, llvm::MutableArrayRef<Value> opera
     if (operand.isPoison())
       return {};
     if (isLayerValue(operand))
-      return unsupported(where, what + " of a layer");
+      return mapVariables(operands, what, where, [&](llvm::MutableArrayRef<Value> values) {
+        return elementwise(name, values, where);
+      });
     numbers &= operand.number() != nullptr;
   }
   if (numbers) {

@@ -105,17 +105,21 @@ bool Elaborator::collectWanted(const Value &wanted, const llvm::DenseSet<mlir::V
     }
     return true;
   }
-  if (Layer *layer = wanted.layer()) {
+  LayerForm *form = wanted.form();
+  if (wanted.layer() || form) {
+    const Value &of = form ? form->form : wanted;
     llvm::SetVector<Variable *> all;
-    variablesOf(wanted, all);
+    variablesOf(of, all);
     bool any = all.empty(); // a layer without variables has an empty derivative
     for (Variable *variable : all)
-      if (mlir::Value value = currentValue(variable); value && reached.contains(value)) {
+      if (mlir::Value value = form ? form->values->lookup(variable) : currentValue(variable);
+          value && reached.contains(value)) {
         into.insert(value);
         any = true;
       }
     if (!any)
-      error(where, "the value does not depend on the layer '" + layer->name() + "'");
+      error(where, "the value does not depend on " +
+                       (form ? what.str() : ("the layer '" + wanted.layer()->name() + "'").str()));
     return any;
   }
   error(where, "there is no derivative with respect to " + describe(wanted));
@@ -127,26 +131,29 @@ Value Elaborator::gradientForm(const Value &wanted,
                                SMRange where) {
   if (mlir::Value tensor = wanted.asTensor())
     return Value::tensor(gradients.lookup(tensor));
+  LayerForm *local = wanted.form();
+  if (local || isWholeLayer(wanted)) {
+    auto form = std::make_shared<LayerForm>();
+    form->form = local ? local->form : wanted;
+    form->values = std::make_shared<LayerForm::Values>();
+    form->isDerivative = true;
+    llvm::SetVector<Variable *> all;
+    variablesOf(form->form, all);
+    for (Variable *variable : all) {
+      mlir::Value value = local ? local->values->lookup(variable) : currentValue(variable);
+      if (mlir::Value gradient = value ? gradients.lookup(value) : mlir::Value())
+        (*form->values)[variable] = gradient;
+      else if (variable->kind == Variable::Kind::Trained)
+        (*form->values)[variable] =
+            fill(tensorType(variable->shape, variable->dtype), Number::whole(0), where);
+    }
+    return form;
+  }
   if (auto *list = wanted.elements()) {
     std::vector<Value> forms;
     for (const Value &element : *list)
       forms.push_back(gradientForm(element, gradients, where));
     return Value::list(std::move(forms));
-  }
-  if (Layer *layer = wanted.layer()) {
-    auto form = std::make_shared<LayerForm>();
-    form->form = layer;
-    llvm::SetVector<Variable *> all;
-    variablesOf(wanted, all);
-    for (Variable *variable : all) {
-      mlir::Value value = currentValue(variable);
-      if (mlir::Value gradient = value ? gradients.lookup(value) : mlir::Value())
-        form->values[variable] = gradient;
-      else if (variable->kind == Variable::Kind::Trained)
-        form->values[variable] =
-            fill(tensorType(variable->shape, variable->dtype), Number::whole(0), where);
-    }
-    return form;
   }
   return Value::none(); // a function in a list of layers
 }
@@ -187,13 +194,13 @@ bool Elaborator::flattenGradients(const Value &value, llvm::SmallVectorImpl<mlir
     into.push_back(tensor);
     return true;
   }
-  if (auto *form = value.as<std::shared_ptr<LayerForm>>()) {
+  if (LayerForm *form = value.form()) {
     llvm::SetVector<Variable *> all;
-    variablesOf((*form)->form, all);
+    variablesOf(form->form, all);
     for (Variable *variable : all)
-      if (auto found = (*form)->values.find(variable);
-          found != (*form)->values.end() && variable->kind == Variable::Kind::Trained)
-        into.push_back(found->second);
+      if (mlir::Value found = form->values->lookup(variable);
+          found && variable->kind == Variable::Kind::Trained)
+        into.push_back(found);
     return true;
   }
   if (auto *list = value.elements())
@@ -758,6 +765,11 @@ bool Elaborator::placesOf(const ast::Expr *expr, llvm::SetVector<Variable *> &in
   Value value = evaluate(expr);
   if (value.isPoison())
     return false;
+  if (value.form()) {
+    error(expr, "'" + sourceOf(expr->range) +
+                    "' is no variable of the model: an optimizer keeps its state beside variables");
+    return false;
+  }
   if (!isLayerLike(value)) {
     error(expr,
           "expected a variable, a layer, a list of these or a pattern, found " + describe(value));

@@ -11,7 +11,8 @@
 // The parts: ElaborateModel.cpp (files, layers, variables, exported functions), ElaborateExpr.cpp
 // (expressions and statements), ElaborateCall.cpp (calls and their shapes), ElaborateTensor.cpp
 // (types, broadcasting, arithmetic), ElaborateBuiltins.cpp, ElaborateExtern.cpp (extern functions,
-// gradients of one's own), ElaborateTrain.cpp (gradients, optimizers, train steps).
+// gradients of one's own), ElaborateLayers.cpp (layers as values), ElaborateTrain.cpp (gradients,
+// optimizers, train steps).
 //
 //===----------------------------------------------------------------------===//
 
@@ -62,6 +63,12 @@ struct Frame {
   std::vector<Value> results;
 };
 
+/// One `print`: words, with a value between each two of them.
+struct LogLine {
+  llvm::SmallVector<std::string> words;
+  llvm::SmallVector<mlir::Value> values;
+};
+
 /// A dl.func under construction, or code that is thrown away (isScratch).
 struct FunctionState {
   mlir::OpBuilder builder;
@@ -77,6 +84,8 @@ struct FunctionState {
   llvm::StringMap<unsigned> draws;  // number of draws by path
   const Variable *initOf = nullptr; // __init: the variable whose initial value is computed
   std::optional<llvm::SMRange> trainingRead, varAssigned; // for rule 25
+  llvm::SmallVector<LogLine> logs;                        // of `print`, in order
+  int64_t checkpoints = 0;                                // calls of `checkpoint(f)`, numbered
   llvm::StringSet<> checks; // conditions on sizes that are checked on entry, by text
   llvm::DenseMap<mlir::AffineExpr, mlir::AffineExpr> multiples; // N: 2 * (N / 2), once checked
 
@@ -112,6 +121,8 @@ private:
   Report &error(const ast::Expr *expr, const llvm::Twine &message);
   /// The user's own line for a place in the library; \p at becomes the frame that it stands in.
   llvm::SMRange userPlace(llvm::SMRange where, Frame *&at) const;
+  /// The source text of a place.
+  static llvm::StringRef sourceOf(llvm::SMRange range);
   /// "… is not supported yet".
   Value unsupported(llvm::SMRange where, const llvm::Twine &what);
   mlir::Location locationOf(llvm::SMLoc where);
@@ -191,9 +202,43 @@ private:
   void store(Variable *variable, const Value &value, llvm::SMRange where);
   Value readVariable(Variable *variable, llvm::SMRange where);
   void checkStatementAssertion(const ast::Assertion &assertion);
+  /// A status of the call, with these words, unless a bool of the call is true.
+  void checkAtRunTime(mlir::Value condition, llvm::StringRef words, llvm::SMRange where);
   /// Emits a check on entry for a comparison of sizes; false if the condition is none.
   bool checkSizes(const ast::Expr *condition, llvm::StringRef words);
   std::optional<std::pair<Number, Number>> sizesCompared(const ast::Expr *condition);
+
+  //===--- layers as values (ElaborateLayers.cpp) ---===//
+
+  /// What a local name gets: of a layer a copy, of its variables the values of now.
+  Value localCopy(const Value &value, llvm::SMRange where);
+  /// The layer with the values that its variables have now; of a form the form itself. Null where it
+  /// is neither, and after an error.
+  std::shared_ptr<LayerForm> formOf(const Value &value, llvm::SMRange where);
+  /// A part of a form, which shares its values: again a form, or a tensor, or another value.
+  Value partOf(const LayerForm &form, const Value &part);
+  /// The elements of a list, or of a form of one.
+  std::optional<std::vector<Value>> elementsOf(const Value &value);
+  /// The variables of \p a beside those of \p b, where both are layers of one kind: made of the same
+  /// declarations, with variables of the same types. Else says why not, in words.
+  using VariablePairs = llvm::MapVector<Variable *, Variable *>;
+  std::optional<VariablePairs> pairVariables(const Value &a, const Value &b, std::string &why);
+  /// Applies an operation variable by variable: \p operands are layers, forms, numbers and rank-0
+  /// tensors. Integers and bools are the last operand's.
+  Value mapVariables(llvm::ArrayRef<Value> operands, llvm::StringRef what, llvm::SMRange where,
+                     llvm::function_ref<Value(llvm::MutableArrayRef<Value>)> operation);
+  /// Assigns all variables of a declared layer, or of a part of a local one.
+  void assignLayer(const Value &target, const Value &value, llvm::SMRange where);
+  /// Assigns a variable of a local layer.
+  void storeInForm(LayerForm &form, Variable *variable, const Value &value, llvm::SMRange where);
+  /// Runs a layer on the values of a form, which a call may change.
+  Value callForm(LayerForm &form, CallArguments &arguments);
+  /// `copy(net)`: in a declaration a new layer, in a function a local one.
+  Value callCopy(llvm::StringRef name, CallArguments &arguments);
+  Value copyLayers(const Value &value, llvm::DenseMap<Layer *, Layer *> &copies,
+                   llvm::SMRange where);
+  /// The variable that a path within a layer names, or null after an error.
+  Variable *variableNamed(Layer *layer, llvm::StringRef path, llvm::SMRange where);
 
   //===--- calls (ElaborateCall.cpp) ---===//
 
@@ -203,6 +248,8 @@ private:
   Value callFunction(const FunctionValue &function, CallArguments &arguments);
   Value callLayer(Layer *layer, CallArguments &arguments);
   Value callConversion(DType dtype, CallArguments &arguments);
+  /// Calls and marks what was computed as one to be computed again in the backward pass.
+  Value callCheckpointed(const Value &callee, CallArguments &arguments);
   /// The value as an argument of a declared type, whose free sizes it binds.
   Value bindArgument(const ast::Arg &arg, const Value &value, llvm::StringRef function,
                      llvm::SMRange at, Frame &frame);
@@ -417,6 +464,9 @@ private:
   Value callOneHot(llvm::StringRef name, CallArguments &arguments);
   Value callStopGradient(llvm::StringRef name, CallArguments &arguments);
   Value callGrad(llvm::StringRef name, CallArguments &arguments);
+  Value callCheckpoint(llvm::StringRef name, CallArguments &arguments);
+  Value callPrint(llvm::StringRef name, CallArguments &arguments);
+  Value callLoad(llvm::StringRef name, CallArguments &arguments);
   Value callUnsupported(llvm::StringRef name, CallArguments &arguments);
   Value reduceLoss(mlir::Value loss, const Value *reduction, llvm::StringRef name,
                    llvm::SMRange where);
@@ -490,6 +540,7 @@ private:
   std::vector<std::unique_ptr<FileScope>> files;
   bool hasHoles = false; // a file has a syntax error
   llvm::StringMap<FileScope *> filesByPath;
+  llvm::StringMap<std::shared_ptr<ArrayValue>> arraysByPath; // of `load`; null: an error
   std::vector<std::unique_ptr<Layer>> layers;
   std::vector<std::unique_ptr<Variable>> variables;
   std::vector<std::unique_ptr<Optimizer>> optimizers;

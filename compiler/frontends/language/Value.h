@@ -31,6 +31,7 @@ struct ExternFunction;
 struct FileScope;
 struct Layer;
 struct LayerForm;
+struct Checkpointed;
 struct Optimizer;
 struct TrainStep;
 class Value;
@@ -82,11 +83,11 @@ struct OptimizerMaker {
 struct ModuleValue {
   FileScope *file;
 };
-/// A constant tensor, `array([…])`, that is not yet part of a function.
+/// A constant tensor, `array([…])` or `load("…")`, that is not yet part of a function.
 struct ArrayValue {
   DType dtype;
   std::vector<int64_t> shape;
-  std::vector<double> numbers;
+  std::vector<char> bytes; // row-major elements as they lie in memory; a bool is one byte
 };
 /// A constant whose value is computed by tensor operations: evaluated again in each function that
 /// uses it.
@@ -100,8 +101,9 @@ class Value {
 public:
   using Data = std::variant<Poison, NoneValue, BoolValue, Number, TensorValue, StringValue, DType,
                             ListValue, RangeValue, FunctionValue, ExternValue, BuiltinValue, LayerMaker, Layer *,
-                            std::shared_ptr<LayerForm>, OptimizerMaker, Optimizer *, TrainStep *,
-                            ModuleValue, std::shared_ptr<ArrayValue>, DeferredValue>;
+                            std::shared_ptr<LayerForm>, std::shared_ptr<Checkpointed>,
+                            OptimizerMaker, Optimizer *, TrainStep *, ModuleValue,
+                            std::shared_ptr<ArrayValue>, DeferredValue>;
 
   Value() = default; // poison
   template <typename T>
@@ -126,6 +128,9 @@ public:
   const std::vector<Value> *elements() const {
     return is<ListValue>() ? as<ListValue>()->elements.get() : nullptr;
   }
+  LayerForm *form() const {
+    return is<std::shared_ptr<LayerForm>>() ? as<std::shared_ptr<LayerForm>>()->get() : nullptr;
+  }
 
 private:
   Data data;
@@ -145,6 +150,7 @@ struct Variable {
   const ast::Expr *initial = nullptr;
   Layer *owner = nullptr;
   Value initialValue;
+  Variable *copyOf = nullptr; // begins with the initial value of this one
 };
 
 /// What a name declares in a layer.
@@ -169,10 +175,17 @@ struct Layer {
   llvm::StringRef name() const { return decl->name.text; }
 };
 
-/// Values in the form of a layer: what `grad` with respect to one gives.
+/// Values in the form of a layer: a local layer, or what `grad` with respect to one gives.
 struct LayerForm {
-  Layer *form;
-  llvm::DenseMap<Variable *, mlir::Value> values;
+  using Values = llvm::DenseMap<Variable *, mlir::Value>;
+  Value form;                     // a layer, or a list of layers and functions
+  std::shared_ptr<Values> values; // of its variables; parts share the map of the whole
+  bool isDerivative = false;      // then variables that nothing depends on are left out
+};
+
+/// `checkpoint(f)`: what is called is computed again in the backward pass.
+struct Checkpointed {
+  Value callee;
 };
 
 /// A file of C++ that extern functions are in.
@@ -224,6 +237,8 @@ struct TrainStep {
 
 /// Whether this is a layer, or a list that holds one.
 bool isLayerLike(const Value &value);
+/// Whether this is a layer, or a list of nothing but layers and functions with a layer among them.
+bool isWholeLayer(const Value &value);
 
 } // namespace dlc::language
 
