@@ -139,6 +139,55 @@ class Tests:
         words = self.run("dlc", program, "-D", "dept=4", "-o", "no.so", code=1, what="an unknown parameter is an error")
         self.check("which names the nearest", "depth" in words and not os.path.exists(os.path.join(self.folder, "no.so")), words)
 
+    def research(self):
+        """The programs of papers train for a few steps on made-up data; what each is to learn shows."""
+        random = np.random.default_rng(1)
+
+        def save(**arrays):
+            for name, array in arrays.items():
+                np.save(os.path.join(self.folder, name + ".npy"), array)
+            return ["--data", *(f"{name}={name}.npy" for name in arrays)]
+
+        def train(name, data, *options):
+            output = self.run("dlrun", "train", name + ".so", *data, *options, "--checkpoint", name, what=f"{name} trains")
+            return [float(word) for word in re.findall(r"^epoch .*  loss (-?[\d.]+(?:e-?\d+)?)", output, re.M)]
+
+        def call(name, function, *inputs):
+            """-> the results, of the trained variables"""
+            inputs = [word for one in inputs for word in ("--input", f"{one}={one}.npy")]
+            folder = name + "-" + function
+            self.run("dlrun", "call", name + ".so", function, *inputs, "--load", name + "/last.safetensors", "--output-dir", folder)
+            out = os.path.join(self.folder, folder, "out.npy")
+            return np.load(out) if os.path.exists(out) else None
+
+        angle = random.uniform(0, 2 * np.pi, 4096)
+        ring = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+        train("gan", save(real=ring), "--step", "step", "--batch", "64", "--epochs", "12")
+        save(z=random.standard_normal((1000, 4)).astype(np.float32))
+        radius = np.linalg.norm(call("gan", "generate", "z"), axis=1)
+        self.check("gan makes points near the circle", abs(np.median(radius) - 1) < 0.25 and np.mean(abs(radius - 1) < 0.4) > 0.7, str(np.quantile(radius, [0, 0.1, 0.5, 0.9, 1])))
+
+        pictures = (random.random((10, 784)) < 0.3).astype(np.float32)[random.integers(0, 10, 2000)]
+        losses = train("vae", save(x=pictures), "--batch", "50", "--epochs", "8")
+        self.check("vae learns", losses[-1] < losses[0] / 3, str(losses))
+        again = call("vae", "reconstruct", "x")
+        self.check("vae reconstructs", np.mean((again > 0.5) == (pictures > 0.5)) > 0.97, str(np.mean((again > 0.5) == (pictures > 0.5))))
+
+        # Of two actions the one that the sign of the first number names is worth 1; an episode ends after it.
+        now = random.standard_normal((4000, 4)).astype(np.float32)
+        action = random.integers(0, 2, 4000).astype(np.int32)
+        reward = ((now[:, 0] > 0) == (action == 1)).astype(np.float32)
+        losses = train("dqn", save(now=now, action=action, reward=reward, next=now[::-1].copy(), done=np.ones(4000, bool)), "--batch", "50", "--epochs", "6")
+        self.check("dqn learns", losses[-1] < losses[0] / 3, str(losses))
+        best = call("dqn", "act", "now")
+        self.check("dqn acts", np.mean((best == 1) == (now[:, 0] > 0)) > 0.95, str(np.mean((best == 1) == (now[:, 0] > 0))))
+
+        x, t = (random.random((4096, 1)).astype(np.float32) for _ in range(2))
+        losses = train("pinn", save(x=x, t=t), "--batch", "64", "--epochs", "12")
+        self.check("pinn learns", losses[-1] < losses[0] / 50, str(losses))
+        error = call("pinn", "error", "x", "t")
+        self.check("pinn solves the heat equation", error < 0.02, str(error))
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -149,7 +198,7 @@ def main():
     options.bin = os.path.abspath(options.bin)
     with tempfile.TemporaryDirectory(prefix="dlc-examples-") as folder:
         tests = Tests(options, folder)
-        for group in (tests.programs, tests.from_c, tests.custom):
+        for group in (tests.programs, tests.from_c, tests.custom, tests.research):
             try:
                 group()
             except (OSError, subprocess.TimeoutExpired) as error:
