@@ -34,13 +34,18 @@ static bool hasFlatElements(Operation *op) {
     std::optional<SmallVector<int64_t>> axes = indexing.getAxisMap();
     return indexing.keepsOrder() || (axes && axes->empty());
   }
-  return isa<ElementwiseOpInterface, YieldOp>(op);
+  return isa<ElementwiseOpInterface, YieldOp>(op); // an update is written somewhere else than where it is computed
 }
 
 /// The same for everything that a value is computed of.
 static bool hasFlatElements(Value value) {
   Operation *def = value.getDefiningOp();
   return !def || (hasFlatElements(def) && llvm::all_of(def->getOperands(), [](Value operand) { return hasFlatElements(operand); }));
+}
+
+Value computedValue(Value yielded) {
+  auto update = yielded.getDefiningOp<UpdateOpInterface>();
+  return update ? update->getOperand(1) : yielded;
 }
 
 /// Does one vector of the result come from one operand, at one place?
@@ -70,6 +75,9 @@ ElementEmitter::Vectors ElementEmitter::vectors(ArrayRef<Operation *> ops) {
         kind = Vectors::LaneByLane;
       if (!indexing.keepsInnermost() && !indexing.dropsInnermost() && !(indexing.keepsOrder() && hasFlatElements(op->getOperand(0))))
         kind = Vectors::LaneByLane;
+    } else if (auto update = dyn_cast<UpdateOpInterface>(op)) {
+      if (!update.keepsInnermost())
+        return Vectors::None;
     }
   }
   return kind;
@@ -136,6 +144,25 @@ void ElementEmitter::store(OpBuilder &b, Value memref, RankedTensorType type, co
   else
     vector::StoreOp::create(b, loc, elements, memref, ValueRange{index}, /*nontemporal=*/false,
                             alignmentOf(type, at, memoryType(type.getElementType()), cast<VectorType>(elements.getType()).getNumElements()));
+}
+
+void ElementEmitter::storeResult(OpBuilder &b, Value yielded, Value memref, const ElementIndex &at, Value elements, Value mask) {
+  auto type = cast<RankedTensorType>(yielded.getType());
+  auto update = yielded.getDefiningOp<UpdateOpInterface>();
+  if (!update)
+    return store(b, memref, type, at, elements, mask);
+  ElementIndex to;
+  to.dims = update.mapPartIndices(b, update.getLoc(), at.dims, [&](Value indices, ValueRange place) { return indexElement(b, indices, place); });
+  store(b, memref, type, to, elements, mask);
+}
+
+void ElementEmitter::prepareScalars(OpBuilder &b) {
+  for (Operation &op : kernel.getBody().front()) {
+    unsigned first = isa<UpdateOpInterface>(op) ? 2 : isa<IndexingOpInterface>(op) ? 1 : op.getNumOperands();
+    for (Value scalar : op.getOperands().drop_front(first))
+      if (cast<RankedTensorType>(scalar.getType()).getRank() == 0)
+        indexElement(b, scalar, {});
+  }
 }
 
 /// The type of elements where they are computed.

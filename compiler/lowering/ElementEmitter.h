@@ -25,6 +25,9 @@ struct ElementIndex {
 /// The type that elements have in memory: booleans are bytes, integers have no sign.
 mlir::Type memoryType(mlir::Type elementType);
 
+/// What a kernel computes, element for element, of a value that it yields: the value, or the part of it that an update writes.
+mlir::Value computedValue(mlir::Value yielded);
+
 class ElementEmitter {
 public:
   using SizeBuilder = std::function<mlir::Value(mlir::AffineExpr)>;
@@ -46,6 +49,10 @@ public:
   mlir::Value read(mlir::OpBuilder &b, mlir::Value memref, mlir::RankedTensorType type, const ElementIndex &at, int64_t lanes, mlir::Value mask);
   /// Stores elements of a result.
   void store(mlir::OpBuilder &b, mlir::Value memref, mlir::RankedTensorType type, const ElementIndex &at, mlir::Value elements, mlir::Value mask);
+  /// Stores elements of what is computed for a value that the kernel yields, at their index among these.
+  void storeResult(mlir::OpBuilder &b, mlir::Value yielded, mlir::Value memref, const ElementIndex &at, mlir::Value elements, mlir::Value mask);
+  /// Emits the numbers that say where slices lie, once, ahead of all loops.
+  void prepareScalars(mlir::OpBuilder &b);
 
   /// What is emitted between push and pop may only be used between them (the body of a loop).
   void pushScope() { scopes.emplace_back(); }

@@ -4,6 +4,7 @@
 
 #include "compiler/transforms/Passes.h"
 #include "mlir/IR/IRMapping.h"
+#include "mlir/Transforms/RegionUtils.h"
 #include "llvm/ADT/DenseSet.h"
 #include "llvm/ADT/SetVector.h"
 
@@ -16,9 +17,19 @@ namespace dlc {
 
 namespace {
 
+/// Cheap ops, numbers of a loop's index among them, are computed again in each kernel that reads them.
+bool repeats(Operation *op) {
+  if (op->hasTrait<RepeatedInConsumers>())
+    return true;
+  if (!isa<ElementwiseOpInterface>(op))
+    return false;
+  auto type = cast<RankedTensorType>(op->getResult(0).getType());
+  return type.getRank() == 0 && type.getElementType().isInteger(64);
+}
+
 /// Ops that will be one kernel. `full` is the shape that is walked; `reduced` the axes of it that reductions take away; the others are `kept`.
 struct Group {
-  enum Kind { Loop, Reduce, Gemm, Alone } kind = Loop;
+  enum Kind { Loop, Reduce, Gemm, Alone, Control } kind = Loop; // Control: a loop or branch, which has its own kernels inside
   SmallVector<AffineExpr> full;
   SmallVector<int64_t> reduced;
   llvm::SetVector<Operation *> ops;
@@ -46,17 +57,21 @@ struct Source {
 
 class Fuser {
 public:
-  Fuser(FuncOp function) : function(function), block(function.getBody().front()) {}
+  Fuser(Block &block) : block(block) {}
   void run();
   int64_t kernels = 0, epilogues = 0, updates = 0;
 
 private:
-  bool isRepeated(Operation *op) const { return op->hasTrait<RepeatedInConsumers>() && !kept.contains(op); }
-  /// Reads, constants: values that lie in memory already.
-  static bool isMemory(Operation *op) { return isa<ReadOp, ConstantOp>(op); }
+  bool isRepeated(Operation *op) const { return op->getBlock() == &block && repeats(op) && !kept.contains(op); }
+  static bool isControl(Operation *op) { return isa<ForOp, IfOp>(op); }
+  /// Reads, constants, what is computed around this block: values that lie in memory already.
+  bool isMemory(Operation *op) const { return isa<ReadOp, ConstantOp, EmptyOp>(op) || op->getBlock() != &block; }
   /// Ends of data flow: they want their operand in memory.
   static bool isSink(Operation *op) { return op->hasTrait<OpTrait::IsTerminator>() || isa<AssignOp, CheckIndexOp, CheckSizeOp>(op); }
   bool isCompute(Operation *op) const { return !isMemory(op) && !isSink(op) && !isRepeated(op); }
+  /// What an op reads, also inside of its regions.
+  static SmallVector<Value> valuesReadBy(Operation *op);
+  void sinkRepeated();
 
   void splitFullReductions();
   void keepWhatMustBeInMemory();
@@ -69,16 +84,69 @@ private:
   bool mergedShape(const Group &producer, const Group &consumer, Group &merged) const;
   bool edgesAreAligned(Group *producer, Group *consumer, const Group &merged) const;
   bool tryMerge(Group *producer, Group *consumer);
+  bool updatesAreSafe(const Group &group) const;
   void merge();
   void build();
 
-  FuncOp function;
   Block &block;
   DenseSet<Operation *> kept; // repeatable ops that have to be in memory all the same
   DenseMap<Operation *, Group *> groups;
   std::vector<std::unique_ptr<Group>> storage;
   DenseMap<Operation *, unsigned> position;
 };
+
+SmallVector<Value> Fuser::valuesReadBy(Operation *op) {
+  SmallVector<Value> values = llvm::to_vector(op->getOperands());
+  if (isControl(op)) {
+    llvm::SetVector<Value> captured;
+    getUsedValuesDefinedAbove(op->getRegions(), captured);
+    llvm::append_range(values, captured);
+  }
+  return values;
+}
+
+/// What is repeated in every reader is repeated in the loops and branches that read it; draws are too long for that and are kept.
+void Fuser::sinkRepeated() {
+  std::function<bool(Operation *)> isCheap = [&](Operation *op) {
+    auto generator = dyn_cast<GeneratorOpInterface>(op);
+    return repeats(op) && !(generator && generator.isLarge()) && llvm::all_of(op->getOperands(), [&](Value operand) {
+      Operation *def = operand.getDefiningOp();
+      return !def || !repeats(def) || isCheap(def);
+    });
+  };
+  SmallVector<Operation *> control;
+  for (Operation &op : block)
+    if (isControl(&op))
+      control.push_back(&op);
+  for (Operation *op : control)
+    for (Region &region : op->getRegions()) {
+      DenseMap<Operation *, Operation *> clones;
+      OpBuilder b = OpBuilder::atBlockBegin(&region.front());
+      std::function<Value(Value)> inside = [&](Value value) -> Value {
+        Operation *def = value.getDefiningOp();
+        if (!def || op->isAncestor(def) || !isCheap(def))
+          return value;
+        Operation *&clone = clones[def];
+        if (!clone) {
+          IRMapping mapping;
+          for (Value operand : def->getOperands())
+            mapping.map(operand, inside(operand));
+          clone = b.clone(*def, mapping);
+        }
+        return clones[def]->getResult(cast<OpResult>(value).getResultNumber());
+      };
+      region.walk([&](Operation *user) {
+        for (OpOperand &operand : user->getOpOperands()) {
+          // A product wants its operands in memory: what does not lie there already is put there once, ahead of the loop.
+          Operation *def = operand.get().getDefiningOp();
+          while (isa<ContractionOpInterface>(user) && def && repeats(def) && isa<IndexingOpInterface>(def) && cast<IndexingOpInterface>(def).keepsOrder())
+            def = def->getOperand(0).getDefiningOp();
+          if (!isa<ContractionOpInterface>(user) || !def || !repeats(def))
+            operand.set(inside(operand.get()));
+        }
+      });
+    }
+}
 
 /// A reduction to one number becomes one along the last axis, whose rows are independent, and one of the rest.
 void Fuser::splitFullReductions() {
@@ -99,16 +167,23 @@ void Fuser::splitFullReductions() {
 }
 
 void Fuser::keepWhatMustBeInMemory() {
-  OpBuilder b(function.getContext());
+  OpBuilder b(block.getParentOp()->getContext());
   for (Operation &op : llvm::make_early_inc_range(block)) {
-    if (isSink(&op)) {
+    if (isControl(&op)) {
+      for (Value value : valuesReadBy(&op))
+        if (Operation *def = value.getDefiningOp(); def && def->getBlock() == &block && isRepeated(def))
+          kept.insert(def);
+    } else if (auto update = dyn_cast<UpdateOpInterface>(op)) {
+      if (Operation *def = update->getOperand(0).getDefiningOp(); def && isRepeated(def))
+        kept.insert(def);
+    } else if (isSink(&op)) {
       for (OpOperand &operand : op.getOpOperands()) {
         Operation *def = operand.get().getDefiningOp();
-        if (def && isRepeated(def)) {
+        if (def && def->getBlock() == &block && isRepeated(def)) {
           kept.insert(def);
         } else if (!def || isMemory(def)) {
-          if (isa<CheckIndexOp>(op))
-            continue; // reads its operand where it is
+          if (isa<CheckIndexOp, YieldOp>(op))
+            continue; // reads its operand where it is; where a loop or branch wants it elsewhere, the plan copies
           // An argument, a variable or a constant as a result: a copy.
           b.setInsertionPoint(&op);
           auto copy = ReshapeOp::create(b, op.getLoc(), operand.get().getType(), operand.get());
@@ -137,7 +212,11 @@ void Fuser::formGroups() {
       continue;
     auto group = std::make_unique<Group>();
     group->ops.insert(&op);
-    if (auto reduction = dyn_cast<ReductionOpInterface>(op)) {
+    if (isControl(&op)) {
+      group->kind = Group::Control;
+    } else if (auto update = dyn_cast<UpdateOpInterface>(op)) {
+      group->full = sizesOf(update->getOperand(1));
+    } else if (auto reduction = dyn_cast<ReductionOpInterface>(op)) {
       group->kind = Group::Reduce;
       group->full = sizesOf(op.getOperand(0));
       group->reduced = llvm::to_vector(reduction.getReducedAxes());
@@ -155,6 +234,10 @@ void Fuser::sourcesOf(Value value, SmallVector<int64_t> axes, bool aligned, Smal
   Operation *def = value.getDefiningOp();
   if (!def || isMemory(def))
     return;
+  if (isControl(def)) {
+    sources.push_back({def, std::nullopt});
+    return;
+  }
   if (!isRepeated(def)) {
     sources.push_back({def, aligned ? std::optional(axes) : std::nullopt});
     return;
@@ -180,7 +263,7 @@ void Fuser::sourcesOf(Value value, SmallVector<int64_t> axes, bool aligned, Smal
 
 SmallVector<Source> Fuser::sourcesOf(Operation *op) const {
   SmallVector<Source> sources;
-  for (Value operand : op->getOperands()) {
+  for (Value operand : valuesReadBy(op)) {
     int64_t rank = cast<RankedTensorType>(operand.getType()).getRank();
     sourcesOf(operand, llvm::to_vector(llvm::seq<int64_t>(0, rank)), true, sources);
   }
@@ -217,7 +300,8 @@ bool Fuser::reachesThroughOthers(Group *from, Group *to) const {
 
 /// What the two would be together, or false.
 bool Fuser::mergedShape(const Group &a, const Group &c, Group &merged) const {
-  if (a.kind == Group::Alone || c.kind == Group::Alone)
+  if (llvm::any_of({a.kind, c.kind}, [](Group::Kind kind) { return kind == Group::Alone || kind == Group::Control; }))
+    return false;
     return false;
   if (a.kind == Group::Loop && c.kind == Group::Loop) {
     merged = a;
@@ -244,10 +328,14 @@ bool Fuser::edgesAreAligned(Group *producer, Group *consumer, const Group &merge
     for (const Source &source : sourcesOf(op)) {
       if (groupOf(source.op) != producer)
         continue;
-      if (!source.axes || isa<ContractionOpInterface>(op))
+      if (!source.axes || isa<ContractionOpInterface>(op) || isa<UpdateOpInterface>(source.op))
+        return false;
+      // What an update changes lies in memory.
+      auto update = dyn_cast<UpdateOpInterface>(op);
+      if (update && update->getOperand(0).getDefiningOp() == source.op)
         return false;
       // Which axes of the full shape are the reader's?
-      SmallVector<AffineExpr> readerShape = op->getNumOperands() ? sizesOf(op->getOperand(0)) : sizesOf(op->getResult(0));
+      SmallVector<AffineExpr> readerShape = op->getNumOperands() ? sizesOf(op->getOperand(update ? 1 : 0)) : sizesOf(op->getResult(0));
       bool readerIsFull = readerShape == merged.full;
       SmallVector<int64_t> expected = llvm::to_vector(llvm::seq<int64_t>(0, readerShape.size()));
       SmallVector<AffineExpr> sourceShape = sizesOf(source.op->getResult(0));
@@ -260,12 +348,44 @@ bool Fuser::edgesAreAligned(Group *producer, Group *consumer, const Group &merge
   return true;
 }
 
+/// An update writes over what it changes: in its kernel, only what it replaces may be read of that.
+bool Fuser::updatesAreSafe(const Group &group) const {
+  for (Operation *op : group.ops) {
+    auto update = dyn_cast<UpdateOpInterface>(op);
+    if (!update)
+      continue;
+    Value x = update->getOperand(0);
+    std::function<bool(Value)> reads = [&](Value value) {
+      if (value == x)
+        return true;
+      Operation *def = value.getDefiningOp();
+      return def && isRepeated(def) && llvm::any_of(def->getOperands(), reads);
+    };
+    for (Operation *other : group.ops) {
+      if (auto another = dyn_cast<UpdateOpInterface>(other); another && other != op && another->getOperand(0) == x)
+        return false;
+      for (OpOperand &operand : other->getOpOperands()) {
+        if ((isa<UpdateOpInterface>(other) && operand.getOperandNumber() == 0) || !reads(operand.get()))
+          continue;
+        bool inPlace = isa<ElementwiseOpInterface>(other) && update.isReplaced(operand.get()) && sizesOf(operand.get()) == group.full;
+        if (!inPlace)
+          return false;
+      }
+    }
+  }
+  return true;
+}
+
 bool Fuser::tryMerge(Group *producer, Group *consumer) {
   Group merged;
   if (!mergedShape(*producer, *consumer, merged))
     return false;
   // Ops whose element is not a function of the elements at hand stand at the head of a kernel, and in none that is a product's: its epilogue works in vectors.
-  auto needsTheHead = [](Operation *op) { return !isa<ElementwiseOpInterface, ReductionOpInterface, ContractionOpInterface>(op); };
+  auto needsTheHead = [&](Operation *op) {
+    if (auto update = dyn_cast<UpdateOpInterface>(op))
+      return merged.kind == Group::Gemm && !update.keepsInnermost();
+    return !isa<ElementwiseOpInterface, ReductionOpInterface, ContractionOpInterface>(op);
+  };
   if (llvm::any_of(consumer->ops, needsTheHead) || (merged.kind == Group::Gemm && llvm::any_of(producer->ops, needsTheHead)))
     return false;
   if (merged.kind == Group::Gemm && consumer->kind == Group::Gemm) {
@@ -280,6 +400,8 @@ bool Fuser::tryMerge(Group *producer, Group *consumer) {
     return false;
   merged.ops = producer->ops;
   merged.ops.insert(consumer->ops.begin(), consumer->ops.end());
+  if (!updatesAreSafe(merged))
+    return false;
   *producer = merged;
   for (Operation *op : consumer->ops)
     groups[op] = producer;
@@ -294,7 +416,7 @@ void Fuser::merge() {
       changed = false;
       for (Operation &op : block) {
         Group *consumer = groupOf(&op);
-        if (!consumer)
+        if (!consumer || consumer->kind == Group::Control)
           continue;
         for (Group *producer : producersOf(consumer)) {
           if (producer->kind != kind && consumer->kind != kind)
@@ -333,7 +455,7 @@ void Fuser::build() {
     SmallVector<Value> work{value};
     while (!work.empty()) {
       for (Operation *user : work.pop_back_val().getUsers()) {
-        if (isSink(user))
+        if (user->getBlock() != &block || isSink(user))
           return true;
         if (isRepeated(user))
           llvm::append_range(work, user->getResults());
@@ -355,6 +477,15 @@ void Fuser::build() {
   auto memoryValue = [&](Value value) { return inMemory.lookup(value) ? inMemory.lookup(value) : value; };
 
   for (Group *group : order) {
+    if (group->kind == Group::Control) {
+      Operation *control = group->ops.front();
+      control->moveBefore(firstSink);
+      control->walk([&](Operation *op) {
+        for (OpOperand &operand : op->getOpOperands())
+          operand.set(memoryValue(operand.get()));
+      });
+      continue;
+    }
     SmallVector<Operation *> ops(group->ops.begin(), group->ops.end());
     llvm::sort(ops, [&](Operation *a, Operation *c) { return position[a] < position[c]; });
     // Everything from outside, in the order of use.
@@ -446,14 +577,24 @@ void Fuser::build() {
         operand.set(memoryValue(operand.get()));
   // Labels that are computed are checked once they are there.
   for (auto check : llvm::make_early_inc_range(block.getOps<CheckIndexOp>()))
-    if (Operation *kernel = check.getX().getDefiningOp<FusedOp>())
-      check->moveAfter(kernel);
+    if (Operation *def = check.getX().getDefiningOp(); def && def->getBlock() == &block && check->isBeforeInBlock(def))
+      check->moveAfter(def);
   for (Operation &op : llvm::make_early_inc_range(llvm::reverse(block)))
-    if (!isSink(&op) && !isa<FusedOp>(op) && op.use_empty())
+    if (!isSink(&op) && !isa<FusedOp, ForOp, IfOp>(op) && op.use_empty())
       op.erase();
 }
 
 void Fuser::run() {
+  sinkRepeated();
+  for (Operation &op : block)
+    if (isControl(&op))
+      for (Region &region : op.getRegions()) {
+        Fuser inner(region.front());
+        inner.run();
+        kernels += inner.kernels;
+        epilogues += inner.epilogues;
+        updates += inner.updates;
+      }
   splitFullReductions();
   keepWhatMustBeInMemory();
   formGroups();
@@ -464,7 +605,7 @@ void Fuser::run() {
 struct Fuse : impl::FuseBase<Fuse> {
   void runOnOperation() override {
     for (auto function : getOperation().getBody().front().getOps<FuncOp>()) {
-      Fuser fuser(function);
+      Fuser fuser(function.getBody().front());
       fuser.run();
       kernels += fuser.kernels;
       epilogues += fuser.epilogues;

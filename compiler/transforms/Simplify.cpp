@@ -9,6 +9,8 @@
 #include "mlir/IR/PatternMatch.h"
 #include "mlir/Transforms/CSE.h"
 #include "mlir/Transforms/GreedyPatternRewriteDriver.h"
+#include "mlir/Transforms/RegionUtils.h"
+#include "llvm/ADT/SetVector.h"
 
 using namespace mlir;
 using namespace dlc::dl;
@@ -169,6 +171,170 @@ struct KeepCheckpoint : RewriterBase::Listener {
   Attribute checkpoint;
 };
 
+/// What a loop carries for nobody, and what it carries unchanged, is not carried.
+struct CarryLess : OpRewritePattern<ForOp> {
+  using OpRewritePattern::OpRewritePattern;
+  LogicalResult matchAndRewrite(ForOp loop, PatternRewriter &rewriter) const override {
+    Block &body = loop.getBody().front();
+    unsigned count = loop.getInits().size();
+    // From the results that are read, and from what has effects, back through the turns.
+    SmallVector<bool> isNeeded(count);
+    DenseSet<Value> seen;
+    SmallVector<Value> work;
+    auto need = [&](Value value) {
+      if (seen.insert(value).second)
+        work.push_back(value);
+    };
+    auto needCarried = [&](unsigned number) {
+      if (!isNeeded[number]) {
+        isNeeded[number] = true;
+        need(loop.getNext()[number]);
+      }
+    };
+    auto needOperands = [&](Operation *op) {
+      for (Value operand : op->getOperands())
+        need(operand);
+      llvm::SetVector<Value> captured;
+      getUsedValuesDefinedAbove(op->getRegions(), captured);
+      for (Value value : captured)
+        need(value);
+    };
+    for (unsigned number = 0; number < count; ++number)
+      if (!loop.getResult(number).use_empty() || (number == 0 && loop.getConditional()))
+        needCarried(number);
+    for (Operation &op : body.without_terminator())
+      if (!isMemoryEffectFree(&op))
+        needOperands(&op);
+    while (!work.empty()) {
+      Value value = work.pop_back_val();
+      if (auto argument = dyn_cast<BlockArgument>(value)) {
+        if (argument.getOwner() == &body && argument.getArgNumber() > 0)
+          needCarried(argument.getArgNumber() - 1);
+      } else if (value.getParentBlock() == &body) {
+        needOperands(value.getDefiningOp());
+      }
+    }
+    SmallVector<unsigned> kept;
+    for (unsigned number = 0; number < count; ++number) {
+      bool isFlag = number == 0 && loop.getConditional();
+      bool isUnchanged = loop.getNext()[number] == loop.getCarried()[number];
+      if (isFlag || (isNeeded[number] && !isUnchanged))
+        kept.push_back(number);
+    }
+    if (kept.size() == count)
+      return failure();
+    SmallVector<Value> inits, next;
+    for (unsigned number : kept) {
+      inits.push_back(loop.getInits()[number]);
+      next.push_back(loop.getNext()[number]);
+    }
+    auto last = loop.getLast() ? loop.getLast()->getResult(0) : AffineExpr();
+    auto smaller = ForOp::create(rewriter, loop.getLoc(), loop.getFirst().getResult(0), last, loop.getLimit(), loop.getConditional(), inits);
+    // What nobody needs may read anything; what is unchanged is as it was.
+    SmallVector<Value> arguments;
+    Block *to = rewriter.createBlock(&smaller.getBody());
+    arguments.push_back(to->addArgument(loop.getIndex().getType(), loop.getLoc()));
+    for (unsigned number = 0; number < count; ++number)
+      arguments.push_back(llvm::is_contained(kept, number) ? Value(to->addArgument(loop.getInits()[number].getType(), loop.getLoc())) : Value(loop.getInits()[number]));
+    rewriter.modifyOpInPlace(body.getTerminator(), [&] { cast<YieldOp>(body.getTerminator()).getOperandsMutable().assign(next); });
+    rewriter.mergeBlocks(&body, to, arguments);
+    SmallVector<Value> results;
+    unsigned place = 0;
+    for (unsigned number = 0; number < count; ++number)
+      results.push_back(place < kept.size() && kept[place] == number ? Value(smaller.getResult(place++)) : Value(loop.getInits()[number]));
+    rewriter.replaceOp(loop, results);
+    return success();
+  }
+};
+
+/// A loop without a turn gives what it began with.
+struct LoopWithoutTurns : OpRewritePattern<ForOp> {
+  using OpRewritePattern::OpRewritePattern;
+  LogicalResult matchAndRewrite(ForOp loop, PatternRewriter &rewriter) const override {
+    auto turns = dyn_cast_or_null<AffineConstantExpr>(loop.getTurns());
+    if (!turns || turns.getValue() > 0)
+      return failure();
+    rewriter.replaceOp(loop, loop.getInits());
+    return success();
+  }
+};
+
+/// Results of a branch that nobody reads, or that are the same value from around it on both sides, are none.
+struct YieldLess : OpRewritePattern<IfOp> {
+  using OpRewritePattern::OpRewritePattern;
+  LogicalResult matchAndRewrite(IfOp branch, PatternRewriter &rewriter) const override {
+    auto yielded = [&](Region &region, unsigned number) { return region.front().getTerminator()->getOperand(number); };
+    SmallVector<unsigned> kept;
+    SmallVector<Value> results;
+    for (unsigned number = 0; number < branch.getNumResults(); ++number) {
+      Value a = yielded(branch.getWhenTrue(), number), c = yielded(branch.getWhenFalse(), number);
+      bool isOutside = a == c;
+      if (isOutside || branch.getResult(number).use_empty())
+        results.push_back(isOutside ? a : Value());
+      else {
+        kept.push_back(number);
+        results.push_back({});
+      }
+    }
+    bool isEmpty = branch.getNumResults() == 0 && llvm::all_of(branch->getRegions(), [](Region &region) { return llvm::hasSingleElement(region.front()); });
+    if (kept.size() == branch.getNumResults() && !isEmpty)
+      return failure();
+    if (isEmpty) {
+      rewriter.eraseOp(branch);
+      return success();
+    }
+    SmallVector<Type> types;
+    for (unsigned number : kept)
+      types.push_back(branch.getResult(number).getType());
+    auto smaller = IfOp::create(rewriter, branch.getLoc(), types, branch.getCondition());
+    for (auto [from, to] : llvm::zip(branch->getRegions(), smaller->getRegions())) {
+      SmallVector<Value> next;
+      for (unsigned number : kept)
+        next.push_back(yielded(from, number));
+      Operation *end = from.front().getTerminator();
+      rewriter.modifyOpInPlace(end, [&] { cast<YieldOp>(end).getOperandsMutable().assign(next); });
+      rewriter.inlineRegionBefore(from, to, to.end());
+    }
+    for (auto [place, number] : llvm::enumerate(kept))
+      results[number] = smaller.getResult(place);
+    for (auto [old, now] : llvm::zip(branch.getResults(), results))
+      if (now)
+        rewriter.replaceAllUsesWith(old, now);
+    rewriter.eraseOp(branch);
+    return success();
+  }
+};
+
+/// A branch that is known is taken.
+struct TakeKnownBranch : OpRewritePattern<IfOp> {
+  using OpRewritePattern::OpRewritePattern;
+  LogicalResult matchAndRewrite(IfOp branch, PatternRewriter &rewriter) const override {
+    auto fill = branch.getCondition().getDefiningOp<FillOp>();
+    if (!fill)
+      return failure();
+    bool isTrue = cast<IntegerAttr>(fill.getValue()).getInt() & 1;
+    Block &block = (isTrue ? branch.getWhenTrue() : branch.getWhenFalse()).front();
+    SmallVector<Value> values = llvm::to_vector(block.getTerminator()->getOperands());
+    rewriter.eraseOp(block.getTerminator());
+    rewriter.inlineBlockBefore(&block, branch);
+    rewriter.replaceOp(branch, values);
+    return success();
+  }
+};
+
+/// What does not change from turn to turn is computed before the loop; constants belong to the function.
+void hoistInvariants(FuncOp function) {
+  function.walk([&](ForOp loop) { // inner loops first
+    for (Operation &op : llvm::make_early_inc_range(loop.getBody().front().without_terminator())) {
+      if (!isMemoryEffectFree(&op) || op.getNumRegions())
+        continue;
+      if (llvm::all_of(op.getOperands(), [&](Value operand) { return !loop->isAncestor(operand.getParentRegion()->getParentOp()); }))
+        op.moveBefore(loop);
+    }
+  });
+  function.walk([&](ConstantOp constant) { constant->moveBefore(&function.getBody().front(), function.getBody().front().begin()); });
+}
+
 /// Is a gradient still to be taken in a value that is computed here? Algebra could lead the dependence around such a value, and two equal values would become one.
 bool derivesInLocals(FuncOp function) {
   bool found = false;
@@ -191,7 +357,7 @@ struct Simplify : impl::SimplifyBase<Simplify> {
     RewritePatternSet patterns(context);
     for (RegisteredOperationName op : context->getRegisteredOperationsByDialect(DlDialect::getDialectNamespace()))
       op.getCanonicalizationPatterns(patterns, context);
-    patterns.add<MoveOfFill, ElementwiseOfFills, ElementwiseWithoutUnits, ComposeBroadcast, ReductionOverUnits>(context);
+    patterns.add<MoveOfFill, ElementwiseOfFills, ElementwiseWithoutUnits, ComposeBroadcast, ReductionOverUnits, CarryLess, LoopWithoutTurns, YieldLess, TakeKnownBranch>(context);
     FrozenRewritePatternSet frozen(std::move(patterns));
     KeepCheckpoint keepCheckpoint;
     GreedyRewriteConfig config;
@@ -209,12 +375,14 @@ struct Simplify : impl::SimplifyBase<Simplify> {
         (void)applyPatternsGreedily(function, few, plain);
         continue;
       }
+      hoistInvariants(function);
       // Common subexpressions first and last: patterns see through them, and make some.
       eliminateCommonSubExpressions(rewriter, dominance, function);
       if (failed(applyPatternsGreedily(function, frozen, config))) {
         function.emitError() << "simplification of @" << function.getSymName() << " does not come to an end";
         return signalPassFailure();
       }
+      hoistInvariants(function);
       eliminateCommonSubExpressions(rewriter, dominance, function);
     }
     if (int64_t after = count(); after < before)

@@ -58,6 +58,29 @@ LogicalResult PadOp::buildVjp(OpBuilder &b, ValueRange cotangents, SmallVectorIm
   return success();
 }
 
+LogicalResult SliceAtOp::buildVjp(OpBuilder &b, ValueRange cotangents, SmallVectorImpl<Value> &grads) {
+  Value zeros = FillOp::create(b, getLoc(), cast<RankedTensorType>(getX().getType()), 0.0);
+  grads.push_back(SliceUpdateOp::create(b, getLoc(), getX().getType(), zeros, cotangents[0], getStart(), getAxis()));
+  grads.push_back({});
+  return success();
+}
+Value SliceAtOp::addVjp(OpBuilder &b, unsigned operand, ValueRange cotangents, Value sum) {
+  if (operand != 0)
+    return {};
+  Value before = SliceAtOp::create(b, getLoc(), getType(), sum, getStart(), getAxis());
+  Value after = AddOp::create(b, getLoc(), before, cotangents[0]);
+  return SliceUpdateOp::create(b, getLoc(), getX().getType(), sum, after, getStart(), getAxis());
+}
+
+LogicalResult SliceUpdateOp::buildVjp(OpBuilder &b, ValueRange cotangents, SmallVectorImpl<Value> &grads) {
+  // Nothing of either operand is kept: what was replaced has no part in the result, what replaces it is there as it was.
+  Value zeros = FillOp::create(b, getLoc(), cast<RankedTensorType>(getPart().getType()), 0.0);
+  grads.push_back(SliceUpdateOp::create(b, getLoc(), getX().getType(), cotangents[0], zeros, getStart(), getAxis()));
+  grads.push_back(SliceAtOp::create(b, getLoc(), getPart().getType(), cotangents[0], getStart(), getAxis()));
+  grads.push_back({});
+  return success();
+}
+
 LogicalResult ConcatOp::buildVjp(OpBuilder &b, ValueRange cotangents, SmallVectorImpl<Value> &grads) {
   auto type = cast<RankedTensorType>(getType());
   SmallVector<AffineExpr> starts(type.getRank(), b.getAffineConstantExpr(0));

@@ -30,7 +30,11 @@ def DifferentiableOpInterface : OpInterface<"DifferentiableOpInterface"> {
     operand, built out of dl ops, or null where no derivative flows (integer operands, conditions).
   }], "::llvm::LogicalResult", "buildVjp",
       (ins "::mlir::OpBuilder &":$b, "::mlir::ValueRange":$cotangents, "::llvm::SmallVectorImpl<::mlir::Value> &":$grads)>,
-  InterfaceMethod<"False where no derivative ever flows to that operand, whatever its type is.", "bool", "flowsTo", (ins "unsigned":$operand), [{}], [{ return true; }]>];
+  InterfaceMethod<"False where no derivative ever flows to that operand, whatever its type is.", "bool", "flowsTo", (ins "unsigned":$operand), [{}], [{ return true; }]>,
+  InterfaceMethod<[{
+    Where the product in operand number `operand` touches a part of it alone: `sum`, to which other products have come so far, with this one added to that part.
+    Null where the product is as large as the operand.
+  }], "::mlir::Value", "addVjp", (ins "::mlir::OpBuilder &":$b, "unsigned":$operand, "::mlir::ValueRange":$cotangents, "::mlir::Value":$sum), [{}], [{ return {}; }]>];
 }
 
 /// Which element of an operand is this element of the result?
@@ -73,6 +77,21 @@ def IndexingOpInterface : OpInterface<"IndexingOpInterface"> {
   InterfaceMethod<[{
     True where the operand's indices do not depend on the result's last index (a vector of the result is then one element of the operand).
   }], "bool", "dropsInnermost", (ins), [{}], [{ return false; }]>];
+}
+
+/// Does the op write a part of a value and leave the rest?
+def UpdateOpInterface : OpInterface<"UpdateOpInterface"> {
+  let cppNamespace = "::dlc::dl";
+  let description = [{
+    The result is the first operand but for some elements, which come from the second, the part. A kernel writes these alone: the plan gives the result the first
+    operand's place. Operands after the second are rank-0 integers that say where the part lies.
+  }];
+  let methods = [InterfaceMethod<[{
+    Builds the result's indices of an element of the part (index values). `element` gives an element of an operand after the second as an index value.
+  }], "::llvm::SmallVector<::mlir::Value>", "mapPartIndices",
+      (ins "::mlir::OpBuilder &":$b, "::mlir::Location":$loc, "::mlir::ValueRange":$indices, "::llvm::function_ref<::mlir::Value(::mlir::Value, ::mlir::ValueRange)>":$element)>,
+  InterfaceMethod<"True where neighbours along the part's last axis are neighbours in the result.", "bool", "keepsInnermost", (ins)>,
+  InterfaceMethod<"True where `value` is what the part replaces: as large as the part, element for element.", "bool", "isReplaced", (ins "::mlir::Value":$value)>];
 }
 
 /// What is an element that comes from no operand's element, but from where it lies?

@@ -463,6 +463,56 @@ bool SliceOp::dropsInnermost() { return false; }
 std::optional<SmallVector<int64_t>> SliceOp::getAxisMap() { return std::nullopt; }
 bool SliceOp::keepsOrder() { return false; }
 
+static LogicalResult verifySliceAt(Operation *op, RankedTensorType whole, RankedTensorType part, int64_t axis) {
+  if (axis < 0 || axis >= whole.getRank())
+    return op->emitOpError() << "slices axis " << axis << " of a tensor of rank " << whole.getRank();
+  SmallVector<AffineExpr> sizes = sizesOf(whole), taken = sizesOf(part);
+  bool drops = part.getRank() + 1 == whole.getRank();
+  bool fits = whole.getElementType() == part.getElementType() && (drops || part.getRank() == whole.getRank());
+  for (int64_t i = 0; fits && i < whole.getRank(); ++i)
+    fits = i == axis || taken[i - (drops && i > axis)] == sizes[i];
+  if (!fits)
+    return op->emitOpError() << "takes " << part << " out of " << whole << " along axis " << axis;
+  int64_t length = drops ? 1 : part.getDimSize(axis), size = whole.getDimSize(axis);
+  if (!ShapedType::isDynamic(length) && !ShapedType::isDynamic(size) && length > size)
+    return op->emitOpError() << "takes " << length << " elements along axis " << axis << " of size " << size;
+  return success();
+}
+LogicalResult SliceAtOp::verify() { return verifySliceAt(*this, cast<RankedTensorType>(getX().getType()), cast<RankedTensorType>(getType()), getAxis()); }
+LogicalResult SliceUpdateOp::verify() { return verifySliceAt(*this, cast<RankedTensorType>(getX().getType()), cast<RankedTensorType>(getPart().getType()), getAxis()); }
+/// The place in the whole of an element of the slice.
+static SmallVector<Value> placeInWhole(OpBuilder &b, Location loc, ValueRange indices, Value start, int64_t axis, int64_t rank) {
+  SmallVector<Value> out = llvm::to_vector(indices);
+  if (static_cast<int64_t>(out.size()) < rank)
+    out.insert(out.begin() + axis, start);
+  else
+    out[axis] = arith::AddIOp::create(b, loc, out[axis], start);
+  return out;
+}
+SmallVector<Value> SliceAtOp::mapIndices(OpBuilder &, Location, ValueRange, llvm::function_ref<Value(AffineExpr)>) { llvm_unreachable("a computed slice's place is looked up"); }
+SmallVector<Value> SliceAtOp::lookUpIndices(OpBuilder &b, Location loc, ValueRange indices, llvm::function_ref<Value(AffineExpr)>, llvm::function_ref<Value(Value, ValueRange)> element, Value &) {
+  return placeInWhole(b, loc, indices, element(getStart(), {}), getAxis(), cast<RankedTensorType>(getX().getType()).getRank());
+}
+SmallVector<Value> SliceUpdateOp::mapPartIndices(OpBuilder &b, Location loc, ValueRange indices, llvm::function_ref<Value(Value, ValueRange)> element) {
+  return placeInWhole(b, loc, indices, element(getStart(), {}), getAxis(), cast<RankedTensorType>(getX().getType()).getRank());
+}
+static bool sliceKeepsInnermost(Value part, Value x, int64_t axis) {
+  int64_t rank = cast<RankedTensorType>(part.getType()).getRank(), whole = cast<RankedTensorType>(x.getType()).getRank();
+  return rank > 0 && (rank == whole || axis + 1 < whole);
+}
+bool SliceAtOp::keepsInnermost() { return sliceKeepsInnermost(getResult(), getX(), getAxis()); }
+bool SliceUpdateOp::keepsInnermost() { return sliceKeepsInnermost(getPart(), getX(), getAxis()); }
+bool SliceUpdateOp::isReplaced(Value value) {
+  auto slice = value.getDefiningOp<SliceAtOp>();
+  return slice && slice.getX() == getX() && slice.getStart() == getStart() && slice.getAxis() == getAxis() && slice.getType() == getPart().getType();
+}
+OpFoldResult SliceAtOp::fold(FoldAdaptor) {
+  auto update = getX().getDefiningOp<SliceUpdateOp>();
+  bool same = update && update.getStart() == getStart() && update.getAxis() == getAxis() && update.getPart().getType() == getType();
+  return same ? OpFoldResult(update.getPart()) : OpFoldResult();
+}
+OpFoldResult SliceUpdateOp::fold(FoldAdaptor) { return isReplaced(getPart()) ? OpFoldResult(getX()) : OpFoldResult(); }
+
 LogicalResult ConcatOp::inferReturnTypes(MLIRContext *, std::optional<Location> location, ValueRange operands, DictionaryAttr, OpaqueProperties properties, RegionRange,
                                          SmallVectorImpl<Type> &results) {
   auto type = concatType(location, operands.getTypes(), properties.as<Properties *>()->axis.getInt());
@@ -993,6 +1043,40 @@ LogicalResult CheckSizeOp::verify() {
     return emitOpError() << "compares one size with one size";
   if (!llvm::is_contained({"eq", "ne", "lt", "le", "gt", "ge"}, getPredicate()))
     return emitOpError() << "has the unknown predicate '" << getPredicate() << "'";
+  return success();
+}
+
+void ForOp::build(OpBuilder &b, OperationState &state, AffineExpr first, AffineExpr last, Value limit, bool conditional, ValueRange inits) {
+  MLIRContext *context = b.getContext();
+  build(b, state, inits.getTypes(), AffineMapAttr::get(sizeMap(first, context)), last ? AffineMapAttr::get(sizeMap(last, context)) : AffineMapAttr(), limit,
+        conditional ? b.getUnitAttr() : UnitAttr(), inits);
+}
+OperandRange ForOp::getNext() { return getBody().front().getTerminator()->getOperands(); }
+MutableOperandRange ForOp::getNextMutable() { return cast<YieldOp>(getBody().front().getTerminator()).getOperandsMutable(); }
+AffineExpr ForOp::getTurns() { return getLast() ? normalizeSize(getLast()->getResult(0) - getFirst().getResult(0)) : AffineExpr(); }
+LogicalResult ForOp::verify() {
+  if (getFirst().getNumResults() != 1 || (getLast() && getLast()->getNumResults() != 1))
+    return emitOpError() << "counts from one size to one size";
+  Block &body = getBody().front();
+  SmallVector<Type> arguments{RankedTensorType::get({}, IntegerType::get(getContext(), 64))};
+  llvm::append_range(arguments, getInits().getTypes());
+  if (body.getArgumentTypes() != TypeRange(arguments) || getResultTypes() != getInits().getTypes())
+    return emitOpError() << "carries " << getInits().getTypes() << " through a body for " << body.getArgumentTypes() << " to results " << getResultTypes();
+  auto yield = dyn_cast_or_null<YieldOp>(body.empty() ? nullptr : &body.back());
+  if (!yield || yield.getOperandTypes() != getInits().getTypes())
+    return emitOpError() << "needs a body that yields " << getInits().getTypes();
+  if (getConditional() && (getInits().empty() || getInits()[0].getType() != RankedTensorType::get({}, IntegerType::get(getContext(), 1))))
+    return emitOpError() << "goes on while the first value that it carries is true, and carries " << getInits().getTypes();
+  if (!getConditional() && !getLast() && !getLimit())
+    return emitOpError() << "has no end";
+  return success();
+}
+LogicalResult IfOp::verify() {
+  for (Region *region : {&getWhenTrue(), &getWhenFalse()}) {
+    auto yield = dyn_cast_or_null<YieldOp>(region->front().empty() ? nullptr : &region->front().back());
+    if (!yield || yield.getOperandTypes() != getResultTypes())
+      return emitOpError() << "needs branches that yield " << getResultTypes();
+  }
   return success();
 }
 

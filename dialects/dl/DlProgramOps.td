@@ -34,7 +34,7 @@ def Dl_VariableOp : Dl_Op<"variable", [Symbol, HasParent<"ModelOp">]> {
 def Dl_FuncOp : Dl_Op<"func", [IsolatedFromAbove, HasParent<"ModelOp">, FunctionOpInterface, SingleBlock]> {
   let summary = "A function of the model";
   let description = [{
-    Straight-line code over the variables' values at entry: `dl.read` gives the value that a variable has when the function is entered, and `dl.assign` the one it
+    Code over the variables' values at entry: `dl.read` gives the value that a variable has when the function is entered, and `dl.assign` the one it
     has when the function returns (at most one for each variable). Argument attributes: `dl.name` (string), `dl.default` (f64), `dl.dim` (i64: this i64
     scalar is the value of dynamic dimension k). Result attributes: `dl.name`, `dl.log` (unit: no result for the caller, but a value of `logs`, an array with
     the words of each message that the function prints, between which its values stand). Unit attributes `train` and `init`, `doc` (string).
@@ -103,6 +103,41 @@ def Dl_CheckSizeOp : Dl_Op<"check_size", []> {
   let hasVerifier = 1;
 }
 
+// ---- control flow: regions see the values around them ----
+def Dl_Condition : Type<CPred<"$_self == ::mlir::RankedTensorType::get({}, ::mlir::IntegerType::get($_self.getContext(), 1))">, "one bool, tensor<i1>", "::mlir::RankedTensorType">,
+                   BuildableType<"::mlir::RankedTensorType::get({}, $_builder.getI1Type())">;
+def Dl_ForOp : Dl_Op<"for", [SingleBlock, RecursiveMemoryEffects, AttrSizedOperandSegments]> {
+  let summary = "A loop that carries values: the body's arguments are the index and what is carried, it yields what the next turn gets";
+  let description = [{
+    The index counts from `first` to before `last`; without `last`, without end. With `limit` there are no more turns than that. With `while`, the first value
+    that is carried is one bool, and a turn begins only where it is true: a loop that ends by `break` is a loop up to `last` with `while`, and the language's `while` one without `last`.
+    The results are what is carried when the loop ends. A gradient passes through loops that have a `last`.
+  }];
+  let arguments = (ins AffineMapAttr:$first, OptionalAttr<AffineMapAttr>:$last, Optional<Dl_Scalar64>:$limit, UnitAttr:$conditional, Variadic<Dl_Tensor>:$inits);
+  let results = (outs Variadic<Dl_Tensor>:$results);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = "`from` $first (`to` $last^)? (`limit` $limit^)? (`while` $conditional^)? `(` $inits `)` attr-dict-with-keyword $body `:` functional-type($inits, $results)";
+  let hasVerifier = 1;
+  let builders = [OpBuilder<(ins "::mlir::AffineExpr":$first, "::mlir::AffineExpr":$last, "::mlir::Value":$limit, "bool":$conditional, "::mlir::ValueRange":$inits)>];
+  let extraClassDeclaration = [{
+    ::mlir::BlockArgument getIndex() { return getBody().getArgument(0); }
+    ::mlir::Block::BlockArgListType getCarried() { return getBody().getArguments().drop_front(); }
+    /// What the next turn gets.
+    ::mlir::MutableOperandRange getNextMutable();
+    ::mlir::OperandRange getNext();
+    /// `last` - `first`; null without end.
+    ::mlir::AffineExpr getTurns();
+  }];
+}
+def Dl_IfOp : Dl_Op<"if", [NoRegionArguments, RecursiveMemoryEffects]> {
+  let summary = "One of two branches: the results are what it yields";
+  let arguments = (ins Dl_Condition:$condition);
+  let results = (outs Variadic<Dl_Tensor>:$results);
+  let regions = (region SizedRegion<1>:$whenTrue, SizedRegion<1>:$whenFalse);
+  let assemblyFormat = "$condition attr-dict-with-keyword $whenTrue `else` $whenFalse (`:` type($results)^)?";
+  let hasVerifier = 1;
+}
+
 // ---- the user's own ----
 def Dl_ExternFunctionOp : Dl_Op<"extern_function", [Symbol, HasParent<"ModelOp">]> {
   let summary = "A function that the program brings along, in CUDA C++ or in C++";
@@ -145,8 +180,8 @@ def Dl_FusedOp : Dl_Op<"fused", [IsolatedFromAbove, SingleBlock, Pure]> {
   let assemblyFormat = "$schedule `(` $inputs `)` attr-dict-with-keyword $body `:` functional-type($inputs, $results)";
   let hasVerifier = 1;
 }
-def Dl_YieldOp : Dl_Op<"yield", [Pure, Terminator, ReturnLike, ParentOneOf<["FusedOp", "CustomGradientOp"]>]> {
-  let summary = "The results of a region";
+def Dl_YieldOp : Dl_Op<"yield", [Pure, Terminator, ReturnLike, ParentOneOf<["FusedOp", "ForOp", "IfOp", "CustomGradientOp"]>]> {
+  let summary = "The results of a region; of a loop's body, what the next turn gets";
   let arguments = (ins Variadic<Dl_Tensor>:$operands);
   let assemblyFormat = "attr-dict ($operands^ `:` type($operands))?";
 }

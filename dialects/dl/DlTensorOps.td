@@ -26,6 +26,12 @@ def Dl_ConstantOp : Dl_StructuralOp<"constant"> {
   let assemblyFormat = "$value attr-dict `:` type($result)";
   let hasVerifier = 1;
 }
+def Dl_EmptyOp : Dl_StructuralOp<"empty"> {
+  let summary = "A tensor of no particular numbers: each is written before it is read";
+  let arguments = (ins);
+  let results = (outs Dl_Tensor:$result);
+  let assemblyFormat = "attr-dict `:` type($result)";
+}
 def Dl_SizeOp : Dl_StructuralOp<"size", [RepeatedInConsumers, DeclareOpInterfaceMethods<GeneratorOpInterface>]> {
   let summary = "A size known when the function is called, as a number";
   let arguments = (ins AffineMapAttr:$map);
@@ -137,6 +143,25 @@ def Dl_ConcatOp : Dl_StructuralOp<"concat", [DeclareOpInterfaceMethods<Different
   let results = (outs Dl_Tensor:$result);
   let assemblyFormat = "$inputs `axis` $axis attr-dict `:` type($inputs) `->` type($result)";
   let hasVerifier = 1;
+}
+
+def Dl_SliceAtOp : Dl_StructuralOp<"slice_at", [RepeatedInConsumers, DeclareOpInterfaceMethods<IndexingOpInterface, ["lookUpIndices", "keepsInnermost"]>,
+                                                DeclareOpInterfaceMethods<DifferentiableOpInterface, ["addVjp"]>]> {
+  let summary = "A slice along one axis whose start is computed: `start` and what follows it, or, with a rank less, element `start` of the axis";
+  let description = [{ The slice lies inside: whoever builds the op sees to that. }];
+  let arguments = (ins Dl_Tensor:$x, Dl_Scalar64:$start, I64Attr:$axis);
+  let results = (outs Dl_Tensor:$result);
+  let assemblyFormat = "$x `[` $start `]` `axis` $axis attr-dict `:` type($x) `->` type($result)";
+  let hasVerifier = 1;
+  let hasFolder = 1;
+}
+def Dl_SliceUpdateOp : Dl_StructuralOp<"slice_update", [DeclareOpInterfaceMethods<UpdateOpInterface>, DeclareOpInterfaceMethods<DifferentiableOpInterface>, AllTypesMatch<["x", "result"]>]> {
+  let summary = "The operand with another slice: what slice_at reads, written";
+  let arguments = (ins Dl_Tensor:$x, Dl_Tensor:$part, Dl_Scalar64:$start, I64Attr:$axis);
+  let results = (outs Dl_Tensor:$result);
+  let assemblyFormat = "$x `[` $start `]` `axis` $axis `,` $part attr-dict `:` type($part) `->` type($result)";
+  let hasVerifier = 1;
+  let hasFolder = 1;
 }
 
 // ---- elements at places that are known when the function runs ----

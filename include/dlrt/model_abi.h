@@ -342,7 +342,7 @@ typedef struct dl_fault {
 
 struct dl_frame {
   const dl_host *host;
-  void *const *buffers;
+  void *const *buffers; /* the entry of a function with loops exchanges some of the arena's; kernels only read them */
   const int64_t *dims; /* values of the dynamic dimensions */
   dl_fault *fault;
 };

@@ -448,6 +448,32 @@ const std::map<std::string, std::vector<MakeCase>> &casesOfOps() {
                             slice({c(5), c(6), c(20)}, {c(2), c(1), c(17)}, {c(3), c(4), c(1)}, {-2, 1, 1}),
                             slice({n, c(5)}, {n, c(0)}, {c(0), c(0)}, {1, 1}),
                             of(i64(), whole(-9, 9), slice({n, c(10)}, {n, c(3)}, {c(0), c(2)}, {1, 3}))};
+    auto sliceAt = [](Sizes from, Sizes to, int64_t axis, int64_t start, Type element = {}) -> MakeCase {
+      return [=](FloatType type) {
+        auto i64 = RankedTensorType::get({}, IntegerType::get(context(), 64));
+        Case made = one("along " + std::to_string(axis), {{dl::tensorType(from, element ? element : Type(type)), element ? whole(-9, 9) : between(-2, 2)}, {i64, whole(start, start)}},
+                        [=](OpBuilder &b, ValueRange x) { return dl::SliceAtOp::create(b, loc(), dl::tensorType(to, getElementTypeOrSelf(x[0].getType())), x[0], x[1], axis); });
+        made.wrt = element ? std::vector<unsigned>() : std::vector<unsigned>{0};
+        return made;
+      };
+    };
+    auto sliceUpdate = [](Sizes whole_, Sizes part, int64_t axis, int64_t start, Type element = {}) -> MakeCase {
+      return [=](FloatType type) {
+        auto i64 = RankedTensorType::get({}, IntegerType::get(context(), 64));
+        Type of = element ? element : Type(type);
+        Domain domain = element ? whole(-9, 9) : between(-2, 2);
+        Case made = one("along " + std::to_string(axis), {{dl::tensorType(whole_, of), domain}, {dl::tensorType(part, of), domain}, {i64, whole(start, start)}},
+                        [=](OpBuilder &b, ValueRange x) { return dl::SliceUpdateOp::create(b, loc(), x[0].getType(), x[0], x[1], x[2], axis); });
+        made.wrt = element ? std::vector<unsigned>() : std::vector<unsigned>{0, 1};
+        return made;
+      };
+    };
+    (*cases)["dl.slice_at"] = {sliceAt({n, c(10), c(17)}, {n, c(17)}, 1, 3),  sliceAt({n, c(10)}, {n, c(3)}, 1, 2),     sliceAt({n, c(10)}, {n}, 1, 9),
+                               sliceAt({c(7), n}, {n}, 0, 6),                 sliceAt({c(7), n}, {c(2), n}, 0, 5),      sliceAt({c(9)}, {}, 0, 4),
+                               sliceAt({c(5), n, c(4)}, {c(5), n, c(4)}, 2, 0), sliceAt({n, c(10)}, {n, c(3)}, 1, 7, i64())};
+    (*cases)["dl.slice_update"] = {sliceUpdate({n, c(10), c(17)}, {n, c(17)}, 1, 3), sliceUpdate({n, c(10)}, {n, c(3)}, 1, 2), sliceUpdate({n, c(10)}, {n}, 1, 9),
+                                   sliceUpdate({c(7), n}, {n}, 0, 6),                sliceUpdate({c(7), n}, {c(2), n}, 0, 5),  sliceUpdate({c(9)}, {}, 0, 4),
+                                   sliceUpdate({c(5), n, c(4)}, {c(5), n, c(4)}, 2, 0), sliceUpdate({n, c(10)}, {n, c(3)}, 1, 7, i64())};
     (*cases)["dl.pad"] = {pad({n, c(3)}, {n, c(10)}, {c(0), c(2)}, {1, 3}),
                           pad({n, c(37)}, {n, c(40)}, {c(0), c(2)}, {1, 1}),
                           pad({n, c(4)}, {n, c(4)}, {n - 1, c(0)}, {-1, 1}),
@@ -601,7 +627,10 @@ const std::map<std::string, std::string> &excludedOps() {
       {"dl.check_index", "has no value: ChecksTest below"},
       {"dl.check_size", "has no value: ChecksTest below"},
       {"dl.fused", "made by --dl-fuse, out of every op here"},
-      {"dl.yield", "ends dl.fused"},
+      {"dl.yield", "ends dl.fused, and bodies of loops and branches"},
+      {"dl.for", "holds ops: ControlTest below, and ProgramsTest.cpp"},
+      {"dl.if", "holds ops: ControlTest below, and ProgramsTest.cpp"},
+      {"dl.empty", "has no particular numbers: loops write them, in ControlTest below"},
   };
   return table;
 }
@@ -1218,7 +1247,12 @@ public:
       arrays.push_back(array);
     }
     bool isFirst = true;
-    forEachTarget(differentTargets(), *module, [&](Compiled &compiled, const TestTarget &) {
+    std::vector<TestTarget> targets = differentTargets();
+    // Loops and branches run on processors alone so far: for a GPU they are refused (test/driver/control-cuda.test).
+    bool hasControl = module->walk([](Operation *op) { return isa<dl::ForOp, dl::IfOp>(op) ? WalkResult::interrupt() : WalkResult::advance(); }).wasInterrupted();
+    if (hasControl)
+      llvm::erase_if(targets, [](const TestTarget &target) { return target.cuda.has_value(); });
+    forEachTarget(targets, *module, [&](Compiled &compiled, const TestTarget &) {
       std::string error;
       std::vector<Array> got = compiled.call("f", arrays, error);
       if (expectedError && !isFirst)
@@ -1374,6 +1408,84 @@ TEST(Corners, GradientGoesThroughConversions) {
                      "%y = dl.convert %t : tensor<?xf32, affine_map<()[s0] -> (s0)>> -> " T;
   EXPECT_EQ(gradientOf(text).call({{3, -4, 0.5}})[0].values, (std::vector<double>{6, -8, 1}));
 }
+#define S "tensor<f64>"
+#define I "tensor<i64>"
+#define C "tensor<i1>"
+#define FROM0 "dl.for from affine_map<() -> (0)> "
+
+//===--- loops and branches ---===//
+
+TEST(ControlTest, LoopCarriesAndHasAGradient) {
+  // y = x, times x three times over: x^4
+  const char *text = "%y = " FROM0 "to affine_map<() -> (3)> (%x) {\n^bb0(%t: " I ", %p: " T "):\n%q = dl.mul %p, %x : " T "\ndl.yield %q : " T "\n} : (" T ") -> (" T ")";
+  EXPECT_EQ(gradientOf(text).call({{2, 3, -1, 0}})[0].values, (std::vector<double>{32, 108, -4, 0}));
+}
+TEST(ControlTest, LoopOverASizeKeepsWhatItsGradientNeeds) {
+  // N turns of p = sin(p) * x: what a turn multiplies by is kept. Against the interpreter's own loop, written out.
+  const char *text = "%y = " FROM0 "to affine_map<()[s0] -> (s0)> (%x) {\n^bb0(%t: " I ", %p: " T "):\n%e = dl.sin %p : " T "\n%q = dl.mul %e, %x : " T "\ndl.yield %q : " T "\n} : (" T ") -> (" T ")";
+  for (std::vector<double> x : {std::vector<double>{0.5}, {0.5, -1.5}, {0.25, 1, -2, 3, 0.75}}) {
+    std::vector<double> wanted;
+    for (double v : x) {
+      double p = v, d = 1;
+      for (size_t t = 0; t < x.size(); ++t) {
+        d = std::cos(p) * d * v + std::sin(p);
+        p = std::sin(p) * v;
+      }
+      wanted.push_back(d);
+    }
+    std::vector<double> got = gradientOf(text).call({x})[0].values;
+    for (size_t i = 0; i < x.size(); ++i)
+      EXPECT_NEAR(got[i], wanted[i], 1e-12 * std::max(1.0, std::fabs(wanted[i]))) << i << " of " << x.size();
+  }
+}
+TEST(ControlTest, LoopEndsWhereItsConditionDoes) {
+  // Doubles until the sum is above 100; the gradient is of the turns that ran.
+  const char *text = "%on = dl.fill 1 : i64 : " C "\n%limit = dl.fill 100.0 : f64 : " S "\n%o, %y = " FROM0 "to affine_map<() -> (20)> while (%on, %x) {\n^bb0(%t: " I ", %c: " C ", %p: " T
+                     "):\n%q = dl.add %p, %p : " T "\n%s = dl.sum %q [0] : " T " -> " S "\n%n = dl.compare le %s, %limit : " S " -> " C "\ndl.yield %n, %q : " C ", " T "\n} : (" C ", " T
+                     ") -> (" C ", " T ")";
+  EXPECT_EQ(gradientOf(text).call({{1, 2}})[0].values, (std::vector<double>{64, 64}));
+  EXPECT_EQ(gradientOf(text).call({{60, 41}})[0].values, (std::vector<double>{2, 2}));
+  EXPECT_EQ(gradientOf(text).call({{-1}})[0].values, (std::vector<double>{1048576}));
+}
+TEST(ControlTest, BranchHasTheGradientOfTheOneTaken) {
+  const char *text = "%s0 = dl.sum %x [0] : " T " -> " S "\n%z = dl.fill 0.0 : f64 : " S "\n%c = dl.compare gt %s0, %z : " S " -> " C "\n%y = dl.if %c {\n%q = dl.mul %x, %x : " T "\ndl.yield %q : " T
+                     "\n} else {\n%n = dl.neg %x : " T "\ndl.yield %n : " T "\n} : " T;
+  EXPECT_EQ(gradientOf(text).call({{3, -1}})[0].values, (std::vector<double>{6, -2}));
+  EXPECT_EQ(gradientOf(text).call({{3, -4}})[0].values, (std::vector<double>{-1, -1}));
+}
+TEST(ControlTest, CarriedValuesChangePlaces) {
+  Text text("dl.func @f(%x: " T ", %z: " T ") -> (" T ", " T ") {\n%a, %c = " FROM0 "to affine_map<() -> (5)> (%x, %z) {\n^bb0(%t: " I ", %p: " T ", %q: " T "):\n%s = dl.add %p, %q : " T
+            "\ndl.yield %q, %s : " T ", " T "\n} : (" T ", " T ") -> (" T ", " T ")\ndl.return %a, %c : " T ", " T "\n}");
+  std::vector<Array> results = text.call({{1, 10}, {1, 1}});
+  EXPECT_EQ(results[0].values, (std::vector<double>{8, 5 + 30}));
+  EXPECT_EQ(results[1].values, (std::vector<double>{13, 8 + 50}));
+}
+TEST(ControlTest, UpdatesDoNotReachTheOperand) {
+  // Writes element t of a copy of x in each turn; x stays, and so does what an update was made of.
+  Text text("dl.func @f(%x: tensor<4xf64>) -> (tensor<4xf64>, tensor<4xf64>, tensor<4xf64>) {\n%two = dl.fill 2 : i64 : " I "\n%n = dl.fill 9.0 : f64 : " S
+            "\n%e = dl.exp %x : tensor<4xf64>\n%u = dl.slice_update %e[%two] axis 0, %n : " S " -> tensor<4xf64>\n%y = " FROM0
+            "to affine_map<() -> (4)> (%x) {\n^bb0(%t: " I ", %p: tensor<4xf64>):\n%v = dl.slice_at %p[%t] axis 0 : tensor<4xf64> -> " S "\n%w = dl.add %v, %v : " S
+            "\n%q = dl.slice_update %p[%t] axis 0, %w : " S " -> tensor<4xf64>\ndl.yield %q : tensor<4xf64>\n} : (tensor<4xf64>) -> tensor<4xf64>\n"
+            "%same = dl.add %e, %x : tensor<4xf64>\ndl.return %y, %u, %same : tensor<4xf64>, tensor<4xf64>, tensor<4xf64>\n}");
+  std::vector<Array> results = text.call({{0, 0, 0, 0}});
+  EXPECT_EQ(results[0].values, (std::vector<double>{0, 0, 0, 0}));
+  EXPECT_EQ(results[1].values, (std::vector<double>{1, 1, 9, 1}));
+  EXPECT_EQ(results[2].values, (std::vector<double>{1, 1, 1, 1}));
+  EXPECT_EQ(text.call({{1, 2, 3, 4}})[0].values, (std::vector<double>{2, 4, 6, 8}));
+}
+TEST(ControlTest, CheckInALoopIsAStatus) {
+  Text text("dl.func @f(%x: tensor<?xi64, affine_map<()[s0] -> (s0)>>) -> " I " {\n%z = dl.fill 0 : i64 : " I "\n%y = " FROM0 "to affine_map<()[s0] -> (s0)> (%z) {\n^bb0(%t: " I ", %s: " I
+            "):\n%v = dl.slice_at %x[%t] axis 0 : tensor<?xi64, affine_map<()[s0] -> (s0)>> -> " I "\ndl.check_index %v below affine_map<() -> (10)> \"number {value}\" : " I
+            "\n%n = dl.add %s, %v : " I "\ndl.yield %n : " I "\n} : (" I ") -> " I "\ndl.return %y : " I "\n}");
+  EXPECT_EQ(text.call({{1, 2, 3}})[0].values, (std::vector<double>{6}));
+  std::string error;
+  text.call({{1, 12, 3}}, &error);
+  EXPECT_NE(error.find("number 12"), std::string::npos) << error;
+}
+#undef S
+#undef I
+#undef C
+#undef FROM0
 #undef T
 #undef B
 

@@ -336,6 +336,16 @@ static double logSumExp(const Array &x, ArrayRef<int64_t> line, bool keepsInfini
 }
 static int64_t axisOf(Operation *op) { return op->getAttrOfType<IntegerAttr>("axis").getInt(); }
 
+/// Where an element of a slice that starts at `start` lies.
+static Index placeInWhole(const Index &index, int64_t axis, int64_t start, size_t rank) {
+  Index place = index;
+  if (place.size() < rank)
+    place.insert(place.begin() + axis, start);
+  else
+    place[axis] += start;
+  return place;
+}
+
 static const llvm::StringMap<Evaluate> &evaluators() {
   using Ops = ArrayRef<Array>;
   using Sizes = ArrayRef<int64_t>;
@@ -467,6 +477,22 @@ static const llvm::StringMap<Evaluate> &evaluators() {
          });
          result.exact = x[0].exact;
        }},
+      {"dl.slice_at",
+       [](Operation *op, Ops x, Sizes, Array &result) {
+         auto slice = cast<dl::SliceAtOp>(op);
+         int64_t axis = slice.getAxis(), start = static_cast<int64_t>(x[1].values[0]);
+         forEach(result.dims, [&](const Index &index) { result.values[numberOf(result.dims, index)] = x[0].values[numberOf(x[0].dims, placeInWhole(index, axis, start, x[0].dims.size()))]; });
+         result.exact = x[0].exact;
+       }},
+      {"dl.slice_update",
+       [](Operation *op, Ops x, Sizes, Array &result) {
+         auto update = cast<dl::SliceUpdateOp>(op);
+         int64_t axis = update.getAxis(), start = static_cast<int64_t>(x[2].values[0]);
+         result.values = x[0].values;
+         forEach(x[1].dims, [&](const Index &index) { result.values[numberOf(result.dims, placeInWhole(index, axis, start, x[0].dims.size()))] = x[1].values[numberOf(x[1].dims, index)]; });
+         result.exact = x[0].exact && x[1].exact;
+       }},
+      {"dl.empty", [](Operation *, Ops, Sizes, Array &result) { std::fill(result.values.begin(), result.values.end(), isFloat(result.element) ? kNaN : 0); }},
       {"dl.pad",
        [](Operation *op, Ops x, Sizes sizes, Array &result) {
          auto pad = cast<dl::PadOp>(op);
@@ -748,6 +774,52 @@ std::vector<Array> Reference::evaluate(Operation *op, ArrayRef<Array> operands) 
   return {result};
 }
 
+std::vector<Array> Reference::runBlock(Block &block, DenseMap<Value, Array> &values, std::map<std::string, Array> *variables, std::map<std::string, Array> &assigned) {
+  for (Operation &op : block) {
+    SmallVector<Array> operands;
+    for (Value operand : op.getOperands())
+      operands.push_back(values.lookup(operand));
+    auto keep = [&](ValueRange results, std::vector<Array> arrays) {
+      for (auto [result, array] : llvm::zip_equal(results, arrays)) {
+        for (double value : array.values)
+          if (std::isfinite(value))
+            largest = std::max(largest, std::fabs(value));
+        values[result] = std::move(array);
+      }
+    };
+    if (auto read = dyn_cast<dl::ReadOp>(op)) {
+      values[read.getResult()] = variables->at(read.getVariable().str());
+    } else if (auto assign = dyn_cast<dl::AssignOp>(op)) {
+      assigned[assign.getVariable().str()] = operands[0];
+    } else if (isa<dl::ReturnOp, dl::YieldOp>(op)) {
+      return {operands.begin(), operands.end()};
+    } else if (auto branch = dyn_cast<dl::IfOp>(op)) {
+      Region &taken = operands[0].values[0] != 0 ? branch.getWhenTrue() : branch.getWhenFalse();
+      keep(branch.getResults(), runBlock(taken.front(), values, variables, assigned));
+    } else if (auto loop = dyn_cast<dl::ForOp>(op)) {
+      std::vector<Array> carried(operands.begin() + (loop.getLimit() ? 1 : 0), operands.end());
+      int64_t index = evaluateSize(loop.getFirst().getResult(0), dims), end = std::numeric_limits<int64_t>::max();
+      if (loop.getLast())
+        end = evaluateSize(loop.getLast()->getResult(0), dims);
+      if (loop.getLimit())
+        end = std::min(end, index + static_cast<int64_t>(operands[0].values[0]));
+      for (; index < end && (!loop.getConditional() || carried[0].values[0] != 0); ++index) {
+        Array number = makeArray(loop.getIndex().getType(), dims);
+        number.values[0] = static_cast<double>(index);
+        number.exact = true;
+        values[loop.getIndex()] = number;
+        for (auto [argument, array] : llvm::zip_equal(loop.getCarried(), carried))
+          values[argument] = array;
+        carried = runBlock(loop.getBody().front(), values, variables, assigned);
+      }
+      keep(loop.getResults(), carried);
+    } else if (!isa<dl::CheckIndexOp, dl::CheckSizeOp>(op)) {
+      keep(op.getResults(), evaluate(&op, operands));
+    }
+  }
+  return {};
+}
+
 std::vector<Array> Reference::run(ArrayRef<Array> arguments, std::map<std::string, Array> *variables) {
   isUnstable = false;
   largest = 0;
@@ -755,27 +827,8 @@ std::vector<Array> Reference::run(ArrayRef<Array> arguments, std::map<std::strin
   Block &block = function.getBody().front();
   for (auto [argument, array] : llvm::zip_equal(block.getArguments(), arguments))
     values[argument] = array;
-  std::vector<Array> results;
   std::map<std::string, Array> assigned;
-  for (Operation &op : block) {
-    SmallVector<Array> operands;
-    for (Value operand : op.getOperands())
-      operands.push_back(values.lookup(operand));
-    if (auto read = dyn_cast<dl::ReadOp>(op)) {
-      values[read.getResult()] = variables->at(read.getVariable().str());
-    } else if (auto assign = dyn_cast<dl::AssignOp>(op)) {
-      assigned[assign.getVariable().str()] = operands[0];
-    } else if (isa<dl::ReturnOp>(op)) {
-      results.assign(operands.begin(), operands.end());
-    } else if (!isa<dl::CheckIndexOp, dl::CheckSizeOp>(op)) {
-      for (auto [result, array] : llvm::zip_equal(op.getResults(), evaluate(&op, operands))) {
-        for (double value : array.values)
-          if (std::isfinite(value))
-            largest = std::max(largest, std::fabs(value));
-        values[result] = std::move(array);
-      }
-    }
-  }
+  std::vector<Array> results = runBlock(block, values, variables, assigned);
   for (auto &[name, array] : assigned)
     (*variables)[name] = array;
   return results;

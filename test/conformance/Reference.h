@@ -37,7 +37,7 @@ std::vector<int64_t> evaluateShape(mlir::Type type, llvm::ArrayRef<int64_t> dims
 /// True where the table has a formula for an op of this name ("dl.add").
 bool hasFormula(llvm::StringRef name);
 
-/// One call of a function of straight-line dl.
+/// One call of a function of dl.
 class Reference {
 public:
   Reference(dl::FuncOp function, std::vector<int64_t> dims) : function(function), dims(std::move(dims)) {}
@@ -51,6 +51,8 @@ public:
   double largest = 0;
 
 private:
+  /// What the block's terminator hands on.
+  std::vector<Array> runBlock(mlir::Block &block, llvm::DenseMap<mlir::Value, Array> &values, std::map<std::string, Array> *variables, std::map<std::string, Array> &assigned);
   std::vector<Array> evaluate(mlir::Operation *op, llvm::ArrayRef<Array> operands);
   void jumps(const Array &a, const Array &b);
 

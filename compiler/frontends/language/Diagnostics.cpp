@@ -27,7 +27,7 @@ static constexpr size_t shownColumns = 160;
 
 Diagnostics::Report &Diagnostics::error(SMRange where, const llvm::Twine &message) {
   ++count;
-  if (reports.size() >= kept) {
+  if (isSilent || reports.size() >= kept) {
     overflow = Report();
     return overflow;
   }
@@ -37,7 +37,7 @@ Diagnostics::Report &Diagnostics::error(SMRange where, const llvm::Twine &messag
 }
 
 void Diagnostics::remark(SMRange where, const llvm::Twine &message) {
-  if (remarks.size() >= kept)
+  if (isSilent || remarks.size() >= kept)
     return;
   remarks.emplace_back();
   remarks.back().head = {where, message.str()};

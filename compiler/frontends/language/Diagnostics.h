@@ -61,6 +61,25 @@ public:
   /// Something that the compiler found and took care of; printed where there are no errors.
   void remark(llvm::SMRange where, const llvm::Twine &message);
 
+  /// While it lives, errors are counted, as what happens next depends on them, and then forgotten.
+  class Silence {
+  public:
+    explicit Silence(Diagnostics &diagnostics)
+        : diagnostics(diagnostics), count(diagnostics.count), outer(diagnostics.isSilent) {
+      diagnostics.isSilent = true;
+    }
+    ~Silence() {
+      diagnostics.count = count;
+      diagnostics.isSilent = outer;
+    }
+
+  private:
+    Diagnostics &diagnostics;
+    unsigned count;
+    bool outer;
+  };
+
+  bool silent() const { return isSilent; }
   bool hasErrors() const { return count != 0; }
   unsigned errorCount() const { return count; }
 
@@ -85,6 +104,7 @@ private:
   std::deque<Report> remarks;
   Report overflow; // takes what comes after `kept` reports
   unsigned limit, count = 0;
+  bool isSilent = false;
 };
 
 /// While it lives, errors of passes and verifiers become reports at the user's line.

@@ -931,6 +931,7 @@ Value Elaborator::callOneHot(StringRef name, CallArguments &arguments) {
 
 /// The stream of a draw is the hash of a path. Of a variable: the variable's. In a function: the
 /// function's name, the path of the layer that draws, and the number of the draw in that layer.
+/// In a loop the number of the turn takes part in the call's number, so that each turn draws anew.
 mlir::Value Elaborator::draw(StringRef op, mlir::RankedTensorType type, SMRange where, int64_t low,
                              int64_t high) {
   mlir::Location location = locationOf(where);
@@ -963,12 +964,17 @@ mlir::Value Elaborator::draw(StringRef op, mlir::RankedTensorType type, SMRange 
       own->dtype = DType::I64;
       *variable = own.get();
     }
-    mlir::OpBuilder::InsertionGuard guard(builder());
-    goToFunction();
-    function->seed = dl::ReadOp::create(builder(), location, scalar, seedVariable->path);
-    function->calls = dl::ReadOp::create(builder(), location, scalar, callsVariable->path);
+    mlir::OpBuilder entry = function->atEntry();
+    function->seed = dl::ReadOp::create(entry, location, scalar, seedVariable->path);
+    function->calls = dl::ReadOp::create(entry, location, scalar, callsVariable->path);
   }
   mlir::Value call = function->isInit ? fill(scalar, Number::whole(0), where) : function->calls;
+  if (mlir::Value turn = turnNumber(where)) {
+    // The counter's high word: turn n of the loops around draws as call + (n + 1) * 2^32.
+    mlir::Value shift = fill(scalar, Number::whole(int64_t(1) << 32), where);
+    mlir::Value next = build("add", {turn, fill(scalar, Number::whole(1), where)}, where);
+    call = build("add", {call, build("mul", {next, shift}, where)}, where);
+  }
   uint32_t stream = streamOf(path);
   if (op == "uniform")
     return dl::UniformOp::create(builder(), location, type, function->seed, call, stream);

@@ -44,7 +44,7 @@ Value Elaborator::evaluate(const ast::Expr *expr) {
     return {};
   }
   if (steps >= stepLimit) {
-    if (steps++ == stepLimit)
+    if (!diagnostics.silent() && steps++ == stepLimit)
       error(expr, "the program is too large: more than " + Twine(stepLimit) +
                       " expressions are evaluated while compiling");
     return {};
@@ -185,14 +185,14 @@ Value Elaborator::evaluateLogic(const ast::ChainExpr *chain) {
   return value;
 }
 
-optional<bool> Elaborator::evaluateCondition(const ast::Expr *condition, StringRef what) {
+Value Elaborator::conditionOf(const ast::Expr *condition) {
   Value value = evaluate(condition);
   if (auto *truth = value.as<BoolValue>()) {
     decide(truth->settings);
-    return truth->value;
+    return value;
   }
   if (value.isPoison())
-    return nullopt;
+    return {};
   mlir::Value tensor = value.asTensor();
   if (!tensor || dtypeOf(tensor) != DType::Bool || rankOf(tensor) != 0) {
     Report &report = error(condition, "a condition must be one bool, found " + describe(value));
@@ -200,25 +200,38 @@ optional<bool> Elaborator::evaluateCondition(const ast::Expr *condition, StringR
       report.note(
           condition->range,
           "'where(condition, a, b)' chooses element by element; 'all' and 'any' make one of many");
-    return nullopt;
+    return {};
   }
-  unsupported(condition->range, "a run-time '" + what + "'");
+  return value;
+}
+
+optional<bool> Elaborator::evaluateCondition(const ast::Expr *condition, StringRef what) {
+  Value value = conditionOf(condition);
+  if (auto *truth = value.as<BoolValue>())
+    return truth->value;
+  if (!value.isPoison())
+    error(condition, "this '" + what +
+                         "' decides what is declared: its condition must be known while compiling");
   return nullopt;
 }
 
 Value Elaborator::evaluateIf(const ast::IfExpr *branch) {
-  optional<bool> condition = evaluateCondition(branch->condition, "if");
-  if (!condition) {
+  Value condition = conditionOf(branch->condition);
+  if (condition.isPoison()) {
     poisonAssigned(branch->thenBlock);
     if (branch->elseBlock)
       poisonAssigned(branch->elseBlock);
     return {};
   }
-  if (*condition)
-    return runBlock(branch->thenBlock);
-  if (branch->elseBlock)
-    return runBlock(branch->elseBlock);
-  return branch->elseExpr ? evaluate(branch->elseExpr) : Value::none();
+  auto whenTrue = [&] { return runBlock(branch->thenBlock); };
+  auto whenFalse = [&] {
+    if (branch->elseBlock)
+      return runBlock(branch->elseBlock);
+    return branch->elseExpr ? evaluate(branch->elseExpr) : Value::none();
+  };
+  if (auto *truth = condition.as<BoolValue>())
+    return truth->value ? whenTrue() : whenFalse();
+  return this->branch(condition.asTensor(), branch->condition->range, whenTrue, whenFalse);
 }
 
 Value Elaborator::evaluateRange(const ast::RangeExpr *range) {
@@ -423,9 +436,9 @@ Value Elaborator::evaluateIndex(const ast::IndexExpr *index) {
 // Statements
 //===----------------------------------------------------------------------===//
 
-Value Elaborator::runBlock(const ast::Block *block) {
+Value Elaborator::runStatements(ArrayRef<const ast::Stmt *> statements) {
   Value last = Value::none();
-  for (const ast::Stmt *statement : block->statements) {
+  for (auto [i, statement] : llvm::enumerate(statements)) {
     last = Value::none();
     auto *expressions = dyn_cast<ast::ExpressionsStmt>(statement);
     if (expressions && expressions->values.size() == 1) {
@@ -440,6 +453,19 @@ Value Elaborator::runBlock(const ast::Block *block) {
     }
     if (frame->returned || frame->broken)
       return Value::none();
+    if (mlir::Value stop = frame->brokenWhen; stop && i + 1 < statements.size()) {
+      // The rest runs where no `break` was met.
+      frame->brokenWhen = {};
+      auto leave = [&] {
+        frame->broken = true;
+        return Value::none();
+      };
+      branch(stop, statement->range, leave, [&] {
+        runStatements(statements.drop_front(i + 1));
+        return Value::none();
+      });
+      return Value::none();
+    }
   }
   return last;
 }
@@ -470,17 +496,8 @@ void Elaborator::runStatement(const ast::Stmt *statement) {
   }
   case Kind::For:
     return runFor(cast<ast::ForStmt>(statement));
-  case Kind::While: {
-    auto *loop = cast<ast::WhileStmt>(statement);
-    Value condition = evaluate(loop->condition);
-    mlir::Value tensor = condition.asTensor();
-    if (!condition.isPoison() && !condition.is<BoolValue>() &&
-        !(tensor && dtypeOf(tensor) == DType::Bool && rankOf(tensor) == 0))
-      error(loop->condition, "a condition must be one bool, found " + describe(condition));
-    unsupported({loop->range.Start, loop->range.Start}, "'while'");
-    poisonAssigned(loop->body);
-    return;
-  }
+  case Kind::While:
+    return runWhile(cast<ast::WhileStmt>(statement));
   case Kind::Break:
     frame->broken = true;
     return;
@@ -548,42 +565,40 @@ void Elaborator::runFor(const ast::ForStmt *loop) {
     for (const std::string &name : names)
       frame->locals.erase(name);
   };
-  if (sequence.is<RangeValue>()) {
-    // Not unrolled: a loop of the program. Its body is looked at once, so that its own errors show.
-    auto &range = *sequence.as<RangeValue>();
-    frame->locals[loop->variable.text] = range.first.isKnown() ? range.first : Number::whole(0);
-    runBlock(loop->body);
-    frame->broken = false;
-    for (auto &entry : before) {
-      auto now = frame->locals.find(entry.getKey());
-      mlir::Value was = entry.second.asTensor();
-      mlir::Value is = now != frame->locals.end() ? now->second.asTensor() : mlir::Value();
-      if (was && is && was.getType() != is.getType() &&
-          (dtypeOf(was) != dtypeOf(is) ||
-           !conform(is, shapeOf(was), "'" + entry.getKey() + "' in the loop", loop->range)))
-        error(loop->variable.range(),
-              "'" + entry.getKey() + "' changes from " + describeType(was) + " to " +
-                  describeType(is) + " in the loop; what a loop carries keeps its type and shape");
-    }
-    endNames();
-    unsupported({loop->range.Start, loop->sequence->range.End}, "'for' over a range in a function");
-    return;
-  }
+  if (auto *range = sequence.as<RangeValue>())
+    return runRange(loop, *range);
   optional<std::vector<Value>> values = sequenceOf(sequence, loop->sequence->range);
   if (!values) {
     poisonAssigned(loop->body);
     endNames();
     return;
   }
-  for (const Value &value : *values) {
-    unsigned errors = diagnostics.errorCount();
-    frame->locals[loop->variable.text] = value;
-    runBlock(loop->body);
-    endNames();
-    if (frame->returned || frame->broken || diagnostics.errorCount() != errors)
-      break;
-  }
+  std::function<void(size_t)> turns = [&](size_t first) {
+    for (size_t i = first; i < values->size(); ++i) {
+      if (mlir::Value stop = frame->brokenWhen) {
+        // The other turns follow where none of these was the last.
+        frame->brokenWhen = {};
+        auto leave = [&] {
+          frame->broken = true;
+          return Value::none();
+        };
+        branch(stop, loop->range, leave, [&] {
+          turns(i);
+          return Value::none();
+        });
+        return;
+      }
+      unsigned errors = diagnostics.errorCount();
+      frame->locals[loop->variable.text] = (*values)[i];
+      runBlock(loop->body);
+      endNames();
+      if (frame->returned || frame->broken || diagnostics.errorCount() != errors)
+        return;
+    }
+  };
+  turns(0);
   frame->broken = false;
+  frame->brokenWhen = {};
 }
 
 void Elaborator::runAssign(const ast::AssignStmt *statement) {
@@ -755,10 +770,9 @@ Value Elaborator::readVariable(Variable *variable, SMRange where) {
     return {};
   }
   // The value at entry, whatever was computed before: where it is read does not matter.
-  mlir::OpBuilder::InsertionGuard guard(builder());
-  goToFunction();
+  mlir::OpBuilder entry = function->atEntry();
   mlir::Value read = dl::ReadOp::create(
-      builder(), locationOf(where), tensorType(variable->shape, variable->dtype), variable->path);
+      entry, locationOf(where), tensorType(variable->shape, variable->dtype), variable->path);
   function->entry[variable] = read;
   return Value::tensor(read);
 }
@@ -771,6 +785,10 @@ void Elaborator::assignElement(const ast::IndexExpr *target, Value value, option
   optional<Region> region = regionOf(base, target->subscripts, where);
   if (!region)
     return;
+  llvm::SmallVector<mlir::Value> wholes, computedStarts;
+  if (!takeComputed(base, *region, wholes, computedStarts))
+    return;
+  base = wholes.back();
   DType dtype = dtypeOf(base);
   auto starts = dl::sizeMap(region->starts, &context);
   auto strides = region->strides;
@@ -808,7 +826,7 @@ void Elaborator::assignElement(const ast::IndexExpr *target, Value value, option
   if (!part)
     return;
   mlir::Value result;
-  bool isWhole = false;
+  bool isAll = false;
   if (!region->indices.empty()) {
     // Into the slice at these places, and the slice back where it is not all.
     mlir::Location location = locationOf(where);
@@ -826,16 +844,23 @@ void Elaborator::assignElement(const ast::IndexExpr *target, Value value, option
       part = dl::ScatterAddOp::create(builder(), location, slice, part, region->indices,
                                       region->axes, region->position);
     op = nullopt;
-    isWhole = slice == base;
+    isAll = slice == base;
   }
-  if (isWhole) {
+  if (isAll) {
     result = part;
+  } else if (region->indices.empty() && isWhole(*region, base)) {
+    part = reshape(part, shapeOf(base), where);
+    result = op ? build(*op == Tok::Plus ? "add" : "sub", {base, part}, where) : part;
   } else if (op) {
     result = build(*op == Tok::Plus ? "add" : "sub", {base, pad(part)}, where);
   } else {
     mlir::Value ones = fill(tensorType(region->sizes, DType::Bool), Number::whole(1), where);
     result = build("select", {pad(ones), pad(part), base}, where, {}, base.getType());
   }
+  // What was taken out goes back.
+  for (size_t i = computedStarts.size(); i-- > 0;)
+    result = dl::SliceUpdateOp::create(builder(), locationOf(where), wholes[i].getType(), wholes[i],
+                                       result, computedStarts[i], region->computed[i].axis);
   assign(target->base, Value::tensor(result), where);
 }
 

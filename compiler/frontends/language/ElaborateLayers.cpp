@@ -320,8 +320,10 @@ Value Elaborator::callForm(LayerForm &form, CallArguments &arguments) {
   LayerForm::Values before = function->current;
   llvm::SetVector<Variable *> assigned = function->assigned;
   optional<SMRange> varAssigned = function->varAssigned;
-  for (auto &[variable, value] : *form.values)
+  for (auto &[variable, value] : *form.values) {
     function->current[variable] = value;
+    function->assigned.insert(variable); // so that branches and loops carry it
+  }
   Value result = call(form.form, arguments);
   for (auto &[variable, value] : *form.values) {
     value = function->current.lookup(variable);

@@ -128,7 +128,7 @@ std::string Elaborator::describe(const Value &value) const {
   if (auto *truth = value.as<BoolValue>())
     return truth->value ? "true" : "false";
   if (auto *number = value.number())
-    return number->isRuntime() ? "a number" : "the number " + text(*number);
+    return number->isRuntime() || number->isComputed() ? "a number" : "the number " + text(*number);
   if (mlir::Value tensor = value.asTensor())
     return describeType(tensor);
   if (auto *string = value.as<StringValue>())
@@ -404,7 +404,10 @@ Value Elaborator::lookup(StringRef name, SMRange where) {
     return BuiltinValue{name};
   // checkNames has reported every name that nothing declares; what is left is a name that has no
   // value here.
-  if (!diagnostics.hasErrors())
+  if (auto half = frame->halves.find(name); half != frame->halves.end())
+    error(where, "'" + name + "' has a value only where a condition of run time holds")
+        .note(half->second, "it is assigned in one branch of this 'if'; give it a value before, or in both");
+  else if (!diagnostics.hasErrors())
     error(where, "'" + name + "' has no value here");
   return {};
 }
@@ -827,7 +830,8 @@ optional<std::pair<Number, Number>> Elaborator::sizesCompared(const ast::Expr *c
     return nullopt;
   Value lhs = evaluate(compare->lhs), rhs = evaluate(compare->rhs);
   const Number *a = lhs.number(), *b = rhs.number();
-  if (!a || !b || a->isRuntime() || b->isRuntime() || !(a->isSize() || b->isSize()))
+  if (!a || !b || a->isRuntime() || b->isRuntime() || a->isComputed() || b->isComputed() ||
+      !(a->isSize() || b->isSize()))
     return nullopt;
   // Both times the denominators, so that they are whole.
   Number scale = Number::whole(1);
@@ -852,7 +856,8 @@ bool Elaborator::checkSizes(const ast::Expr *condition, StringRef words) {
   StringRef predicate = predicateOf(llvm::cast<ast::CompareExpr>(condition)->op);
   // Words of the program come first: they are checked even where another check says the same.
   function->checks.insert(conditionKey(lhs, predicate, rhs));
-  dl::CheckSizeOp::create(builder(), locationOf(condition->place), dl::sizeMap({lhs}, &context),
+  mlir::OpBuilder entry = function->atEntry();
+  dl::CheckSizeOp::create(entry, locationOf(condition->place), dl::sizeMap({lhs}, &context),
                           predicate, dl::sizeMap({rhs}, &context), words);
   return true;
 }

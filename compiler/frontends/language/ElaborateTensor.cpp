@@ -291,7 +291,8 @@ void Elaborator::checkOnEntry(AffineExpr lhs, StringRef predicate, AffineExpr rh
   if (function->isConstant || !function->checks.insert(key).second)
     return;
   std::string message = words.str();
-  dl::CheckSizeOp::create(builder(), locationOf(where), dl::sizeMap({lhs}, &context), predicate,
+  mlir::OpBuilder entry = function->atEntry();
+  dl::CheckSizeOp::create(entry, locationOf(where), dl::sizeMap({lhs}, &context), predicate,
                           dl::sizeMap({rhs}, &context), message);
   if (asserted.contains(key))
     return;
@@ -377,7 +378,10 @@ mlir::Value Elaborator::runtimeNumber(const Number &number, SMRange where) {
   if (number.isKnown())
     return fill(type, Number::ofReal(number.asDouble()), where);
   mlir::Value size =
-      dl::SizeOp::create(builder(), locationOf(where), type, dl::sizeMap({number.size}, &context));
+      number.isComputed()
+          ? convert(computeWhole(number.size, where), DType::F64, where)
+          : dl::SizeOp::create(builder(), locationOf(where), type,
+                               dl::sizeMap({number.size}, &context));
   if (number.denominator == 1)
     return size;
   mlir::Value denominator =
@@ -411,8 +415,7 @@ mlir::Value Elaborator::materialize(const Number &number, DType dtype, ArrayRef<
       error(where, text(number) + " may not be a whole number, and it meets " + nameOf(dtype));
       return {};
     }
-    value = dl::SizeOp::create(builder(), locationOf(where), tensorType({}, DType::I64),
-                               dl::sizeMap({number.size}, &context));
+    value = computeWhole(number.size, where);
   } else {
     if (!isFloat(dtype) && exact) {
       error(where, "a number that is known at run time only meets " + nameOf(dtype) +
@@ -634,7 +637,7 @@ AffineExpr Elaborator::sizeOf(const Value &value, SMRange where) {
     error(where, "a size must be a whole number, found " + text(*number));
     return {};
   }
-  if (number->isRuntime()) {
+  if (number->isRuntime() || number->isComputed()) {
     error(where,
           "a size must be known when the function is entered; this number is computed in it");
     return {};
@@ -1204,6 +1207,67 @@ Elaborator::regionOf(mlir::Value value, ArrayRef<ast::Subscript> subscripts, SMR
     AffineExpr size = shape[axis];
     auto constant = dyn_cast<AffineConstantExpr>(size);
     std::string sizeText = dl::sizeToString(size, dimNames);
+    // A place that the function computes.
+    auto wholePlace = [&](const Number &number, SMRange range) {
+      if (number.denominator == 1)
+        return true;
+      error(range, "an index must be a whole number, found a quotient; write floor_divide(a, b)");
+      return false;
+    };
+    int64_t dropped = llvm::count_if(region.computed, [](auto &slice) { return slice.drops; });
+    if (subscript.kind == ast::Subscript::Kind::Element && element.number()->isComputed()) {
+      const Number &number = *element.number();
+      if (!wholePlace(number, subscript.range))
+        return nullopt;
+      decide(number.settings);
+      if (hasTensors) {
+        addPlace(computeWhole(number.size, subscript.range), {}, subscript.range);
+        continue;
+      }
+      region.computed.push_back(
+          {static_cast<int64_t>(axis) - dropped, number.size, one, /*drops=*/true, subscript.range});
+      ++axis;
+      continue;
+    }
+    if (subscript.kind == ast::Subscript::Kind::Slice) {
+      optional<Number> ends[2];
+      bool isComputed = false, failed = false;
+      for (auto [expr, end] : {std::pair(subscript.start, &ends[0]), std::pair(subscript.stop, &ends[1])}) {
+        if (!expr)
+          continue;
+        *end = numberOf(evaluate(expr), "a slice", expr->range);
+        failed |= !*end;
+        isComputed |= *end && (*end)->isComputed();
+      }
+      if (failed)
+        return nullopt;
+      if (isComputed) {
+        Number first = ends[0].value_or(Number::whole(0)), last = ends[1].value_or(Number::ofSize(size));
+        optional<Number> length = fold(Tok::Minus, last, first);
+        bool isSize = length && !length->isComputed() && !length->isRuntime() && length->denominator == 1;
+        if (!isSize || subscript.step) {
+          error(subscript.range, subscript.step
+                                     ? "a slice with ends that are known at run time only has no step"
+                                     : "the length of a slice is a size; that of this one is known at "
+                                       "run time only");
+          return nullopt;
+        }
+        AffineExpr count = sizeOf(*length, subscript.range);
+        if (!count)
+          return nullopt;
+        AffineExpr start = first.isSize() ? first.size : constantSize(first.asWhole().value_or(0));
+        if ((first.isSize() && !wholePlace(first, subscript.range)))
+          return nullopt;
+        region.computed.push_back(
+            {static_cast<int64_t>(axis) - dropped, start, count, /*drops=*/false, subscript.range});
+        region.starts.push_back(zero);
+        region.strides.push_back(1);
+        region.sizes.push_back(count);
+        region.shape.push_back(count);
+        ++axis;
+        continue;
+      }
+    }
     if (subscript.kind == ast::Subscript::Kind::Element) {
       const Number &number = *element.number();
       decide(number.settings);
@@ -1324,6 +1388,68 @@ Elaborator::regionOf(mlir::Value value, ArrayRef<ast::Subscript> subscripts, SMR
   return region;
 }
 
+bool Elaborator::takeComputed(mlir::Value value, const Region &region,
+                              llvm::SmallVectorImpl<mlir::Value> &values,
+                              llvm::SmallVectorImpl<mlir::Value> &starts) {
+  values.assign(1, value);
+  for (const Region::Computed &slice : region.computed) {
+    Shape shape = shapeOf(value);
+    AffineExpr size = shape[slice.axis], zero = constantSize(0), start = slice.start;
+    AffineExpr most = dl::normalizeSize(size - slice.length); // the last start that lies inside
+    std::string source(slice.range.Start.getPointer(), slice.range.End.getPointer());
+    std::string message = (slice.drops ? "index " : "the slice ") + source +
+                          (slice.drops ? " is out of range for size " : " reaches beyond size ") +
+                          dl::sizeToString(size, dimNames);
+    // What the bounds of the numbers say is known while compiling or on entry.
+    auto holds = [&](AffineExpr lhs, Tok op, AffineExpr rhs) {
+      return foldCompare(op, Number::ofSize(withMultiples(lhs)), Number::ofSize(withMultiples(rhs)));
+    };
+    optional<AffineExpr> low = boundOf(start, /*upper=*/false), high = boundOf(start, /*upper=*/true);
+    bool isLow = low && holds(*low, Tok::GreaterEqual, zero).value_or(false);
+    bool isHigh = high && holds(*high, Tok::LessEqual, most).value_or(false);
+    if (!isHigh && high && isLow && function->conditions == 0) {
+      // Every turn runs.
+      if (optional<bool> fits = holds(*high, Tok::LessEqual, most); fits && !*fits) {
+        error(slice.range, message);
+        return false;
+      }
+      checkOnEntry(*high, "le", most, message, slice.range);
+      isHigh = true;
+    }
+    mlir::Value place = computeWhole(start, slice.range);
+    auto whole = [&](AffineExpr n) { return computeWhole(n, slice.range); };
+    if (!isLow && slice.drops) {
+      // A negative index counts from the end.
+      mlir::Value isNegative = dl::CompareOp::create(builder(), locationOf(slice.range), place, whole(zero), dl::ComparePredicate::lt);
+      mlir::Value fromEnd = build("add", {place, whole(size)}, slice.range);
+      place = build("select", {isNegative, fromEnd, place}, slice.range, {}, place.getType());
+    }
+    if (!isLow || !isHigh) {
+      dl::CheckIndexOp::create(builder(), locationOf(slice.range), place,
+                               dl::sizeMap({dl::normalizeSize(most + 1)}, &context),
+                               /*fromEnd=*/false, /*ignore=*/mlir::IntegerAttr(),
+                               builder().getStringAttr(message));
+      // The call has failed; until it ends, nothing outside is touched.
+      place = build("minimum", {place, whole(most)}, slice.range);
+      place = build("maximum", {place, whole(zero)}, slice.range);
+    }
+    starts.push_back(place);
+    if (slice.drops)
+      shape.erase(shape.begin() + slice.axis);
+    else
+      shape[slice.axis] = slice.length;
+    value = dl::SliceAtOp::create(builder(), locationOf(slice.range),
+                                  tensorType(shape, dtypeOf(value)), value, place, slice.axis);
+    values.push_back(value);
+  }
+  return true;
+}
+
+bool Elaborator::isWhole(const Region &region, mlir::Value value) const {
+  return region.sizes == shapeOf(value) &&
+         llvm::all_of(region.strides, [](int64_t s) { return s == 1; });
+}
+
 optional<Shape> Elaborator::indicesOf(mlir::Value value, ArrayRef<Place> places, Region &region,
                                       SMRange where) {
   Shape sizes = shapeOf(value);
@@ -1359,7 +1485,9 @@ optional<Shape> Elaborator::indicesOf(mlir::Value value, ArrayRef<Place> places,
     }
     // Constants are evaluated again in the functions that use them.
     std::string key;
-    llvm::raw_string_ostream(key) << "index " << place.tensor.getAsOpaquePointer() << " " << size;
+    // One in a branch or loop says nothing about what comes after it.
+    llvm::raw_string_ostream(key) << "index " << place.tensor.getAsOpaquePointer() << " " << size
+                                  << " " << builder().getInsertionBlock();
     if (function->isConstant || !function->checks.insert(key).second)
       continue;
     Frame *at; // what the call says is the program's own line, not the library's
@@ -1385,8 +1513,7 @@ optional<Shape> Elaborator::indicesOf(mlir::Value value, ArrayRef<Place> places,
 }
 
 mlir::Value Elaborator::sliceOf(mlir::Value value, const Region &region, SMRange where) {
-  if (region.sizes == shapeOf(value) &&
-      llvm::all_of(region.strides, [](int64_t s) { return s == 1; }))
+  if (isWhole(region, value))
     return value;
   return dl::SliceOp::create(builder(), locationOf(where),
                              tensorType(region.sizes, dtypeOf(value)), value,
@@ -1406,5 +1533,8 @@ Value Elaborator::indexTensor(mlir::Value value, ArrayRef<ast::Subscript> subscr
   optional<Region> region = regionOf(value, subscripts, where);
   if (!region || !checkElements(region->shape, where))
     return {};
-  return Value::tensor(reshape(elementsOf(value, *region, where), region->shape, where));
+  llvm::SmallVector<mlir::Value> values, computedStarts;
+  if (!takeComputed(value, *region, values, computedStarts))
+    return {};
+  return Value::tensor(reshape(elementsOf(values.back(), *region, where), region->shape, where));
 }

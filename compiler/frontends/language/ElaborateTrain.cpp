@@ -45,6 +45,17 @@ llvm::DenseSet<mlir::Value> Elaborator::dependencesOf(mlir::Value value) {
     mlir::Operation *op = next.getDefiningOp();
     if (!op || isa<dl::StopGradientOp>(op))
       continue;
+    if (isa<dl::ForOp, dl::IfOp>(op)) {
+      // What it reads from around it, too. (The function's block is no region's yet.)
+      op->walk([&](mlir::Operation *inner) {
+        for (mlir::Value operand : inner->getOperands()) {
+          mlir::Operation *home = operand.getParentBlock()->getParentOp();
+          if (!home || !op->isAncestor(home))
+            work.emplace_back(operand, isDerived);
+        }
+      });
+      continue;
+    }
     // A derivative depends on what the value that was differentiated is computed from,
     auto differentiable = dyn_cast<dl::DifferentiableOpInterface>(op);
     bool isGradient = isa<dl::GradientOp>(op);

@@ -10,9 +10,9 @@
 //
 // The parts: ElaborateModel.cpp (files, layers, variables, exported functions), ElaborateExpr.cpp
 // (expressions and statements), ElaborateCall.cpp (calls and their shapes), ElaborateTensor.cpp
-// (types, broadcasting, arithmetic), ElaborateBuiltins.cpp, ElaborateExtern.cpp (extern functions,
-// gradients of one's own), ElaborateLayers.cpp (layers as values), ElaborateTrain.cpp (gradients,
-// optimizers, train steps).
+// (types, broadcasting, arithmetic), ElaborateControl.cpp (branches and loops of run time),
+// ElaborateBuiltins.cpp, ElaborateExtern.cpp (extern functions, gradients of one's own),
+// ElaborateLayers.cpp (layers as values), ElaborateTrain.cpp (gradients, optimizers, train steps).
 //
 //===----------------------------------------------------------------------===//
 
@@ -60,6 +60,8 @@ struct Frame {
   llvm::SMRange call;                    // in the caller's file
   mlir::LocationAttr callLocation;       // the same with all callers, once asked for
   bool returned = false, broken = false; // a `return`, a `break` was met
+  mlir::Value brokenWhen;                // a `break` was met where this bool is true
+  llvm::StringMap<llvm::SMRange> halves; // names that one side alone of an `if` gave a value
   std::vector<Value> results;
 };
 
@@ -71,8 +73,8 @@ struct LogLine {
 
 /// A dl.func under construction, or code that is thrown away (isScratch).
 struct FunctionState {
-  mlir::OpBuilder builder;
-  mlir::Block *block;
+  mlir::OpBuilder builder; // in `block`, or in the body of a loop or branch
+  mlir::Block *block;      // the function's own: what holds on entry stands there
   std::string name;
   bool isScratch = false;
   bool isConstant = false; // evaluates a constant: reads no variable and draws nothing
@@ -88,10 +90,26 @@ struct FunctionState {
   int64_t checkpoints = 0;                                // calls of `checkpoint(f)`, numbered
   llvm::StringSet<> checks; // conditions on sizes that are checked on entry, by text
   llvm::DenseMap<mlir::AffineExpr, mlir::AffineExpr> multiples; // N: 2 * (N / 2), once checked
+  /// Whole numbers that the function computes, tensor<i64>: number k is dimension k of a Number's
+  /// size. Between which sizes it lies, both included, where that is known.
+  struct Whole {
+    mlir::Value value;
+    mlir::AffineExpr low, high;
+  };
+  std::vector<Whole> wholes;
+  /// The loops around the builder. The number of turns is null where it is not known.
+  struct Loop {
+    mlir::Value index;
+    mlir::AffineExpr first, turns;
+  };
+  llvm::SmallVector<Loop> loops;
+  unsigned conditions = 0; // around the builder: branches, loops that may end before their last turn
 
   FunctionState(mlir::MLIRContext *context, mlir::Block *block) : builder(context), block(block) {
     builder.setInsertionPointToEnd(block);
   }
+  /// Where what holds on entry is built.
+  mlir::OpBuilder atEntry() const;
 };
 
 /// The arguments of a call, evaluated.
@@ -187,9 +205,12 @@ private:
   Value evaluateIndex(const ast::IndexExpr *index);
   Value evaluateRange(const ast::RangeExpr *range);
   std::optional<std::vector<Value>> sequenceOf(const Value &value, llvm::SMRange where);
-  /// A condition of `if`: nothing if an error was reported.
+  /// A condition: a bool of compile time, a tensor of one bool, or poison after an error.
+  Value conditionOf(const ast::Expr *condition);
+  /// A condition that decides what is declared: nothing if an error was reported.
   std::optional<bool> evaluateCondition(const ast::Expr *condition, llvm::StringRef what);
-  Value runBlock(const ast::Block *block);
+  Value runBlock(const ast::Block *block) { return runStatements(block->statements); }
+  Value runStatements(llvm::ArrayRef<const ast::Stmt *> statements);
   void runStatement(const ast::Stmt *statement);
   void runAssign(const ast::AssignStmt *statement);
   void runAugment(const ast::AugmentStmt *statement);
@@ -239,6 +260,58 @@ private:
                    llvm::SMRange where);
   /// The variable that a path within a layer names, or null after an error.
   Variable *variableNamed(Layer *layer, llvm::StringRef path, llvm::SMRange where);
+
+  //===--- branches and loops of run time (ElaborateControl.cpp) ---===//
+
+  /// How a value that differs from branch to branch, or turn to turn, is made of tensors.
+  struct Form {
+    enum class Kind : uint8_t { Same, Tensor, Whole, Real, Bool, List, Layer };
+    Kind kind = Kind::Same;
+    Value same;               // Same; the list or the form of a layer
+    mlir::RankedTensorType type; // Tensor
+    std::vector<Form> parts;  // List, Layer
+    bool operator==(const Form &other) const {
+      return kind == other.kind && type == other.type && parts == other.parts;
+    }
+  };
+  /// Names with a value, by which control flow is compared and restored.
+  struct Names {
+    std::map<std::string, Value> locals;
+    llvm::MapVector<Variable *, mlir::Value> variables; // that were assigned
+  };
+  Names namesNow() const;
+  void setNames(const Names &names);
+  /// The form that holds both values; nothing where there is none.
+  std::optional<Form> join(const Value &a, const Value &b);
+  void typesOf(const Form &form, llvm::SmallVectorImpl<mlir::Type> &into);
+  /// The tensors of a value of this form, built here; false after an error, which \p refuse
+  /// reports.
+  bool lower(const Form &form, const Value &value, llvm::StringRef what, llvm::SMRange where,
+             llvm::function_ref<void(const Value &)> refuse,
+             llvm::SmallVectorImpl<mlir::Value> &into);
+  /// The value again, out of the first of the tensors, which are dropped.
+  Value lift(const Form &form, mlir::ValueRange &tensors);
+  /// `if` on a bool of run time: the value of the block that is chosen.
+  Value branch(mlir::Value condition, llvm::SMRange where, llvm::function_ref<Value()> whenTrue,
+               llvm::function_ref<Value()> whenFalse);
+  static void widen(Form &form, const Form &before);
+  struct LoopPlan;
+  struct LoopShape;
+  void runLoop(const LoopPlan &plan);
+  void runTurn(const LoopPlan &plan, const Names &before, LoopShape &shape, mlir::Block *block,
+               llvm::SmallVectorImpl<mlir::Value> *next);
+  void runRange(const ast::ForStmt *loop, const RangeValue &range);
+  void runWhile(const ast::WhileStmt *loop);
+  /// Runs something for nothing: what it builds, declares and reports is forgotten.
+  void tryOut(llvm::function_ref<void(mlir::Block *)> run);
+  /// A whole number that the function computes, as a number of its own.
+  Number numberOfWhole(mlir::Value value, mlir::AffineExpr low = {}, mlir::AffineExpr high = {});
+  /// The value of a size in which such numbers take part, tensor<i64>.
+  mlir::Value computeWhole(mlir::AffineExpr size, llvm::SMRange where);
+  /// A size that is never smaller, or never larger, than one in which such numbers take part.
+  std::optional<mlir::AffineExpr> boundOf(mlir::AffineExpr size, bool upper);
+  /// The number of this turn among all turns of the loops around: null outside of loops.
+  mlir::Value turnNumber(llvm::SMRange where);
 
   //===--- calls (ElaborateCall.cpp) ---===//
 
@@ -393,12 +466,26 @@ private:
   /// The part of a tensor that subscripts name: starts, strides and sizes per axis, then tensors of
   /// indices of one type along axes of that (dl.gather's), and the shape that is left.
   struct Region {
-    Shape starts, sizes, shape;
+    /// What is taken first: a slice whose start the function computes, or one element, which drops
+    /// the axis. Axes are counted as the slices before have left them.
+    struct Computed {
+      int64_t axis;
+      mlir::AffineExpr start, length;
+      bool drops;
+      llvm::SMRange range;
+    };
+    llvm::SmallVector<Computed> computed;
+    Shape starts, sizes, shape; // of what is left after that
     llvm::SmallVector<int64_t> strides;
     llvm::SmallVector<mlir::Value> indices;
     llvm::SmallVector<int64_t> axes;
     int64_t position = 0;
   };
+  /// The value after each of the computed slices, and where they start.
+  bool takeComputed(mlir::Value value, const Region &region,
+                    llvm::SmallVectorImpl<mlir::Value> &values,
+                    llvm::SmallVectorImpl<mlir::Value> &starts);
+  bool isWhole(const Region &region, mlir::Value value) const;
   std::optional<Region> regionOf(mlir::Value value, llvm::ArrayRef<ast::Subscript> subscripts,
                                  llvm::SMRange where);
   /// A subscript that is a tensor of indices, or a number beside one, and the axis that it indexes.

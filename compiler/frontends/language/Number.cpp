@@ -315,6 +315,13 @@ optional<Number> language::fold(Tok op, const Number &a, const Number &b) {
   return result;
 }
 
+bool language::isComputed(AffineExpr size) {
+  bool found = false;
+  size.walk([&](AffineExpr part) { found |= llvm::isa<mlir::AffineDimExpr>(part); });
+  return found;
+}
+bool Number::isComputed() const { return isSize() && language::isComputed(size); }
+
 optional<Number> language::foldNegate(const Number &a) {
   return fold(Tok::Minus, Number::whole(0), a);
 }
@@ -326,7 +333,7 @@ static bool isNonNegative(AffineExpr size) {
     return constant.getValue() >= 0;
   auto binary = llvm::dyn_cast<AffineBinaryOpExpr>(size);
   if (!binary)
-    return true;
+    return !llvm::isa<mlir::AffineDimExpr>(size);
   if (size.getKind() == AffineExprKind::Mod)
     return isNonNegative(binary.getRHS());
   return isNonNegative(binary.getLHS()) && isNonNegative(binary.getRHS());
@@ -482,6 +489,8 @@ std::string language::toString(const Number &number, llvm::ArrayRef<llvm::String
     return std::string(text, end);
   }
   case Number::Kind::Size: {
+    if (number.isComputed())
+      return "a number known at run time";
     std::string text = dl::sizeToString(number.size, dims);
     if (number.denominator == 1)
       return text;

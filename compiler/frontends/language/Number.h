@@ -41,12 +41,18 @@ struct Number {
   /// A constant: neither dynamic nor of run time.
   bool isKnown() const { return kind == Kind::Fraction || kind == Kind::Real; }
   bool isSize() const { return kind == Kind::Size; }
+  /// A size in which a whole number takes part that the function computes (the index of a loop),
+  /// dimension d0, d1, … of the expression.
+  bool isComputed() const;
   /// The whole number that this is, if it is a known one.
   std::optional<int64_t> asWhole() const;
   /// Of a known number.
   double asDouble() const;
   bool isZero() const { return isKnown() && asDouble() == 0; }
 };
+
+/// Whether a whole number of the function takes part in a size.
+bool isComputed(mlir::AffineExpr size);
 
 /// `a op b` for + - * / % and ** (Tok::StarStar) where the result is known while compiling; nothing
 /// where it needs a computation at run time. Division by a known zero is the caller's to refuse.

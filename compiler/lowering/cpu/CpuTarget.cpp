@@ -4,7 +4,7 @@
 //
 // A function of the model becomes
 //
-//   func @<model>_<function>(%frame)                                 its entry: launches in order, by frame->host->parallel
+//   func @<model>_<function>(%frame)                                 its entry: launches in order, by frame->host->parallel, with loops and branches around them
 //   func @<function>_<launch>(%frame, %begin, %end, %scratch)        the kernel of a launch: hands its tasks to the kernels that share it
 //   func @<function>_<launch>_<name>(%frame, %begin, %end, %scratch) a fused kernel (where several share a launch)
 
@@ -122,20 +122,215 @@ void ModelLowering::emitLaunch(FuncOp function, ArrayRef<Operation *> nodes, uns
   body.finish();
 }
 
+namespace {
+/// What the entry calls for one launch, or one of the parts that a launch takes.
+struct LaunchPart {
+  SmallVector<Operation *> nodes;
+  unsigned part;
+  std::string symbol;
+  bool isCheck;
+  Value tasks; // an i64, known when the function is entered
+};
+
+/// The function that runs the launches in order, with the loops and branches around them.
+class EntryEmitter {
+public:
+  EntryEmitter(func::FuncOp entry, ArrayRef<SmallVector<LaunchPart>> launches)
+      : entry(entry), start(entry.addEntryBlock()), b(OpBuilder::atBlockEnd(start)), loc(entry.getLoc()), framePointer(entry.getArgument(0)), frame(start, framePointer, loc),
+        launches(launches) {}
+  void run(Block &block, const CpuInfo &cpu);
+
+private:
+  void emit(Block &block);
+  void emitLaunch(int64_t number);
+  void emitFor(ForOp loop);
+  void emitIf(IfOp branch);
+  /// Nothing has been changed yet: a call with a fault ends here.
+  void leaveOnFault();
+  Value placeOfBuffer(int64_t number);
+  Value loadScalar(int64_t buffer, Type type);
+  Value loadCondition(int64_t buffer);
+  Block *addBlock() { return entry.addBlock(); }
+
+  func::FuncOp entry;
+  Block *start, *exit = nullptr;
+  OpBuilder b;
+  Location loc;
+  Value framePointer;
+  FrameAccess frame;
+  std::vector<SmallVector<LaunchPart>> launches;
+  Value parallel;
+  LLVM::LLVMFunctionType parallelType;
+  DenseSet<int64_t> emitted;
+  uint32_t kernelNumber(int64_t launch, unsigned part) const {
+    uint32_t number = part;
+    for (int64_t i = 0; i < launch; ++i)
+      number += launches[i].size();
+    return number;
+  }
+  DenseMap<Operation *, Value> firstOf, lastOf; // of loops: i64, known when the function is entered
+};
+} // namespace
+
+void EntryEmitter::run(Block &block, const CpuInfo &cpu) {
+  MLIRContext *context = b.getContext();
+  auto pointer = LLVM::LLVMPointerType::get(context);
+  for (SmallVector<LaunchPart> &parts : launches)
+    for (LaunchPart &part : parts) {
+      Value total;
+      if (part.isCheck)
+        total = frame.size(b.getAffineConstantExpr(1));
+      else
+        for (Operation *node : part.nodes) {
+          Value count = KernelEmitter(cast<FusedOp>(node), cpu).tasks(part.part, b, frame);
+          total = total ? arith::AddIOp::create(b, loc, total, count).getResult() : count;
+        }
+      part.tasks = arith::IndexCastOp::create(b, loc, b.getI64Type(), total);
+    }
+  block.walk([&](ForOp loop) {
+    auto number = [&](AffineMap map) { return arith::IndexCastOp::create(b, loc, b.getI64Type(), frame.size(map.getResult(0))).getResult(); };
+    firstOf[loop] = number(loop.getFirst());
+    if (loop.getLast())
+      lastOf[loop] = number(*loop.getLast());
+  });
+  // dl_host: two 32-bit words, then the function pointers.
+  Value parallelAt = LLVM::GEPOp::create(b, loc, pointer, b.getI64Type(), frame.field(0), ArrayRef<LLVM::GEPArg>{1});
+  parallel = LLVM::LoadOp::create(b, loc, pointer, parallelAt);
+  parallelType = LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(context), {pointer, pointer, b.getI64Type(), b.getI32Type()});
+  frame.field(1);
+  frame.field(3);
+  emit(block);
+  func::ReturnOp::create(b, loc);
+  if (exit) {
+    b.setInsertionPointToStart(exit);
+    func::ReturnOp::create(b, loc);
+  }
+}
+
+void EntryEmitter::emit(Block &block) {
+  SmallVector<Operation *> ops;
+  for (Operation &op : block)
+    if (op.hasAttr("launch") || isa<ForOp, IfOp>(op))
+      ops.push_back(&op);
+  auto isCheck = [](Operation *op) { return isa<CheckIndexOp>(op); };
+  for (auto [i, op] : llvm::enumerate(ops)) {
+    if (auto loop = dyn_cast<ForOp>(op)) {
+      emitFor(loop);
+    } else if (auto branch = dyn_cast<IfOp>(op)) {
+      emitIf(branch);
+    } else {
+      int64_t number = op->getAttrOfType<IntegerAttr>("launch").getInt();
+      if (emitted.insert(number).second)
+        emitLaunch(number);
+      if (isCheck(op) && (i + 1 == ops.size() || !isCheck(ops[i + 1])))
+        leaveOnFault();
+    }
+  }
+}
+
+void EntryEmitter::emitLaunch(int64_t number) {
+  auto pointer = LLVM::LLVMPointerType::get(b.getContext());
+  for (auto [part, launch] : llvm::enumerate(launches[number])) {
+    auto kernelType = b.getFunctionType({pointer, b.getI64Type(), b.getI64Type(), pointer}, {});
+    Value address = func::ConstantOp::create(b, loc, kernelType, launch.symbol);
+    address = UnrealizedConversionCastOp::create(b, loc, pointer, address).getResult(0);
+    Value index = LLVM::ConstantOp::create(b, loc, b.getI32Type(), b.getI32IntegerAttr(kernelNumber(number, part)));
+    LLVM::CallOp::create(b, loc, parallelType, ValueRange{parallel, framePointer, address, launch.tasks, index});
+  }
+}
+
+void EntryEmitter::leaveOnFault() {
+  Value site = LLVM::LoadOp::create(b, loc, b.getI64Type(), frame.field(3));
+  Value isFine = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, site, arith::ConstantOp::create(b, loc, b.getI64IntegerAttr(0)));
+  Block *next = addBlock();
+  if (!exit)
+    exit = addBlock();
+  cf::CondBranchOp::create(b, loc, isFine, next, ValueRange{}, exit, ValueRange{});
+  b.setInsertionPointToStart(next);
+}
+
+Value EntryEmitter::placeOfBuffer(int64_t number) {
+  auto pointer = LLVM::LLVMPointerType::get(b.getContext());
+  return LLVM::GEPOp::create(b, loc, pointer, pointer, frame.field(1), ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(number)});
+}
+
+/// Asked for anew each time: a loop may have exchanged the place.
+Value EntryEmitter::loadScalar(int64_t buffer, Type type) {
+  Value memory = LLVM::LoadOp::create(b, loc, LLVM::LLVMPointerType::get(b.getContext()), placeOfBuffer(buffer));
+  return LLVM::LoadOp::create(b, loc, type, memory);
+}
+Value EntryEmitter::loadCondition(int64_t buffer) {
+  Value byte = loadScalar(buffer, b.getI8Type());
+  return arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ne, byte, arith::ConstantOp::create(b, loc, b.getI8IntegerAttr(0)));
+}
+
+void EntryEmitter::emitFor(ForOp loop) {
+  Value first = firstOf.lookup(loop), last = lastOf.lookup(loop);
+  if (loop.getLimit()) {
+    Value limit = loadScalar(loop->getAttrOfType<IntegerAttr>("limit_buffer").getInt(), b.getI64Type());
+    Value end = arith::AddIOp::create(b, loc, first, limit);
+    last = last ? arith::MinSIOp::create(b, loc, last, end).getResult() : end;
+  }
+  Block *head = addBlock(), *body = addBlock(), *next = addBlock();
+  Value index = head->addArgument(b.getI64Type(), loc);
+  cf::BranchOp::create(b, loc, head, ValueRange{first});
+  b.setInsertionPointToStart(head);
+  Value goesOn;
+  if (last)
+    goesOn = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt, index, last);
+  if (loop.getConditional()) {
+    Value condition = loadCondition(loop->getAttrOfType<IntegerAttr>("condition_buffer").getInt());
+    goesOn = goesOn ? arith::AndIOp::create(b, loc, goesOn, condition).getResult() : condition;
+  }
+  cf::CondBranchOp::create(b, loc, goesOn, body, ValueRange{}, next, ValueRange{});
+  b.setInsertionPointToStart(body);
+  // Kernels read the index like any other number.
+  Value memory = LLVM::LoadOp::create(b, loc, LLVM::LLVMPointerType::get(b.getContext()), placeOfBuffer(loop->getAttrOfType<IntegerAttr>("index_buffer").getInt()));
+  LLVM::StoreOp::create(b, loc, index, memory);
+  // A launch inside of a loop is emitted where the loop is.
+  emit(loop.getBody().front());
+  if (auto pairs = loop->getAttrOfType<DenseI64ArrayAttr>("exchanged_buffers")) {
+    auto pointer = LLVM::LLVMPointerType::get(b.getContext());
+    ArrayRef<int64_t> numbers = pairs;
+    for (size_t i = 0; i < numbers.size(); i += 2) {
+      Value at = placeOfBuffer(numbers[i]), other = placeOfBuffer(numbers[i + 1]);
+      Value read = LLVM::LoadOp::create(b, loc, pointer, at), written = LLVM::LoadOp::create(b, loc, pointer, other);
+      LLVM::StoreOp::create(b, loc, written, at);
+      LLVM::StoreOp::create(b, loc, read, other);
+    }
+  }
+  Value following = arith::AddIOp::create(b, loc, index, arith::ConstantOp::create(b, loc, b.getI64IntegerAttr(1)));
+  cf::BranchOp::create(b, loc, head, ValueRange{following});
+  b.setInsertionPointToStart(next);
+}
+
+void EntryEmitter::emitIf(IfOp branch) {
+  Value condition = loadCondition(branch->getAttrOfType<IntegerAttr>("condition_buffer").getInt());
+  Block *whenTrue = addBlock(), *whenFalse = addBlock(), *next = addBlock();
+  cf::CondBranchOp::create(b, loc, condition, whenTrue, ValueRange{}, whenFalse, ValueRange{});
+  for (auto [block, region] : {std::pair(whenTrue, &branch.getWhenTrue()), std::pair(whenFalse, &branch.getWhenFalse())}) {
+    b.setInsertionPointToStart(block);
+    emit(region->front());
+    cf::BranchOp::create(b, loc, next);
+  }
+  b.setInsertionPointToStart(next);
+}
+
 /// Declares the wrappers of functions of the user's own, and names them to the kernels that call them.
 LogicalResult ModelLowering::wrapExterns(FuncOp function) {
-  for (auto kernel : function.getBody().front().getOps<FusedOp>()) {
+  WalkResult wrapped = function.walk([&](FusedOp kernel) {
     ExternOp call = externOf(kernel);
     if (!call)
-      continue;
+      return WalkResult::advance();
     FailureOr<std::string> symbol = wrapForCpu(call, description);
     if (failed(symbol))
-      return failure();
+      return WalkResult::interrupt();
     kernel->setAttr(wrapperAttr, FlatSymbolRefAttr::get(b.getContext(), *symbol));
     if (!model->getParentOfType<ModuleOp>().lookupSymbol(*symbol))
       func::FuncOp::create(b, call.getLoc(), *symbol, wrapperType(call)).setPrivate();
-  }
-  return success();
+    return WalkResult::advance();
+  });
+  return failure(wrapped.wasInterrupted());
 }
 
 LogicalResult ModelLowering::lower(FuncOp function) {
@@ -148,17 +343,12 @@ LogicalResult ModelLowering::lower(FuncOp function) {
   to.launchCount = function->getAttrOfType<IntegerAttr>("launches").getInt();
   // Launches, in order.
   SmallVector<SmallVector<Operation *>> launches(to.launchCount);
-  for (Operation &op : function.getBody().front())
-    if (auto launch = op.getAttrOfType<IntegerAttr>("launch"))
-      launches[launch.getInt()].push_back(&op);
+  function.walk<WalkOrder::PreOrder>([&](Operation *op) {
+    if (auto launch = op->getAttrOfType<IntegerAttr>("launch"))
+      launches[launch.getInt()].push_back(op);
+  });
 
-  struct Part {
-    SmallVector<Operation *> nodes;
-    unsigned part;
-    std::string symbol;
-    bool isCheck;
-  };
-  std::vector<Part> parts;
+  std::vector<SmallVector<LaunchPart>> parts(launches.size());
   for (auto [number, nodes] : llvm::enumerate(launches)) {
     auto kernel = dyn_cast<FusedOp>(nodes.front());
     unsigned count = kernel ? KernelEmitter(kernel, cpu).launchCount() : 1;
@@ -171,60 +361,13 @@ LogicalResult ModelLowering::lower(FuncOp function) {
         shown += (shown.empty() ? "" : "+") + (name ? name.getValue().str() : std::string("check_index"));
       }
       to.kernels.push_back({part + 1 < count ? "pack" : shown, locationText(nodes.front()->getLoc())});
-      parts.push_back({nodes, part, symbol, !kernel});
+      parts[number].push_back({nodes, part, symbol, !kernel, {}});
     }
   }
 
-  // The entry.
-  Location loc = function.getLoc();
   auto pointer = LLVM::LLVMPointerType::get(b.getContext());
-  auto entry = func::FuncOp::create(b, loc, to.entrySymbol, b.getFunctionType({pointer}, {}));
-  Block *start = entry.addEntryBlock();
-  OpBuilder e = OpBuilder::atBlockEnd(start);
-  Value framePointer = entry.getArgument(0);
-  FrameAccess frame(start, framePointer, loc);
-  SmallVector<Value> counts;
-  for (const Part &part : parts) {
-    Value total;
-    if (part.isCheck) {
-      total = frame.size(e.getAffineConstantExpr(1));
-    } else {
-      for (Operation *node : part.nodes) {
-        Value count = KernelEmitter(cast<FusedOp>(node), cpu).tasks(part.part, e, frame);
-        total = total ? arith::AddIOp::create(e, loc, total, count).getResult() : count;
-      }
-    }
-    counts.push_back(total);
-  }
-  Block *exit = nullptr;
-  // dl_host: two 32-bit words, then the function pointers.
-  Value parallelAt = LLVM::GEPOp::create(e, loc, pointer, e.getI64Type(), frame.field(0), ArrayRef<LLVM::GEPArg>{1});
-  Value parallel = LLVM::LoadOp::create(e, loc, pointer, parallelAt);
-  auto parallelType = LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(b.getContext()), {pointer, pointer, e.getI64Type(), e.getI32Type()});
-  for (auto [number, part, count] : llvm::enumerate(parts, counts)) {
-    auto kernelType = b.getFunctionType({pointer, e.getI64Type(), e.getI64Type(), pointer}, {});
-    Value address = func::ConstantOp::create(e, loc, kernelType, part.symbol);
-    address = UnrealizedConversionCastOp::create(e, loc, pointer, address).getResult(0);
-    Value tasks = arith::IndexCastOp::create(e, loc, e.getI64Type(), count);
-    Value index = LLVM::ConstantOp::create(e, loc, e.getI32Type(), e.getI32IntegerAttr(number));
-    LLVM::CallOp::create(e, loc, parallelType, ValueRange{parallel, framePointer, address, tasks, index});
-    bool lastCheck = part.isCheck && (number + 1 == parts.size() || !parts[number + 1].isCheck);
-    if (!lastCheck)
-      continue;
-    // Nothing has been changed yet: a call with a fault ends here.
-    Value site = LLVM::LoadOp::create(e, loc, e.getI64Type(), frame.field(3));
-    Value isFine = arith::CmpIOp::create(e, loc, arith::CmpIPredicate::eq, site, arith::ConstantOp::create(e, loc, e.getI64IntegerAttr(0)));
-    Block *next = entry.addBlock();
-    if (!exit)
-      exit = entry.addBlock();
-    cf::CondBranchOp::create(e, loc, isFine, next, ValueRange{}, exit, ValueRange{});
-    e.setInsertionPointToStart(next);
-  }
-  func::ReturnOp::create(e, loc);
-  if (exit) {
-    e.setInsertionPointToStart(exit);
-    func::ReturnOp::create(e, loc);
-  }
+  auto entry = func::FuncOp::create(b, function.getLoc(), to.entrySymbol, b.getFunctionType({pointer}, {}));
+  EntryEmitter(entry, parts).run(function.getBody().front(), cpu);
   return success();
 }
 

@@ -188,7 +188,7 @@ KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel
     return;
   }
   if (full.empty() && reduced.empty() && kernel.getNumResults())
-    full = sizesOf(kernel.getResult(0));
+    full = sizesOf(computedValue(cast<YieldOp>(body.getTerminator()).getOperand(0)));
   if (scatter) {
     planScatter();
     return;
@@ -284,10 +284,12 @@ GemmOperands KernelEmitter::gemmOperands(OpBuilder &b, FrameAccess &frame) const
   // A variable that other kernels read, perhaps on other cores; its moments are this kernel's alone.
   ArrayRef<int64_t> written = kernel->getAttrOfType<DenseI64ArrayAttr>("result_buffers");
   auto isReadElsewhere = [&](int64_t buffer) {
-    return llvm::any_of(*kernel->getBlock(), [&](Operation &other) {
-      auto inputs = other.getAttrOfType<DenseI64ArrayAttr>("input_buffers");
-      return &other != kernel && inputs && llvm::is_contained(inputs.asArrayRef(), buffer);
+    bool found = false;
+    kernel->getParentOfType<FuncOp>().walk([&](Operation *other) {
+      auto inputs = other->getAttrOfType<DenseI64ArrayAttr>("input_buffers");
+      found |= other != kernel && inputs && llvm::is_contained(inputs.asArrayRef(), buffer);
     });
+    return found;
   };
   for (auto [argument, number] : llvm::zip(kernel.getBody().getArguments(), kernel->getAttrOfType<DenseI64ArrayAttr>("input_buffers").asArrayRef())) {
     auto type = cast<RankedTensorType>(argument.getType());
@@ -314,6 +316,7 @@ void KernelEmitter::emit(unsigned launch, OpBuilder &b, FrameAccess &frame, Valu
   ElementEmitter elements(kernel, [&](AffineExpr expr) { return frame.size(expr); });
   for (auto [argument, number] : llvm::zip(kernel.getBody().getArguments(), kernel->getAttrOfType<DenseI64ArrayAttr>("input_buffers").asArrayRef()))
     elements.setMemory(argument, frame.buffer(number, getElementTypeOrSelf(argument.getType())));
+  elements.prepareScalars(b);
   // Tasks are neighbours: one range of units.
   Location loc = kernel.getLoc();
   Value per = constantIndex(b, loc, unitsPerTask()), all = frame.size(normalizeSize(unitsOfWork()));
@@ -415,9 +418,9 @@ void KernelEmitter::emitFlat(OpBuilder &b, FrameAccess &frame, ElementEmitter &e
     // All loads come before all stores: a result may lie where an operand did.
     SmallVector<Value> results;
     for (Value value : yield.getOperands())
-      results.push_back(elements.element(b, value, index, lanes, mask));
+      results.push_back(elements.element(b, computedValue(value), index, lanes, mask));
     for (auto [value, buffer, result] : llvm::zip(yield.getOperands(), buffers, results))
-      elements.store(b, frame.buffer(buffer, getElementTypeOrSelf(value.getType())), cast<RankedTensorType>(value.getType()), index, result, mask);
+      elements.storeResult(b, value, frame.buffer(buffer, getElementTypeOrSelf(value.getType())), index, result, mask);
     return Carried();
   });
 }
@@ -473,11 +476,14 @@ void KernelEmitter::emitWalk(OpBuilder &b, FrameAccess &frame, ElementEmitter &e
     }
     stage[&op] = s;
   }
-  auto stageOf = [&](Value value) { return value.getDefiningOp() ? stage.lookup(value.getDefiningOp()) : int64_t(0); };
+  auto stageOf = [&](Value yielded) {
+    Value value = computedValue(yielded);
+    return value.getDefiningOp() ? stage.lookup(value.getDefiningOp()) : int64_t(0);
+  };
   // Whole results are written in the last pass, when nobody needs an operand that they may overwrite any more.
   int64_t storePass = static_cast<int64_t>(passes.size()) - 1;
   bool storesFull = false;
-  auto isFull = [&](Value value) { return sizesOf(value) == full; };
+  auto isFull = [&](Value value) { return sizesOf(computedValue(value)) == full; };
   for (Value value : yield.getOperands())
     if (isFull(value) && !reduced.empty()) {
       storesFull = true;
@@ -581,10 +587,10 @@ void KernelEmitter::emitWalk(OpBuilder &b, FrameAccess &frame, ElementEmitter &e
         if (pass == storePass && storesFull) {
           SmallVector<Value> results;
           for (Value value : yield.getOperands())
-            results.push_back(isFull(value) ? elements.element(s, value, at, stepLanes, stepMask) : Value());
+            results.push_back(isFull(value) ? elements.element(s, computedValue(value), at, stepLanes, stepMask) : Value());
           for (auto [value, buffer, result] : llvm::zip(yield.getOperands(), buffers, results))
             if (result)
-              elements.store(s, frame.buffer(buffer, getElementTypeOrSelf(value.getType())), cast<RankedTensorType>(value.getType()), at, result, stepMask);
+              elements.storeResult(s, value, frame.buffer(buffer, getElementTypeOrSelf(value.getType())), at, result, stepMask);
         }
         return next;
       };
@@ -628,10 +634,10 @@ void KernelEmitter::emitWalk(OpBuilder &b, FrameAccess &frame, ElementEmitter &e
     // Results of the kept shape. All are computed before any is stored.
     SmallVector<Value> results;
     for (Value value : yield.getOperands())
-      results.push_back(isFull(value) && !reduced.empty() ? Value() : elements.element(p, value, keptIndex(), segment ? width : 1, mask));
+      results.push_back(isFull(value) && !reduced.empty() ? Value() : elements.element(p, computedValue(value), keptIndex(), segment ? width : 1, mask));
     for (auto [value, buffer, result] : llvm::zip(yield.getOperands(), buffers, results))
       if (result)
-        elements.store(p, frame.buffer(buffer, getElementTypeOrSelf(value.getType())), cast<RankedTensorType>(value.getType()), keptIndex(), result, mask);
+        elements.storeResult(p, value, frame.buffer(buffer, getElementTypeOrSelf(value.getType())), keptIndex(), result, mask);
   };
 
   if (!segment) {
@@ -663,8 +669,10 @@ void KernelEmitter::emitGemm(unsigned launch, OpBuilder &b, FrameAccess &frame, 
   SmallVector<Value> stores;
   for (auto [value, buffer] : llvm::zip(yield.getOperands(), buffers))
     stores.push_back(frame.buffer(buffer, getElementTypeOrSelf(value.getType())));
-  if (launch + 1 == gemm->launchCount())
+  if (launch + 1 == gemm->launchCount()) {
+    elements.prepareScalars(b);
     hoist(b, kernel, frame, elements, DenseMap<Operation *, int64_t>(), 0, DenseMap<int64_t, Value>(), full, -1, 1, {});
+  }
   GemmOperands operands = gemmOperands(b, frame);
   operands.kept = memrefOf(b, loc, scratch, b.getI64Type());
   Value own = LLVM::GEPOp::create(b, loc, scratch.getType(), b.getI8Type(), scratch, ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(keptBytes)});
@@ -674,9 +682,9 @@ void KernelEmitter::emitGemm(unsigned launch, OpBuilder &b, FrameAccess &frame, 
     elements.setAvailable(contraction->getResult(0), acc);
     SmallVector<Value> results;
     for (Value value : yield.getOperands())
-      results.push_back(elements.element(e, value, at, lanes, mask));
+      results.push_back(elements.element(e, computedValue(value), at, lanes, mask));
     for (auto [value, memory, result] : llvm::zip(yield.getOperands(), stores, results))
-      elements.store(e, memory, cast<RankedTensorType>(value.getType()), at, result, mask);
+      elements.storeResult(e, value, memory, at, result, mask);
     elements.popScope();
   };
   // Vectors that cross rows are finished as such where everything needs only to know where it lies in memory.

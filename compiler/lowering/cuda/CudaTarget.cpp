@@ -463,9 +463,9 @@ void FunctionLowering::lowerOwn(FusedOp kernel, const ProductPlan &plan, dl_cuda
         elements.setVectorStart(batchRowCol[2]);
       SmallVector<Value> values;
       for (Value value : yield.getOperands())
-        values.push_back(elements.element(e, value, at, gemm.lanes(), {}));
+        values.push_back(elements.element(e, computedValue(value), at, gemm.lanes(), {}));
       for (auto [value, memory, element] : llvm::zip(yield.getOperands(), stores, values))
-        elements.store(e, memory, cast<RankedTensorType>(value.getType()), at, element, {});
+        elements.storeResult(e, value, memory, at, element, {});
       elements.popScope();
     });
     addLaunch(access, gemm.threads(part), gemm.blocks(part), when, nameOf(kernel) + (isLast ? "" : "_chunks"), loc);
@@ -611,6 +611,16 @@ struct CudaEmitKernels : impl::CudaEmitKernelsBase<CudaEmitKernels> {
       return signalPassFailure();
     to.cuda.emplace();
     KernelTable table(module, to);
+    bool hasControl = false;
+    model.walk([&](Operation *op) {
+      if (!isa<ForOp, IfOp>(op) || hasControl)
+        return;
+      hasControl = true;
+      auto loop = dyn_cast<ForOp>(op);
+      op->emitError() << (loop ? loop.getLast() ? "a 'for' over a range" : "a 'while'" : "an 'if' on a value of run time") << " is not supported on a GPU yet";
+    });
+    if (hasControl)
+      return signalPassFailure();
     for (auto function : model.getBody().front().getOps<FuncOp>()) {
       FunctionDescription &functionTo = findFunction(function.getSymName(), to);
       functionTo.cuda.emplace();

@@ -97,7 +97,7 @@ KernelEmitter::KernelEmitter(FusedOp kernel, ArrayRef<Given> given) : kernel(ker
       reductions.push_back(reduction);
     }
   if (reductions.empty())
-    full = sizesOf(kernel.getResult(results.front()));
+    full = sizesOf(computedValue(yield.getOperand(results.front())));
   for (int64_t axis = 0; axis < static_cast<int64_t>(full.size()); ++axis)
     if (!llvm::is_contained(reduced, axis))
       kept.push_back(axis);
@@ -129,7 +129,7 @@ KernelEmitter::KernelEmitter(FusedOp kernel, ArrayRef<Given> given) : kernel(ker
   inRegisters = length && *length > 0 && *length % lanes == 0 && llvm::divideCeil(*length / lanes, members) <= registerPieces;
 
   // A long reduction with few results would keep few blocks busy: cut it into chunks, if one pass is all there is to do.
-  bool storesFull = llvm::any_of(results, [&](unsigned i) { return sizesOf(kernel.getResult(i)) == full; });
+  bool storesFull = llvm::any_of(results, [&](unsigned i) { return sizesOf(computedValue(yield.getOperand(i))) == full; });
   bool chained = llvm::any_of(reductions, [&](ReductionOpInterface reduction) {
     SmallVector<Value> work{reduction->getOperand(0)};
     while (!work.empty())
@@ -262,11 +262,9 @@ void KernelEmitter::emitLoop(OpBuilder &b, KernelAccess &access, ElementEmitter 
     elements.pushScope();
     SmallVector<Value> values;
     for (unsigned i : results)
-      values.push_back(elements.element(o, stored(i, copies), at, count, {}));
-    for (auto [i, value] : llvm::zip(results, values)) {
-      auto type = cast<RankedTensorType>(stored(i, copies).getType());
-      elements.store(o, access.buffer(buffers[i], type.getElementType()), type, at, value, {});
-    }
+      values.push_back(elements.element(o, computedValue(stored(i, copies)), at, count, {}));
+    for (auto [i, value] : llvm::zip(results, values))
+      elements.storeResult(o, stored(i, copies), access.buffer(buffers[i], getElementTypeOrSelf(stored(i, copies).getType())), at, value, {});
     elements.popScope();
   };
   Value number = add(b, loc, mul(b, loc, block, constantIndex(b, loc, blockThreads)), access.thread());
@@ -466,7 +464,7 @@ void KernelEmitter::emitReduction(unsigned launch, OpBuilder &b, KernelAccess &a
   int64_t storePass = static_cast<int64_t>(passes.size()) - 1;
   for (unsigned i : results) {
     Value value = yield.getOperand(i);
-    bool isFull = sizesOf(value) == full;
+    bool isFull = sizesOf(computedValue(value)) == full;
     (isFull ? fullResults : keptResults).push_back(i);
     if (isFull && value.getDefiningOp())
       storePass = std::max(storePass, stage.lookup(value.getDefiningOp()));
@@ -544,15 +542,13 @@ void KernelEmitter::emitReduction(unsigned launch, OpBuilder &b, KernelAccess &a
   auto storeFull = [&](OpBuilder &o, const ElementIndex &at, Value exists) {
     SmallVector<Value> values;
     for (unsigned i : fullResults)
-      values.push_back(elements.element(o, yield.getOperand(i), at, lanes, {}));
+      values.push_back(elements.element(o, computedValue(yield.getOperand(i)), at, lanes, {}));
     Value condition = both(o, isPoint, exists);
     OpBuilder inner = o;
     if (condition)
       inner = scf::IfOp::create(o, loc, condition, /*withElseRegion=*/false).getThenBodyBuilder();
-    for (auto [i, value] : llvm::zip(fullResults, values)) {
-      auto type = cast<RankedTensorType>(yield.getOperand(i).getType());
-      elements.store(inner, access.buffer(buffers[i], type.getElementType()), type, at, value, {});
-    }
+    for (auto [i, value] : llvm::zip(fullResults, values))
+      elements.storeResult(inner, yield.getOperand(i), access.buffer(buffers[i], getElementTypeOrSelf(yield.getOperand(i).getType())), at, value, {});
   };
 
   // Is one chunk all there is? Only the shape of the call says so where it is not known before.
@@ -664,11 +660,9 @@ void KernelEmitter::emitReduction(unsigned launch, OpBuilder &b, KernelAccess &a
   elements.pushScope();
   SmallVector<Value> values;
   for (unsigned i : keptResults)
-    values.push_back(elements.element(o, yield.getOperand(i), keptIndex, 1, {}));
-  for (auto [i, value] : llvm::zip(keptResults, values)) {
-    auto type = cast<RankedTensorType>(yield.getOperand(i).getType());
-    elements.store(o, access.buffer(buffers[i], type.getElementType()), type, keptIndex, value, {});
-  }
+    values.push_back(elements.element(o, computedValue(yield.getOperand(i)), keptIndex, 1, {}));
+  for (auto [i, value] : llvm::zip(keptResults, values))
+    elements.storeResult(o, yield.getOperand(i), access.buffer(buffers[i], getElementTypeOrSelf(yield.getOperand(i).getType())), keptIndex, value, {});
   elements.popScope();
 }
 

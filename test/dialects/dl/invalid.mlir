@@ -414,10 +414,30 @@ dl.model @m dims [] {
 // -----
 
 dl.model @m dims [] {
+  dl.func @axis(%x: tensor<4x3xf32>, %i: tensor<i64>) -> tensor<3xf32> {
+    // expected-error@+1 {{slices axis 2 of a tensor of rank 2}}
+    %y = dl.slice_at %x[%i] axis 2 : tensor<4x3xf32> -> tensor<3xf32>
+    dl.return %y : tensor<3xf32>
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
   dl.func @window_divisor(%x: tensor<2x9xf32>) {
     // expected-error@+1 {{divides the index of axis 1 by 0}}
     %0 = dl.window %x affine_map<(n, p) -> (n, p)> over [1, 0] else 0.0 : tensor<2x9xf32> -> tensor<2x9xf32>
     dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @shape(%x: tensor<4x3xf32>, %i: tensor<i64>) -> tensor<2xf32> {
+    // expected-error@+1 {{takes 'tensor<2xf32>' out of 'tensor<4x3xf32>' along axis 0}}
+    %y = dl.slice_at %x[%i] axis 0 : tensor<4x3xf32> -> tensor<2xf32>
+    dl.return %y : tensor<2xf32>
   }
 }
 
@@ -434,10 +454,33 @@ dl.model @m dims [] {
 // -----
 
 dl.model @m dims [] {
+  dl.func @length(%x: tensor<4x3xf32>, %p: tensor<5x3xf32>, %i: tensor<i64>) -> tensor<4x3xf32> {
+    // expected-error@+1 {{takes 5 elements along axis 0 of size 4}}
+    %y = dl.slice_update %x[%i] axis 0, %p : tensor<5x3xf32> -> tensor<4x3xf32>
+    dl.return %y : tensor<4x3xf32>
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
   dl.func @window_own(%x: tensor<2x9xf32>) {
     // expected-error@+1 {{in which an axis of the operand has no index of its own}}
     %0 = dl.window %x affine_map<(n, p) -> (p, p)> over [1, 1] else 0.0 : tensor<2x9xf32> -> tensor<2x9xf32>
     dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @ends(%x: tensor<4xf32>) -> tensor<4xf32> {
+    // expected-error@+1 {{counts from one size to one size}}
+    %y = dl.for from affine_map<() -> (0, 1)> to affine_map<() -> (3)> (%x) {
+    ^bb0(%t: tensor<i64>, %a: tensor<4xf32>):
+      dl.yield %a : tensor<4xf32>
+    } : (tensor<4xf32>) -> tensor<4xf32>
+    dl.return %y : tensor<4xf32>
   }
 }
 
@@ -454,10 +497,36 @@ dl.model @m dims [] {
 // -----
 
 dl.model @m dims [] {
+  dl.func @arguments(%x: tensor<4xf32>) -> tensor<4xf32> {
+    // expected-error@+1 {{carries 'tensor<4xf32>' through a body for 'tensor<4xf32>'}}
+    %y = dl.for from affine_map<() -> (0)> to affine_map<() -> (3)> (%x) {
+    ^bb0(%a: tensor<4xf32>):
+      dl.yield %a : tensor<4xf32>
+    } : (tensor<4xf32>) -> tensor<4xf32>
+    dl.return %y : tensor<4xf32>
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
   dl.func @convolution_type(%x: tensor<2x4x9xf32>, %w: tensor<6x2x3xf64>) {
     // expected-error@+1 {{convolves 'f32' by 'f64' to 'f32'}}
     %0 = dl.convolution output of %x, %w strides [1] paddings [0] dilations [1] groups 2 : tensor<2x4x9xf32>, tensor<6x2x3xf64> -> tensor<2x6x7xf32>
     dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @next(%x: tensor<4xf32>) -> tensor<4xf32> {
+    // expected-error@+1 {{needs a body that yields 'tensor<4xf32>'}}
+    %y = dl.for from affine_map<() -> (0)> to affine_map<() -> (3)> (%x) {
+    ^bb0(%t: tensor<i64>, %a: tensor<4xf32>):
+      dl.yield %t : tensor<i64>
+    } : (tensor<4xf32>) -> tensor<4xf32>
+    dl.return %y : tensor<4xf32>
   }
 }
 
@@ -474,10 +543,36 @@ dl.model @m dims [] {
 // -----
 
 dl.model @m dims [] {
+  dl.func @flag(%x: tensor<4xf32>) -> tensor<4xf32> {
+    // expected-error@+1 {{goes on while the first value that it carries is true}}
+    %y = dl.for from affine_map<() -> (0)> to affine_map<() -> (3)> while (%x) {
+    ^bb0(%t: tensor<i64>, %a: tensor<4xf32>):
+      dl.yield %a : tensor<4xf32>
+    } : (tensor<4xf32>) -> tensor<4xf32>
+    dl.return %y : tensor<4xf32>
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
   dl.func @convolution_images(%x: tensor<2x4x9xf32>, %w: tensor<6x2x3xf32>) {
     // expected-error@+1 {{has 2 inputs and 3 outputs}}
     %0 = dl.convolution output of %x, %w strides [1] paddings [0] dilations [1] groups 2 : tensor<2x4x9xf32>, tensor<6x2x3xf32> -> tensor<3x6x7xf32>
     dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @endless(%x: tensor<4xf32>) -> tensor<4xf32> {
+    // expected-error@+1 {{has no end}}
+    %y = dl.for from affine_map<() -> (0)> (%x) {
+    ^bb0(%t: tensor<i64>, %a: tensor<4xf32>):
+      dl.yield %a : tensor<4xf32>
+    } : (tensor<4xf32>) -> tensor<4xf32>
+    dl.return %y : tensor<4xf32>
   }
 }
 
@@ -498,5 +593,19 @@ dl.model @m dims [] {
     // expected-error@+1 {{convolves 4 channels to 6 by a weight from 3 times 2 channels to 6}}
     %0 = dl.convolution output of %x, %w strides [1] paddings [0] dilations [1] groups 3 : tensor<2x4x9xf32>, tensor<6x2x3xf32> -> tensor<2x6x7xf32>
     dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @branches(%x: tensor<4xf32>, %c: tensor<i1>) -> tensor<4xf32> {
+    // expected-error@+1 {{needs branches that yield 'tensor<4xf32>'}}
+    %y = dl.if %c {
+      dl.yield %x : tensor<4xf32>
+    } else {
+      dl.yield
+    } : tensor<4xf32>
+    dl.return %y : tensor<4xf32>
   }
 }

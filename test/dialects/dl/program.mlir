@@ -69,4 +69,33 @@ dl.model @m dims ["N"] attributes {doc = "a model"} {
     } : (tensor<8xf32>) -> tensor<8xf32>
     dl.return %y : tensor<8xf32>
   }
+  // CHECK-LABEL: dl.func @control
+  dl.func @control(%x: tensor<8xf32>, %c: tensor<i1>, %n: tensor<i64>) -> tensor<8xf32> {
+    // CHECK-NEXT: dl.for from #{{.*}} to #{{.*}} limit %{{.*}}(%{{.*}}) {
+    %y = dl.for from affine_map<() -> (0)> to affine_map<()[s0] -> (s0)> limit %n (%x) {
+    // CHECK-NEXT: ^bb0(%{{.*}}: tensor<i64>, %{{.*}}: tensor<8xf32>):
+    ^bb0(%t: tensor<i64>, %a: tensor<8xf32>):
+      // CHECK-NEXT: dl.if %{{.*}} {
+      %q = dl.if %c {
+        // CHECK-NEXT: dl.exp
+        %e = dl.exp %a : tensor<8xf32>
+        // CHECK-NEXT: dl.yield %{{.*}} : tensor<8xf32>
+        dl.yield %e : tensor<8xf32>
+      // CHECK-NEXT: } else {
+      } else {
+        // CHECK-NEXT: dl.yield %{{.*}} : tensor<8xf32>
+        dl.yield %a : tensor<8xf32>
+      // CHECK-NEXT: } : tensor<8xf32>
+      } : tensor<8xf32>
+      // CHECK-NEXT: dl.yield %{{.*}} : tensor<8xf32>
+      dl.yield %q : tensor<8xf32>
+    // CHECK-NEXT: } : (tensor<8xf32>) -> tensor<8xf32>
+    } : (tensor<8xf32>) -> tensor<8xf32>
+    // CHECK-NEXT: dl.for from #{{.*}} while(%{{.*}}, %{{.*}}) {
+    %z:2 = dl.for from affine_map<() -> (0)> while (%c, %y) {
+    ^bb0(%t: tensor<i64>, %go: tensor<i1>, %a: tensor<8xf32>):
+      dl.yield %go, %a : tensor<i1>, tensor<8xf32>
+    } : (tensor<i1>, tensor<8xf32>) -> (tensor<i1>, tensor<8xf32>)
+    dl.return %z#1 : tensor<8xf32>
+  }
 }

@@ -112,4 +112,14 @@ dl.model @m dims ["N"] {
     %3 = dl.cross_entropy %x, %label : tensor<8x10xf32>, tensor<8xi32> -> tensor<8xf32>
     dl.return
   }
+  // CHECK-LABEL: dl.func @computed_slices
+  dl.func @computed_slices(%x: tensor<4x3xf32>, %i: tensor<i64>) -> tensor<4x3xf32> {
+    // CHECK-NEXT: dl.slice_at %{{.*}}[%{{.*}}] axis 0 : tensor<4x3xf32> -> tensor<3xf32>
+    %0 = dl.slice_at %x[%i] axis 0 : tensor<4x3xf32> -> tensor<3xf32>
+    // CHECK-NEXT: dl.empty : tensor<4x3xf32>
+    %1 = dl.empty : tensor<4x3xf32>
+    // CHECK-NEXT: dl.slice_update %{{.*}}[%{{.*}}] axis 0, %{{.*}} : tensor<3xf32> -> tensor<4x3xf32>
+    %2 = dl.slice_update %1[%i] axis 0, %0 : tensor<3xf32> -> tensor<4x3xf32>
+    dl.return %2 : tensor<4x3xf32>
+  }
 }
