@@ -6,6 +6,7 @@
 #include "mlir/IR/IRMapping.h"
 #include "mlir/Transforms/RegionUtils.h"
 #include "llvm/ADT/DenseSet.h"
+#include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/SetVector.h"
 
 using namespace mlir;
@@ -58,7 +59,7 @@ private:
   OpBuilder b;
   Location loc;
   DenseSet<Value> active;
-  std::map<std::pair<Block *, Attribute>, IRMapping> checkpoints; // computed again so far
+  llvm::MapVector<std::pair<Block *, Attribute>, IRMapping> checkpoints; // computed again so far
 };
 
 struct Differentiate : impl::DifferentiateBase<Differentiate> {

@@ -300,8 +300,8 @@ bool Fuser::reachesThroughOthers(Group *from, Group *to) const {
 
 /// What the two would be together, or false.
 bool Fuser::mergedShape(const Group &a, const Group &c, Group &merged) const {
-  if (llvm::any_of({a.kind, c.kind}, [](Group::Kind kind) { return kind == Group::Alone || kind == Group::Control; }))
-    return false;
+  auto staysAlone = [](Group::Kind kind) { return kind == Group::Alone || kind == Group::Control; };
+  if (staysAlone(a.kind) || staysAlone(c.kind))
     return false;
   if (a.kind == Group::Loop && c.kind == Group::Loop) {
     merged = a;
