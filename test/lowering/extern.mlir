@@ -8,13 +8,13 @@
 
 // Pointers to operands and results, then the sizes that are not constant, then the range. A wrapper for each set of constants.
 // CPU:       func.func private @__dlc_f(!llvm.ptr, !llvm.ptr, i64, i64, i64)
-// CPU:       func.func private @open_0(
+// CPU:       func.func private @open_0_0(
 // CPU:         call @__dlc_f(%{{.*}}, %{{.*}}, %{{.*}}, %{{.*}}, %{{.*}}) : (!llvm.ptr, !llvm.ptr, i64, i64, i64) -> ()
 // CPU:       func.func private @__dlc_f_1(!llvm.ptr, !llvm.ptr, i64, i64)
-// CPU:       func.func private @closed_0(
+// CPU:       func.func private @closed_0_0(
 // CPU:         call @__dlc_f_1(
 // Without a range there is one task.
-// CPU:       func.func private @alone_0(
+// CPU:       func.func private @alone_0_0(
 // CPU:         call @__dlc_g(%{{.*}}, %{{.*}}) : (!llvm.ptr, !llvm.ptr) -> ()
 
 // LLVM: llvm.func @__dlc_f(!llvm.ptr, !llvm.ptr, i64, i64, i64)

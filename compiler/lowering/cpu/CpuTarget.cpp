@@ -5,8 +5,8 @@
 // A function of the model becomes
 //
 //   func @<model>_<function>(%frame)                                 its entry: launches in order, by frame->host->parallel, with loops and branches around them
-//   func @<function>_<launch>(%frame, %begin, %end, %scratch)        the kernel of a launch: hands its tasks to the kernels that share it
-//   func @<function>_<launch>_<name>(%frame, %begin, %end, %scratch) a fused kernel (where several share a launch)
+//   func @<function>_<launch>(%frame, %begin, %end, %scratch)        the kernel of a launch: hands its tasks to the fused kernels that share it, and these their buffers
+//   func @<function>_<launch>_<n>(%frame, %begin, %end, %scratch, …) a fused kernel, on the buffers that it is given: layers of one shape share it
 
 #include "compiler/lowering/cpu/CpuTarget.h"
 #include "compiler/lowering/DescribeModel.h"
@@ -64,13 +64,18 @@ func::FuncOp ModelLowering::makeKernel(StringRef name, Location loc) {
 namespace {
 /// A kernel's arguments, as the emitters want them.
 struct KernelBody {
-  explicit KernelBody(func::FuncOp kernel)
-      : block(&kernel.getBody().front()), b(OpBuilder::atBlockEnd(block)), loc(kernel.getLoc()), pointer(kernel.getArgument(0)), frame(block, pointer, loc) {
+  explicit KernelBody(func::FuncOp kernel, bool takesBuffers = false)
+      : kernel(kernel), block(&kernel.getBody().front()), b(OpBuilder::atBlockEnd(block)), loc(kernel.getLoc()), pointer(kernel.getArgument(0)),
+        frame(block, pointer, loc, takesBuffers) {
     begin = arith::IndexCastOp::create(b, loc, b.getIndexType(), kernel.getArgument(1));
     end = arith::IndexCastOp::create(b, loc, b.getIndexType(), kernel.getArgument(2));
     scratch = kernel.getArgument(3);
   }
-  void finish() { func::ReturnOp::create(b, loc); }
+  void finish() {
+    func::ReturnOp::create(b, loc);
+    kernel.setFunctionType(b.getFunctionType(block->getArgumentTypes(), {}));
+  }
+  func::FuncOp kernel;
   Block *block;
   OpBuilder b;
   Location loc;
@@ -88,26 +93,35 @@ void ModelLowering::emitLaunch(FuncOp function, ArrayRef<Operation *> nodes, uns
     body.finish();
     return;
   }
-  auto emitOne = [&](FusedOp kernel, StringRef name) {
+  struct Part {
+    func::FuncOp kernel;
+    SmallVector<int64_t> buffers;
+  };
+  SmallVector<Part> parts;
+  for (auto [i, node] : llvm::enumerate(nodes)) {
+    auto kernel = cast<FusedOp>(node);
     KernelEmitter emitter(kernel, cpu);
     to.scratchBytes = std::max<uint64_t>(to.scratchBytes, emitter.scratchBytes());
-    func::FuncOp function = makeKernel(name, kernel.getLoc());
-    KernelBody body(function);
+    KernelBody body(makeKernel((name + "_" + Twine(i)).str(), kernel.getLoc()), /*takesBuffers=*/true);
     emitter.emit(part, body.b, body.frame, body.begin, body.end, body.scratch);
     body.finish();
-    return function;
+    parts.push_back({body.kernel, llvm::to_vector(body.frame.takenBuffers())});
+  }
+  KernelBody body(makeKernel(name, loc));
+  auto callPart = [&](OpBuilder &at, const Part &part, Value first, Value last) {
+    SmallVector<Value> arguments{body.pointer, first, last, body.scratch};
+    for (int64_t buffer : part.buffers)
+      arguments.push_back(body.frame.pointer(buffer));
+    func::CallOp::create(at, loc, part.kernel, arguments);
   };
-  if (nodes.size() == 1) {
-    emitOne(cast<FusedOp>(nodes.front()), name);
+  if (parts.size() == 1) {
+    callPart(body.b, parts.front(), body.kernel.getArgument(1), body.kernel.getArgument(2));
+    body.finish();
     return;
   }
   // Tasks of all, one after the other: each kernel gets what falls into its share.
-  SmallVector<func::FuncOp> parts;
-  for (auto [i, node] : llvm::enumerate(nodes))
-    parts.push_back(emitOne(cast<FusedOp>(node), (name + "_" + Twine(i)).str()));
-  KernelBody body(makeKernel(name, loc));
   Value offset = arith::ConstantIndexOp::create(body.b, loc, 0);
-  for (auto [node, kernel] : llvm::zip(nodes, parts)) {
+  for (auto [node, fused] : llvm::zip(nodes, parts)) {
     OpBuilder &kb = body.b;
     Value count = KernelEmitter(cast<FusedOp>(node), cpu).tasks(part, kb, body.frame);
     Value next = arith::AddIOp::create(kb, loc, offset, count);
@@ -116,7 +130,7 @@ void ModelLowering::emitLaunch(FuncOp function, ArrayRef<Operation *> nodes, uns
     OpBuilder inner = branch.getThenBodyBuilder();
     auto number = [&](Value index) { return arith::IndexCastOp::create(inner, loc, inner.getI64Type(), arith::SubIOp::create(inner, loc, index, offset)); };
     Value first = number(from), last = number(until);
-    func::CallOp::create(inner, loc, kernel, ValueRange{body.pointer, first, last, body.scratch});
+    callPart(inner, fused, first, last);
     offset = next;
   }
   body.finish();

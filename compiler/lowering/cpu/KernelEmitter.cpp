@@ -78,11 +78,18 @@ Value FrameAccess::buffer(int64_t number, Type elementType) {
 }
 
 Value FrameAccess::pointer(int64_t number) {
+  Value &memory = pointers[number];
+  if (memory)
+    return memory;
+  auto type = LLVM::LLVMPointerType::get(loc.getContext());
+  if (takesBuffers) {
+    taken.push_back(number);
+    return memory = entry->addArgument(type, loc);
+  }
   Value table = field(1);
   OpBuilder b = atStart();
-  auto type = LLVM::LLVMPointerType::get(b.getContext());
   Value at = LLVM::GEPOp::create(b, loc, type, type, table, ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(number)});
-  Value memory = LLVM::LoadOp::create(b, loc, type, at);
+  memory = LLVM::LoadOp::create(b, loc, type, at);
   last = memory.getDefiningOp();
   return memory;
 }

@@ -20,8 +20,8 @@ namespace dlc::cpu {
 /// What a function that is being emitted knows of its frame (dl_frame).
 class FrameAccess {
 public:
-  /// Loads are emitted at the start of `entry`.
-  FrameAccess(mlir::Block *entry, mlir::Value frame, mlir::Location loc) : entry(entry), frame(frame), loc(loc) {}
+  /// Loads are emitted at the start of `entry`. With `takesBuffers` the buffers that are asked for become further arguments of it.
+  FrameAccess(mlir::Block *entry, mlir::Value frame, mlir::Location loc, bool takesBuffers = false) : entry(entry), frame(frame), loc(loc), takesBuffers(takesBuffers) {}
   /// A size as an index value.
   mlir::Value size(mlir::AffineExpr expr);
   /// A buffer of the function's table as memref<?xT>, and as a pointer.
@@ -30,14 +30,19 @@ public:
   /// Field `number` of dl_frame, a pointer.
   mlir::Value field(unsigned number);
   mlir::OpBuilder atStart();
+  /// The numbers of the buffers that became arguments, in their order.
+  llvm::ArrayRef<int64_t> takenBuffers() const { return taken; }
 
 private:
   mlir::Block *entry;
   mlir::Value frame;
   mlir::Location loc;
+  bool takesBuffers;
+  llvm::SmallVector<int64_t> taken;
   mlir::Operation *last = nullptr; // of what was emitted at the start
   std::map<unsigned, mlir::Value> fields;
   std::map<int64_t, mlir::Value> dims;
+  std::map<int64_t, mlir::Value> pointers;
   std::map<std::pair<int64_t, void *>, mlir::Value> buffers;
   llvm::DenseMap<mlir::AffineExpr, mlir::Value> sizes;
 };

@@ -7,7 +7,7 @@
 // RUN: dl-opt %s --pass-pipeline='builtin.module(dl.model(dl-fuse,dl-plan-memory),cpu-emit-kernels{cpu=x86-64-v4},cpu-to-llvm)' | FileCheck %s --check-prefix=LLVM
 
 // An elementwise kernel walks its share in vectors of the processor; the last, shorter one is masked.
-// CHECK-LABEL: func.func private @scale_0(%{{.*}}: !llvm.ptr, %{{.*}}: i64, %{{.*}}: i64, %{{.*}}: !llvm.ptr)
+// CHECK-LABEL: func.func private @scale_0_0(%{{.*}}: !llvm.ptr, %{{.*}}: i64, %{{.*}}: i64, %{{.*}}: !llvm.ptr, %{{.*}}: !llvm.ptr, %{{.*}}: !llvm.ptr)
 // CHECK:         scf.for
 // V3:              vector.load {{.*}} vector<32xf32>
 // V4:              vector.load {{.*}} vector<64xf32>
@@ -15,6 +15,10 @@
 // CHECK:           vector.create_mask
 // CHECK:           vector.maskedload
 // CHECK:           vector.maskedstore
+
+// The launch names the buffers.
+// CHECK-LABEL: func.func private @scale_0(%{{.*}}: !llvm.ptr, %{{.*}}: i64, %{{.*}}: i64, %{{.*}}: !llvm.ptr)
+// CHECK:         call @scale_0_0(
 
 // The entry launches through the host's table alone.
 // CHECK-LABEL: func.func @m_scale(%{{.*}}: !llvm.ptr)
@@ -24,17 +28,17 @@
 // CHECK:         return
 
 // A row's maximum: lanes first, then a fixed tree of halves.
-// CHECK-LABEL: func.func private @row_max_0
+// CHECK-LABEL: func.func private @row_max_0_0
 // CHECK:         scf.for
 // CHECK:           scf.for {{.*}} iter_args
 // CHECK:           vector.extract_strided_slice
 // CHECK:           vector.extract
 
 // A draw is a call of a function that all draws of its kind share, in a scalar's stream.
-// CHECK-LABEL: func.func private @draw_0
+// CHECK-LABEL: func.func private @draw_0_0
 // CHECK:         call @dl.uniform_f32_{{[0-9]+}}
 // A reshaped operand is read by row-major numbers, in vectors; a transposed one lane by lane, and the rest is in vectors.
-// CHECK-LABEL: func.func private @moved_0
+// CHECK-LABEL: func.func private @moved_0_0
 // V4:            vector.load {{.*}} vector<16xf32>
 // V4-COUNT-16:   memref.load
 // V4:            vector.from_elements
