@@ -457,7 +457,7 @@ Value Elaborator::callPrint(StringRef name, CallArguments &arguments) {
     line.words.push_back(after.str());
   }
   if (builder().getInsertionBlock() != function->block)
-    return unsupported(where, "'print' in code that may not run");
+    return unsupported(where, "'print' in a branch or loop of run time, or in a gradient of one's own");
   function->logs.push_back(std::move(line));
   return Value::none();
 }

@@ -256,7 +256,10 @@ optional<Elaborator::Form> Elaborator::join(const Value &a, const Value &b) {
   auto *layer = a.as<std::shared_ptr<LayerForm>>(), *other = b.as<std::shared_ptr<LayerForm>>();
   if (layer && other && isSame((*layer)->form, (*other)->form)) {
     form.kind = Form::Kind::Layer;
-    form.same = a;
+    auto was = std::make_shared<LayerForm>(**layer);
+    if (was->copied != (*other)->copied)
+      was->copied = nullptr; // another one has got the name
+    form.same = was;
     llvm::SetVector<Variable *> all;
     variablesOf((*layer)->form, all);
     for (Variable *variable : all) {
@@ -390,6 +393,38 @@ bool Elaborator::lower(const Form &form, const Value &value, StringRef what, SMR
   return false;
 }
 
+/// The value as it is now: a local layer may be changed, under all of its names. With `remembers`,
+/// asItWas makes it that again.
+static Value asItIs(const Value &value, bool remembers = true) {
+  if (LayerForm *form = value.form()) {
+    auto now = std::make_shared<LayerForm>(*form);
+    now->values = std::make_shared<LayerForm::Values>(*form->values);
+    now->copied = remembers ? form->values : nullptr;
+    return now;
+  }
+  auto *list = value.elements();
+  if (!list)
+    return value;
+  std::vector<Value> elements;
+  for (const Value &element : *list)
+    elements.push_back(asItIs(element, remembers));
+  return Value::list(std::move(elements));
+}
+
+static Value asItWas(const Value &value) {
+  if (LayerForm *form = value.form(); form && form->copied) {
+    *form->copied = *form->values;
+    return std::make_shared<LayerForm>(LayerForm{form->form, form->copied, form->isDerivative, {}});
+  }
+  auto *list = value.elements();
+  if (!list)
+    return value;
+  std::vector<Value> elements;
+  for (const Value &element : *list)
+    elements.push_back(asItWas(element));
+  return Value::list(std::move(elements));
+}
+
 Value Elaborator::lift(const Form &form, mlir::ValueRange &tensors) {
   auto next = [&] {
     mlir::Value value = tensors.front();
@@ -398,7 +433,7 @@ Value Elaborator::lift(const Form &form, mlir::ValueRange &tensors) {
   };
   switch (form.kind) {
   case Form::Kind::Same:
-    return form.same;
+    return asItWas(form.same);
   case Form::Kind::Tensor:
   case Form::Kind::Bool:
     return Value::tensor(next());
@@ -413,35 +448,24 @@ Value Elaborator::lift(const Form &form, mlir::ValueRange &tensors) {
     return Value::list(std::move(elements));
   }
   case Form::Kind::Layer: {
-    auto &old = **form.same.as<std::shared_ptr<LayerForm>>();
-    auto layer = std::make_shared<LayerForm>(old);
-    layer->values = std::make_shared<LayerForm::Values>(*old.values);
+    Value now = asItIs(form.same, /*remembers=*/false);
+    LayerForm &layer = *now.form();
+    layer.copied = form.same.form()->copied;
     llvm::SetVector<Variable *> all;
-    variablesOf(old.form, all);
+    variablesOf(layer.form, all);
     const Form *part = form.parts.data();
     for (Variable *variable : all)
-      if (old.values->lookup(variable))
-        (*layer->values)[variable] = lift(*part++, tensors).asTensor();
-    return layer;
+      if (auto entry = layer.values->find(variable); entry != layer.values->end() && entry->second)
+        entry->second = lift(*part++, tensors).asTensor();
+    // Of a part, the rest of the map stays as it is.
+    if (layer.copied)
+      for (auto &[variable, value] : *layer.copied)
+        if (!all.contains(variable))
+          (*layer.values)[variable] = value;
+    return asItWas(now);
   }
   }
   llvm_unreachable("every form has a value");
-}
-
-/// The value as it is now: a local layer may be changed.
-static Value asItIs(const Value &value) {
-  if (LayerForm *form = value.form()) {
-    auto now = std::make_shared<LayerForm>(*form);
-    now->values = std::make_shared<LayerForm::Values>(*form->values);
-    return now;
-  }
-  auto *list = value.elements();
-  if (!list)
-    return value;
-  std::vector<Value> elements;
-  for (const Value &element : *list)
-    elements.push_back(asItIs(element));
-  return Value::list(std::move(elements));
 }
 
 Elaborator::Names Elaborator::namesNow() const {
@@ -456,7 +480,7 @@ Elaborator::Names Elaborator::namesNow() const {
 void Elaborator::setNames(const Names &names) {
   frame->locals.clear();
   for (auto &[name, value] : names.locals)
-    frame->locals[name] = asItIs(value);
+    frame->locals[name] = asItWas(value);
   function->current.clear();
   function->assigned.clear();
   for (auto &[variable, value] : names.variables) {
@@ -490,11 +514,12 @@ Value Elaborator::branch(mlir::Value condition, SMRange where,
     frame->brokenWhen = {};
     builder().setInsertionPointToEnd(side->block.get());
     ++function->conditions;
-    side->value = run();
+    side->value = asItIs(run(), /*remembers=*/false);
     --function->conditions;
     side->names = namesNow();
     side->returned = std::exchange(frame->returned, false);
-    side->results = std::exchange(frame->results, {});
+    for (const Value &result : std::exchange(frame->results, {}))
+      side->results.push_back(asItIs(result, /*remembers=*/false));
     side->broken = std::exchange(frame->broken, false);
     side->brokenWhen = std::exchange(frame->brokenWhen, {});
   }

@@ -866,8 +866,12 @@ void Elaborator::assignElement(const ast::IndexExpr *target, Value value, option
 
 void Elaborator::checkStatementAssertion(const ast::Assertion &assertion) {
   Value value = evaluate(assertion.condition);
+  // In a branch it holds where that is taken.
+  bool isConditional = function->conditions > 0;
   if (auto *truth = value.as<BoolValue>()) {
-    if (!truth->value)
+    if (!truth->value && isConditional)
+      checkAtRunTime(toTensor(value, assertion.range), assertion.words, assertion.range);
+    else if (!truth->value)
       error(assertion.range, "assertion failed: " + assertion.words);
     return;
   }
@@ -878,7 +882,7 @@ void Elaborator::checkStatementAssertion(const ast::Assertion &assertion) {
     error(assertion.condition, "a condition must be one bool, found " + describe(value));
     return;
   }
-  if (!checkSizes(assertion.condition, assertion.words))
+  if (isConditional || !checkSizes(assertion.condition, assertion.words))
     checkAtRunTime(tensor, assertion.words, assertion.range);
 }
 

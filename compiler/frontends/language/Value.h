@@ -181,6 +181,7 @@ struct LayerForm {
   Value form;                     // a layer, or a list of layers and functions
   std::shared_ptr<Values> values; // of its variables; parts share the map of the whole
   bool isDerivative = false;      // then variables that nothing depends on are left out
+  std::shared_ptr<Values> copied; // of what it was at some time: the map that goes on changing
 };
 
 /// `checkpoint(f)`: what is called is computed again in the backward pass.
