@@ -485,11 +485,9 @@ bool checkGrad(const CheckGradOptions &options) {
   CompileOptions compileOptions = options.compile;
   compileOptions.f64 = true;
 
-  std::vector<std::string> names;
-  bool chosen = !options.function.empty();
-  if (chosen) {
-    names.push_back(options.function);
-  } else {
+  std::vector<std::string> names = options.functions;
+  bool chosen = !names.empty();
+  if (!chosen) {
     CompileResult plain = compile(compileOptions, {});
     if (!plain.ok)
       return false;

@@ -13,7 +13,7 @@ namespace dlc {
 
 struct CheckGradOptions {
   CompileOptions compile;
-  std::string function; // empty: all that can be checked
+  std::vector<std::string> functions; // none: all that can be checked
   double tolerance = 1e-5;
   uint64_t seed = 0;
   unsigned samples = 200; // elements of each variable; 0: all

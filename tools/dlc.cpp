@@ -298,14 +298,15 @@ int runCompile(const std::vector<std::string> &arguments) {
 int runCheckGrad(const std::vector<std::string> &arguments) {
   CLI::App app{"Compares the derivatives that dlc makes with central differences, in f64, for "
                "every trained variable.\n"
-               "Without FUNCTION: each exported function whose first result is one float and "
+               "Without functions: each exported one whose first result is one float and "
                "depends on a variable.",
                "dlc check-grad"};
   CommonFlags common;
   CheckGradOptions options;
   std::vector<std::string> sizes, ranges;
   app.add_option("program", common.options.input, "Program to check, model.dl")->required();
-  app.add_option("function", options.function, "Function whose first result is differentiated");
+  app.add_option("functions", options.functions,
+                 "Functions whose first results are differentiated");
   app.add_option("--tolerance", options.tolerance, "Largest relative error that passes")
       ->type_name("X")
       ->default_val(options.tolerance);
