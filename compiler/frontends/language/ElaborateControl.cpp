@@ -34,7 +34,7 @@ using std::optional;
 // Whole numbers that the function computes
 //===----------------------------------------------------------------------===//
 
-mlir::OpBuilder FunctionState::atEntry() const {
+mlir::OpBuilder FunctionState::builderIn(mlir::Block *block) const {
   mlir::OpBuilder entry = builder;
   if (builder.getInsertionBlock() != block)
     entry.setInsertionPointToEnd(block);
@@ -669,7 +669,7 @@ Value Elaborator::branch(mlir::Value condition, SMRange where,
 void Elaborator::tryOut(llvm::function_ref<void(mlir::Block *)> run) {
   mlir::Block entry, body;
   FunctionState trial = *function;
-  trial.block = &entry;
+  trial.block = trial.checkBlock = &entry;
   trial.builder.setInsertionPointToEnd(&body);
   trial.isScratch = true;
   Names names = namesNow();

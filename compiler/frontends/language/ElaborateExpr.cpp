@@ -301,6 +301,11 @@ Value Elaborator::evaluateComprehension(const ast::ComprehensionExpr *each) {
 
 Value Elaborator::evaluateField(const ast::FieldExpr *field) {
   Value base = evaluate(field->base);
+  // What has no members does not hide a module of its name: `loss.mse(x, y)` beside `fn loss(…)`.
+  if (auto *name = dyn_cast<ast::NameExpr>(field->base);
+      name && frame->file && !base.isPoison() && !base.layer() && !base.form())
+    if (FileScope *module = frame->file->modules.lookup(name->name))
+      base = ModuleValue{module};
   if (base.isPoison())
     return {};
   return fieldOf(base, field->name, field->range);
@@ -865,6 +870,17 @@ void Elaborator::assignElement(const ast::IndexExpr *target, Value value, option
 }
 
 void Elaborator::checkStatementAssertion(const ast::Assertion &assertion) {
+  // Of `a and b` each by itself: one may be known while compiling, the other on entry.
+  auto *chain = dyn_cast<ast::ChainExpr>(assertion.condition);
+  if (chain && chain->operators.front().kind == Tok::And) {
+    unsigned errors = diagnostics.errorCount();
+    for (ast::Expr *part : chain->operands) {
+      checkStatementAssertion({assertion.range, part, assertion.words});
+      if (diagnostics.errorCount() != errors)
+        return;
+    }
+    return;
+  }
   Value value = evaluate(assertion.condition);
   // In a branch it holds where that is taken.
   bool isConditional = function->conditions > 0;

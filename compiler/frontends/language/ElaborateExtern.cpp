@@ -429,20 +429,20 @@ Value Elaborator::withGradient(const OwnGradient &of, Value result, llvm::ArrayR
     return {};
   }
 
-  auto op = dl::CustomGradientOp::create(builder(), locationOf(place),
-                                         mlir::ValueRange(values).getTypes(), values, wrt);
-  mlir::Block &block = op.getBody().emplaceBlock();
+  auto block = std::make_unique<mlir::Block>();
   CallArguments arguments;
   arguments.range = place;
   arguments.positional.assign(given.begin(), given.end());
   for (mlir::Value value : values)
     arguments.positional.push_back(
-        isFloat(dtypeOf(value)) ? Value::tensor(block.addArgument(value.getType(), value.getLoc()))
+        isFloat(dtypeOf(value)) ? Value::tensor(block->addArgument(value.getType(), value.getLoc()))
                                 : Value::none());
 
   // The region's own: checks on entry belong to it, since it may go; a variable keeps its value.
+  mlir::OpBuilder outside = builder();
   mlir::OpBuilder::InsertionGuard guard(builder());
-  builder().setInsertionPointToEnd(&block);
+  builder().setInsertionPointToEnd(block.get());
+  SaveAndRestore checkBlock(function->checkBlock, block.get());
   SaveAndRestore checks(function->checks);
   SaveAndRestore multiples(function->multiples);
   SaveAndRestore current(function->current);
@@ -502,6 +502,9 @@ Value Elaborator::withGradient(const OwnGradient &of, Value result, llvm::ArrayR
     yielded.push_back(fitting);
   }
   dl::YieldOp::create(builder(), locationOf(place), yielded);
+  auto op = dl::CustomGradientOp::create(outside, locationOf(place),
+                                         mlir::ValueRange(values).getTypes(), values, wrt);
+  op.getBody().push_back(block.release());
 
   std::vector<Value> results;
   for (mlir::Value value : op.getResults())

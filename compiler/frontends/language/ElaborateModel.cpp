@@ -136,7 +136,9 @@ std::string Elaborator::describe(const Value &value) const {
   if (auto *dtype = value.as<DType>())
     return ("the type " + nameOf(*dtype)).str();
   if (isLayerLike(value))
-    return value.layer() ? ("the layer " + value.layer()->name()).str() : "a list of layers";
+    return value.layer()         ? ("the layer " + value.layer()->name()).str()
+           : isWholeLayer(value) ? "a list of layers"
+                                 : "a list of layers and other values";
   if (auto *list = value.elements())
     return "a list of " + std::to_string(list->size()) + (list->size() == 1 ? " value" : " values");
   if (value.is<RangeValue>())
@@ -783,6 +785,19 @@ static mlir::AffineExpr sizeOfWhole(const Number &n, mlir::MLIRContext *context)
 }
 
 void Elaborator::checkAssertion(const ast::Assertion &assertion, Layer *layer) {
+  // Of `a and b` each by itself: one may be known while compiling, the other on entry.
+  auto *chain = llvm::dyn_cast<ast::ChainExpr>(assertion.condition);
+  if (chain && chain->operators.front().kind == Tok::And) {
+    unsigned errors = diagnostics.errorCount();
+    for (ast::Expr *part : chain->operands) {
+      checkAssertion(
+          *arena.make<ast::Assertion>(ast::Assertion{assertion.range, part, assertion.words}),
+          layer);
+      if (diagnostics.errorCount() != errors)
+        return;
+    }
+    return;
+  }
   Value value = evaluateConstant(assertion.condition, layer->file, layer);
   if (auto *truth = value.as<BoolValue>()) {
     if (!truth->value)
@@ -821,7 +836,9 @@ void Elaborator::checkAssertion(const ast::Assertion &assertion, Layer *layer) {
     }
     return;
   }
-  unsupported(assertion.range, "a run-time 'assert' of anything but two sizes");
+  error(assertion.condition, "an 'assert' among declarations is about what is known while "
+                             "compiling, or compares two sizes; one about values stands in a "
+                             "function");
 }
 
 optional<std::pair<Number, Number>> Elaborator::sizesCompared(const ast::Expr *condition) {
@@ -856,7 +873,7 @@ bool Elaborator::checkSizes(const ast::Expr *condition, StringRef words) {
   StringRef predicate = predicateOf(llvm::cast<ast::CompareExpr>(condition)->op);
   // Words of the program come first: they are checked even where another check says the same.
   function->checks.insert(conditionKey(lhs, predicate, rhs));
-  mlir::OpBuilder entry = function->atEntry();
+  mlir::OpBuilder entry = function->atCheck();
   dl::CheckSizeOp::create(entry, locationOf(condition->place), dl::sizeMap({lhs}, &context),
                           predicate, dl::sizeMap({rhs}, &context), words);
   return true;
@@ -1174,9 +1191,15 @@ mlir::Value Elaborator::initialValueOf(Variable *variable) {
   }
   if (!variable->owner) {
     SMRange where = variable->name ? variable->name.range() : SMRange();
-    if (variable->initialValue.isPoison())
+    Value initial = variable->initialValue;
+    if (auto *deferred = initial.as<DeferredValue>()) {
+      const ast::Expr *expr = deferred->expr;
+      where = expr->range;
+      initial = initialStateOf(variable, expr);
+    }
+    if (initial.isPoison())
       return {};
-    return fit(variable->initialValue, variable->dtype, variable->shape, variable->path, where);
+    return fit(initial, variable->dtype, variable->shape, "'" + variable->path + "'", where);
   }
   if (!variable->initial) {
     Value zero = Number::whole(0);
@@ -1196,7 +1219,7 @@ mlir::Value Elaborator::initialValueOf(Variable *variable) {
   Value value = evaluate(variable->initial);
   if (value.isPoison())
     return {};
-  return fit(value, variable->dtype, variable->shape, variable->name.text,
+  return fit(value, variable->dtype, variable->shape, ("'" + variable->name.text + "'").str(),
              variable->initial->range);
 }
 

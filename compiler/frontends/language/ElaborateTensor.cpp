@@ -291,7 +291,7 @@ void Elaborator::checkOnEntry(AffineExpr lhs, StringRef predicate, AffineExpr rh
   if (function->isConstant || !function->checks.insert(key).second)
     return;
   std::string message = words.str();
-  mlir::OpBuilder entry = function->atEntry();
+  mlir::OpBuilder entry = function->atCheck();
   dl::CheckSizeOp::create(entry, locationOf(where), dl::sizeMap({lhs}, &context), predicate,
                           dl::sizeMap({rhs}, &context), message);
   if (asserted.contains(key))
@@ -697,6 +697,11 @@ Value Elaborator::binary(Tok op, Value a, Value b, SMRange where) {
     return {};
   bool joins = op == Tok::Plus && a.elements() && b.elements();
   // Two lists are joined where they are declared; in a function layers add up.
+  if (op == Tok::At && (isLayerValue(a) || isLayerValue(b))) {
+    error(where, "'@' of " + describe(a) + " and " + describe(b) +
+                     ": arithmetic of layers works element by element");
+    return {};
+  }
   if ((isLayerValue(a) || isLayerValue(b)) && !(joins && declaring))
     return mapVariables({a, b}, spelling(op), where, [&](llvm::MutableArrayRef<Value> values) {
       return binary(op, values[0], values[1], where);

@@ -385,6 +385,7 @@ Variable *Elaborator::slot(Optimizer *optimizer, const std::string &path, DType 
   variable->shape = Shape(shape.begin(), shape.end());
   variable->initialValue = initial;
   variable->name = name;
+  variable->optimizer = optimizer;
   slots.push_back(variable.get());
   return entry = variable.get();
 }
@@ -410,7 +411,7 @@ Value Elaborator::settingValue(Optimizer *optimizer, unsigned number, SMRange wh
       tracked.settings = bit;
       return tracked;
     }
-    if (!bit || (optimizer->decided & bit))
+    if (!bit || (optimizer->decided & bit) || function->isInit)
       return *known;
     Variable *variable = slot(optimizer, setting.name.str(), DType::F64, {}, setting.value);
     mlir::Value value = readVariable(variable, where).asTensor();
@@ -421,11 +422,15 @@ Value Elaborator::settingValue(Optimizer *optimizer, unsigned number, SMRange wh
   if (setting.value.layer() || setting.value.is<FunctionValue>() ||
       setting.value.is<BuiltinValue>()) {
     // A schedule: a function of the number of updates so far.
-    Variable *count = slot(optimizer, "count", DType::I64, {}, Number::whole(0));
     CallArguments arguments;
     arguments.range = setting.where;
-    arguments.positional.push_back(
-        Number::ofValue(convert(readVariable(count, where).asTensor(), DType::F64, where)));
+    Number updates = Number::whole(0);
+    if (!function->isInit) {
+      Variable *count = slot(optimizer, "count", DType::I64, {}, updates);
+      mlir::Value now = readVariable(count, where).asTensor();
+      updates = Number::ofValue(convert(now, DType::F64, where));
+    }
+    arguments.positional.push_back(updates);
     return perStep(call(setting.value, arguments));
   }
   return setting.value;
@@ -455,13 +460,7 @@ void Elaborator::collectParts(OptimizerScope &scope, ArrayRef<ast::Decl *> parts
       if (dtype == DType::Bool)
         initial = Value::boolean(false);
       if (decl->initial)
-        initial = evaluate(decl->initial);
-      if (!initial.isPoison() && !(initial.number() && initial.number()->isKnown()) &&
-          !initial.is<BoolValue>()) {
-        error(decl->initial,
-              "the state of an optimizer begins as a number that is known while compiling");
-        initial = {};
-      }
+        initial = DeferredValue{decl->initial, scope.optimizer->file, nullptr};
       scope.state[decl->name.text] =
           slot(scope.optimizer, decl->name.text.str(), dtype, shape, initial, decl->name);
       break;
@@ -470,7 +469,8 @@ void Elaborator::collectParts(OptimizerScope &scope, ArrayRef<ast::Decl *> parts
       scope.values[part->name.text] = evaluate(cast<ast::ConstDecl>(part)->value);
       break;
     case ast::Decl::Kind::Assert:
-      checkStatementAssertion(cast<ast::AssertDecl>(part)->assertion);
+      if (!function->isInit)
+        checkStatementAssertion(cast<ast::AssertDecl>(part)->assertion);
       break;
     case ast::Decl::Kind::Prepare:
       into.prepare = cast<ast::PrepareDecl>(part);
@@ -488,6 +488,29 @@ void Elaborator::collectParts(OptimizerScope &scope, ArrayRef<ast::Decl *> parts
       error(part->range, "this does not belong in an optimizer");
     }
   }
+}
+
+Value Elaborator::initialStateOf(Variable *slot, const ast::Expr *initial) {
+  Optimizer *optimizer = slot->optimizer;
+  OptimizerScope scope{optimizer, {}, {}, {}};
+  Frame own;
+  own.file = optimizer->file;
+  own.optimizer = &scope;
+  own.caller = frame;
+  own.call = optimizer->madeAt;
+  FrameScope inside(*this, own);
+  for (auto [i, setting] : llvm::enumerate(optimizer->settings))
+    if (i < optimizer->decl->params.size())
+      scope.values[setting.name] = settingValue(optimizer, i, setting.where);
+  OptimizerParts parts;
+  collectParts(scope, optimizer->decl->parts, parts);
+  if (Variable *of = slot->each)
+    for (const ast::VariableDecl *decl : parts.each)
+      if (Variable *other = optimizer->slots.lookup((decl->name.text + "." + of->path).str()))
+        scope.each[decl->name.text] = other;
+  own.drawType = slot->dtype;
+  own.drawShape = slot->shape;
+  return evaluate(initial);
 }
 
 bool Elaborator::clipGradients(Optimizer *optimizer, llvm::MutableArrayRef<mlir::Value> gradients,
@@ -576,15 +599,11 @@ bool Elaborator::runOptimizer(Optimizer *optimizer, ArrayRef<Variable *> variabl
     FrameScope updating(*this, update);
     scope.each.clear();
     for (const ast::VariableDecl *decl : parts.each) {
-      Value initial = evaluate(decl->initial);
-      if (!initial.number() || !initial.number()->isKnown()) {
-        if (!initial.isPoison())
-          error(decl->initial,
-                "the state of an optimizer begins as a number that is known while compiling");
-        return false;
-      }
-      scope.each[decl->name.text] = slot(optimizer, decl->name.text.str() + "." + variable->path,
-                                         variable->dtype, variable->shape, initial, decl->name);
+      Variable *kept =
+          slot(optimizer, decl->name.text.str() + "." + variable->path, variable->dtype,
+               variable->shape, DeferredValue{decl->initial, optimizer->file, nullptr}, decl->name);
+      kept->each = variable;
+      scope.each[decl->name.text] = kept;
     }
     mlir::Value value = readVariable(variable, where).asTensor();
     update.locals[parts.update->value.text] = Value::tensor(value);
@@ -643,7 +662,7 @@ void Elaborator::applyOptimizer(Optimizer *optimizer, ArrayRef<Variable *> varia
   {
     mlir::Block block;
     FunctionState trial = *function;
-    trial.block = &block;
+    trial.block = trial.checkBlock = &block;
     trial.builder.setInsertionPointToEnd(&block);
     trial.isScratch = true;
     SaveAndRestore inTrial(function, &trial);

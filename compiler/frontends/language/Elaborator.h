@@ -75,6 +75,7 @@ struct LogLine {
 struct FunctionState {
   mlir::OpBuilder builder; // in `block`, or in the body of a loop or branch
   mlir::Block *block;      // the function's own: what holds on entry stands there
+  mlir::Block *checkBlock; // for checks on entry: `block`, or a gradient of one's own, which may go
   std::string name;
   bool isScratch = false;
   bool isConstant = false; // evaluates a constant: reads no variable and draws nothing
@@ -105,11 +106,14 @@ struct FunctionState {
   llvm::SmallVector<Loop> loops;
   unsigned conditions = 0; // around the builder: branches, loops that may end before their last turn
 
-  FunctionState(mlir::MLIRContext *context, mlir::Block *block) : builder(context), block(block) {
+  FunctionState(mlir::MLIRContext *context, mlir::Block *block)
+      : builder(context), block(block), checkBlock(block) {
     builder.setInsertionPointToEnd(block);
   }
-  /// Where what holds on entry is built.
-  mlir::OpBuilder atEntry() const;
+  /// Where what holds on entry is built, and where checks on entry are.
+  mlir::OpBuilder atEntry() const { return builderIn(block); }
+  mlir::OpBuilder atCheck() const { return builderIn(checkBlock); }
+  mlir::OpBuilder builderIn(mlir::Block *block) const;
 };
 
 /// The arguments of a call, evaluated.
@@ -611,6 +615,8 @@ private:
   Value settingValue(Optimizer *optimizer, unsigned number, llvm::SMRange where);
   Variable *slot(Optimizer *optimizer, const std::string &path, DType dtype,
                  llvm::ArrayRef<mlir::AffineExpr> shape, const Value &initial, ast::Name name = {});
+  /// What the state of an optimizer begins with, in __init: settings have their first values.
+  Value initialStateOf(Variable *slot, const ast::Expr *initial);
   void setVariable(Variable *variable, mlir::Value value) {
     function->current[variable] = value;
     function->assigned.insert(variable);

@@ -151,6 +151,9 @@ struct Variable {
   Layer *owner = nullptr;
   Value initialValue;
   Variable *copyOf = nullptr; // begins with the initial value of this one
+  // Of the state of an optimizer, which then has no owner; and the variable whose `each` it is.
+  Optimizer *optimizer = nullptr;
+  Variable *each = nullptr;
 };
 
 /// What a name declares in a layer.
