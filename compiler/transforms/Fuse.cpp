@@ -192,11 +192,17 @@ void Fuser::keepWhatMustBeInMemory() {
         }
       }
     } else if (isa<ContractionOpInterface, KernelOpInterface>(op)) {
+      auto kernel = dyn_cast<KernelOpInterface>(op);
       for (Value operand : op.getOperands()) {
-        // A product, or a kernel by itself, reads its operands from memory; one that only lies there under another shape is read as it lies.
+        // A product, or a kernel by itself, reads its operands from memory; one that only lies there under another shape, or with strides that the kernel takes, is read as it lies.
         Operation *def = operand.getDefiningOp();
-        while (def && isRepeated(def) && isa<IndexingOpInterface>(def) && cast<IndexingOpInterface>(def).keepsOrder())
-          def = def->getOperand(0).getDefiningOp();
+        auto goBack = [&](llvm::function_ref<bool(IndexingOpInterface)> isPassed) {
+          while (def && isRepeated(def) && isa<IndexingOpInterface>(def) && isPassed(cast<IndexingOpInterface>(def)))
+            def = def->getOperand(0).getDefiningOp();
+        };
+        if (kernel && kernel.readsStrides())
+          goBack([](IndexingOpInterface view) { return view.hasStrides() && view.keepsInnermost(); });
+        goBack([](IndexingOpInterface view) { return view.keepsOrder(); });
         if (def && isRepeated(def))
           kept.insert(operand.getDefiningOp());
       }

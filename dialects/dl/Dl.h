@@ -29,6 +29,13 @@ template <typename ConcreteOp> struct RepeatedInConsumers : mlir::OpTrait::Trait
 inline constexpr llvm::StringLiteral checkpointAttrName = "dl.checkpoint";
 /// Unit attribute of a function's results that are values of its messages (DlProgramOps.td).
 inline constexpr llvm::StringLiteral logAttrName = "dl.log";
+
+/// q, k, v and the mask (or null) of attention, and its settings.
+struct AttentionOperands {
+  mlir::Value q, k, v, mask;
+  double scale;
+  bool isCausal;
+};
 } // namespace dlc::dl
 
 #include "dialects/dl/DlDialect.h.inc"

@@ -71,6 +71,9 @@ def IndexingOpInterface : OpInterface<"IndexingOpInterface"> {
     True where element number i of the result, in row-major order, is element number i of the operand.
   }], "bool", "keepsOrder", (ins), [{}], [{ return false; }]>,
   InterfaceMethod<[{
+    True where the operand's indices are a start and a number times one of the result's each: elements then lie from a place on, with a stride for each of the result's axes.
+  }], "bool", "hasStrides", (ins), [{}], [{ return false; }]>,
+  InterfaceMethod<[{
     True where stepping the result's last index by one steps the operand's last index by one and changes no other, for all elements
     (a vector of the result is then a vector of the operand); false where that is not known.
   }], "bool", "keepsInnermost", (ins), [{}], [{ return false; }]>,
@@ -154,6 +157,7 @@ def DecomposableOpInterface : OpInterface<"DecomposableOpInterface"> {
   let methods = [InterfaceMethod<"Builds the result out of smaller dl ops; null where the op is none of these, or has several results.", "::mlir::Value", "buildDecomposition",
       (ins "::mlir::OpBuilder &":$b)>,
   InterfaceMethod<"True where it is better left whole for a target whose engine knows it.", "bool", "isForEngine", (ins), [{}], [{ return false; }]>,
+  InterfaceMethod<"The same of a GPU's.", "bool", "isForGpu", (ins), [{}], [{ return false; }]>,
   InterfaceMethod<"Builds a value for each result; nothing where the op is none of these.", "::llvm::SmallVector<::mlir::Value>", "buildDecompositions", (ins "::mlir::OpBuilder &":$b), [{}], [{
     ::mlir::Value result = $_op.buildDecomposition(b);
     return result ? ::llvm::SmallVector<::mlir::Value>{result} : ::llvm::SmallVector<::mlir::Value>{};
@@ -165,6 +169,9 @@ def KernelOpInterface : OpInterface<"KernelOpInterface"> {
   let cppNamespace = "::dlc::dl";
   let description = [{ Its operands and results lie in memory, in row-major order: nothing fuses with it. A target runs it under the schedule of its own. }];
   let methods = [InterfaceMethod<"`schedule` of the dl.fused that it becomes.", "::llvm::StringRef", "getSchedule">,
+                 InterfaceMethod<[{
+    True where an operand may lie with strides, its last axis' elements side by side: a slice or a transposition of what lies in memory is then read there, without a copy.
+  }], "bool", "readsStrides", (ins), [{}], [{ return false; }]>,
                  InterfaceMethod<"What the kernel is called for people.", "std::string", "getKernelName">];
 }
 

@@ -307,6 +307,7 @@ std::optional<SmallVector<int64_t>> BroadcastOp::getAxisMap() {
   return llvm::to_vector(getAxes());
 }
 bool BroadcastOp::keepsOrder() { return false; }
+bool BroadcastOp::hasStrides() { return true; }
 
 LogicalResult ReshapeOp::verify() {
   auto from = cast<RankedTensorType>(getX().getType()), to = cast<RankedTensorType>(getType());
@@ -379,6 +380,7 @@ bool ReshapeOp::dropsInnermost() {
 
 std::optional<SmallVector<int64_t>> ReshapeOp::getAxisMap() { return std::nullopt; }
 bool ReshapeOp::keepsOrder() { return true; }
+bool ReshapeOp::hasStrides() { return false; } // where it keeps the order of what lies there row by row, keepsOrder says so
 
 LogicalResult AssumeShapeOp::verify() {
   auto from = cast<RankedTensorType>(getX().getType()), to = cast<RankedTensorType>(getType());
@@ -394,12 +396,14 @@ bool AssumeShapeOp::keepsInnermost() { return cast<RankedTensorType>(getType()).
 bool AssumeShapeOp::dropsInnermost() { return !keepsInnermost(); }
 std::optional<SmallVector<int64_t>> AssumeShapeOp::getAxisMap() { return llvm::to_vector(llvm::seq<int64_t>(0, cast<RankedTensorType>(getType()).getRank())); }
 bool AssumeShapeOp::keepsOrder() { return true; }
+bool AssumeShapeOp::hasStrides() { return true; }
 
 SmallVector<Value> AfterOp::mapIndices(OpBuilder &, Location, ValueRange indices, llvm::function_ref<Value(AffineExpr)>) { return llvm::to_vector(indices); }
 bool AfterOp::keepsInnermost() { return cast<RankedTensorType>(getType()).getRank() != 0; }
 bool AfterOp::dropsInnermost() { return !keepsInnermost(); }
 std::optional<SmallVector<int64_t>> AfterOp::getAxisMap() { return llvm::to_vector(llvm::seq<int64_t>(0, cast<RankedTensorType>(getType()).getRank())); }
 bool AfterOp::keepsOrder() { return true; }
+bool AfterOp::hasStrides() { return true; }
 
 LogicalResult TransposeOp::inferReturnTypes(MLIRContext *, std::optional<Location> location, ValueRange operands, DictionaryAttr attributes, OpaqueProperties properties, RegionRange,
                                             SmallVectorImpl<Type> &results) {
@@ -425,6 +429,7 @@ std::optional<SmallVector<int64_t>> TransposeOp::getAxisMap() {
   return map;
 }
 bool TransposeOp::keepsOrder() { return false; }
+bool TransposeOp::hasStrides() { return true; }
 
 static LogicalResult verifySlice(Operation *op, RankedTensorType whole, RankedTensorType part, AffineMap starts, ArrayRef<int64_t> strides) {
   if (whole.getElementType() != part.getElementType() || whole.getRank() != part.getRank() || starts.getNumResults() != strides.size() ||
@@ -462,6 +467,7 @@ bool SliceOp::keepsInnermost() { return !getStrides().empty() && getStrides().ba
 bool SliceOp::dropsInnermost() { return false; }
 std::optional<SmallVector<int64_t>> SliceOp::getAxisMap() { return std::nullopt; }
 bool SliceOp::keepsOrder() { return false; }
+bool SliceOp::hasStrides() { return true; }
 
 static LogicalResult verifySliceAt(Operation *op, RankedTensorType whole, RankedTensorType part, int64_t axis) {
   if (axis < 0 || axis >= whole.getRank())

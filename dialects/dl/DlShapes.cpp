@@ -312,4 +312,29 @@ FailureOr<RankedTensorType> gatherType(std::optional<Location> location, RankedT
   return tensorType(result, x.getElementType());
 }
 
+FailureOr<std::pair<RankedTensorType, RankedTensorType>> attentionTypes(std::optional<Location> location, RankedTensorType q, RankedTensorType k, RankedTensorType v, RankedTensorType mask,
+                                                                        bool isCausal) {
+  for (RankedTensorType type : {q, k, v})
+    if (type.getRank() != 4 || type.getElementType() != q.getElementType())
+      return emitOptionalError(location, "attends by ", q, ", ", k, " and ", v, "; expected three tensors of 4 axes and one type");
+  SmallVector<AffineExpr> a = sizesOf(q), c = sizesOf(k), e = sizesOf(v);
+  for (int64_t axis : {0, 2, 3})
+    if (a[axis] != c[axis])
+      return emitOptionalError(location, "looks for queries of size ", sizeToString(a[axis], {}), " among keys of size ", sizeToString(c[axis], {}), " in dimension ", axis);
+  for (int64_t axis : {0, 1, 2})
+    if (c[axis] != e[axis])
+      return emitOptionalError(location, "has keys of size ", sizeToString(c[axis], {}), " for values of size ", sizeToString(e[axis], {}), " in dimension ", axis);
+  if (isCausal && a[1] != c[1])
+    return emitOptionalError(location, "is causal with ", sizeToString(a[1], {}), " queries and ", sizeToString(c[1], {}), " keys");
+  if (mask) {
+    SmallVector<AffineExpr> scores{a[0], a[2], a[1], c[1]}, sizes = sizesOf(mask);
+    bool fits = mask.getRank() == 4 && (mask.getElementType().isInteger(1) || mask.getElementType() == q.getElementType());
+    for (int64_t axis = 0; fits && axis < 4; ++axis)
+      fits = sizes[axis] == scores[axis] || sizes[axis] == getAffineConstantExpr(1, q.getContext());
+    if (!fits)
+      return emitOptionalError(location, "has a mask of type ", mask, " for scores ", shapeToString(scores, {}), " of ", q.getElementType());
+  }
+  return std::pair(tensorType({a[0], a[1], a[2], e[3]}, q.getElementType()), tensorType({a[0], a[1], a[2]}, q.getElementType()));
+}
+
 } // namespace dlc::dl

@@ -71,6 +71,9 @@ llvm::SmallVector<int64_t> otherAxes(int64_t rank, llvm::ArrayRef<int64_t> axes)
 /// What a gather yields: x's axes that are not indexed, with those of the indices from `position` on.
 mlir::FailureOr<mlir::RankedTensorType> gatherType(std::optional<mlir::Location> location, mlir::RankedTensorType x, mlir::TypeRange indices, llvm::ArrayRef<int64_t> axes,
                                                    int64_t position);
+/// What attention yields of q [N, T, heads, d], k [N, S, heads, d], v [N, S, heads, e] and a mask (or null) of [N, heads, T, S], where each size may be 1: [N, T, heads, e] and [N, T, heads].
+mlir::FailureOr<std::pair<mlir::RankedTensorType, mlir::RankedTensorType>> attentionTypes(std::optional<mlir::Location> location, mlir::RankedTensorType q, mlir::RankedTensorType k,
+                                                                                          mlir::RankedTensorType v, mlir::RankedTensorType mask, bool isCausal);
 
 } // namespace dlc::dl
 

@@ -72,7 +72,7 @@ def Dl_RandintOp : Dl_RandomOp<"randint", Dl_IntTensor> {
 
 // ---- elements that move ----
 class Dl_IndexingOp<string mnemonic, list<Trait> traits = []>
-    : Dl_StructuralOp<mnemonic, !listconcat(traits, [RepeatedInConsumers, DeclareOpInterfaceMethods<IndexingOpInterface, ["keepsInnermost", "dropsInnermost", "getAxisMap", "keepsOrder"]>,
+    : Dl_StructuralOp<mnemonic, !listconcat(traits, [RepeatedInConsumers, DeclareOpInterfaceMethods<IndexingOpInterface, ["keepsInnermost", "dropsInnermost", "getAxisMap", "keepsOrder", "hasStrides"]>,
                                                      DeclareOpInterfaceMethods<DifferentiableOpInterface>])> {
   let results = (outs Dl_Tensor:$result);
   let hasVerifier = 1;
@@ -309,6 +309,40 @@ def Dl_CrossEntropyOp : Dl_CompositeOp<"cross_entropy", [DeclareOpInterfaceMetho
   let assemblyFormat = "$scores `,` $label attr-dict `:` type($scores) `,` type($label) `->` type($result)";
   let vjp = ["crossEntropyGradient(scores, label, dy)", "none"];
   let hasVerifier = 1;
+}
+
+// ---- attention: kernels by themselves where a target has one, else composites ----
+class Dl_AttentionLikeOp<string mnemonic> : Dl_StructuralOp<mnemonic,
+    [DeclareOpInterfaceMethods<KernelOpInterface, ["readsStrides"]>, DeclareOpInterfaceMethods<DifferentiableOpInterface>,
+     DeclareOpInterfaceMethods<DecomposableOpInterface, ["buildDecompositions", "isForEngine", "isForGpu"]>, DeclareOpInterfaceMethods<InferTypeOpInterface>]> {
+  let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    /// What attention is of, whichever of the two ops this is.
+    ::dlc::dl::AttentionOperands getAttention() { return {getQ(), getK(), getV(), getMask(), getScale().convertToDouble(), getCausal()}; }
+  }];
+}
+def Dl_AttentionOp : Dl_AttentionLikeOp<"attention"> {
+  let summary = "A mean of the rows of v for each row of q and each head, weighted by the softmax of the scores scale * (q · k)";
+  let description = [{
+    q is [N, T, heads, d], k is [N, S, heads, d], v is [N, S, heads, e]; the result is [N, T, heads, e], and `logsumexp`, [N, T, heads], is the logarithm of the sum of the exponentials of a row's scores.
+    The mask is [N, heads, T, S], where each size may be 1: bools that say which keys a row looks at, or numbers that are added to the scores. With `causal` row t looks at the keys up to t. A row that looks
+    at no key is 0, its `logsumexp` -inf, and so are its gradients. Where a target has a kernel for it, no score is ever in memory (Dao, "FlashAttention-2", 2023).
+  }];
+  let arguments = (ins Dl_FloatTensor:$q, Dl_FloatTensor:$k, Dl_FloatTensor:$v, Optional<Dl_Tensor>:$mask, F64Attr:$scale, UnitAttr:$causal);
+  let results = (outs Dl_FloatTensor:$result, Dl_FloatTensor:$logsumexp);
+  let assemblyFormat = "(`causal` $causal^)? $q `,` $k `,` $v (`mask` $mask^)? `scale` $scale attr-dict `:` functional-type(operands, results)";
+}
+def Dl_AttentionGradientOp : Dl_AttentionLikeOp<"attention_gradient"> {
+  let summary = "The derivatives of attention in q, k and v";
+  let description = [{
+    With P = exp(scores - logsumexp) and dP = dy · v, the cotangent of the scores is dS = P * (dP - delta), and the results are scale * dS · k, scale * dSᵀ · q and Pᵀ · dy. `delta`, [N, T, heads], is the sum
+    of dy times attention's result along the last axis, less the cotangent of `logsumexp`.
+  }];
+  let arguments = (ins Dl_FloatTensor:$q, Dl_FloatTensor:$k, Dl_FloatTensor:$v, Dl_FloatTensor:$logsumexp, Dl_FloatTensor:$delta, Dl_FloatTensor:$dy, Optional<Dl_Tensor>:$mask, F64Attr:$scale,
+                       UnitAttr:$causal);
+  let results = (outs Dl_FloatTensor:$dq, Dl_FloatTensor:$dk, Dl_FloatTensor:$dv);
+  let assemblyFormat = [{ (`causal` $causal^)? $q `,` $k `,` $v `at` $logsumexp `,` $delta `,` $dy (`mask` $mask^)? `scale` $scale attr-dict
+                          `:` functional-type(operands, results) }];
 }
 
 #endif

@@ -286,6 +286,76 @@ MakeCase crossEntropy(Sizes scores, Type labelType, std::vector<double> labels) 
     return made;
   };
 }
+/// What attention is of.
+struct Attention {
+  AffineExpr n, t, s, heads, d, e;
+  bool isCausal = false;
+  /// Sizes of the mask, which may be 1; none: there is no mask.
+  Sizes mask = {};
+  bool isMaskOfBools = false;
+  double scale = 0.4;
+};
+std::string nameOf(const Attention &a) {
+  return nameOf({a.n, a.t, a.heads, a.d}) + " over " + nameOf({a.n, a.s, a.heads, a.e}) + (a.isCausal ? " causal" : "") +
+         (a.mask.empty() ? "" : (a.isMaskOfBools ? " masked by bools " : " masked by ") + nameOf(a.mask));
+}
+/// Scores of a size at which no weight is nearly everything.
+std::vector<Argument> operandsOf(const Attention &a, FloatType type) {
+  return {{dl::tensorType({a.n, a.t, a.heads, a.d}, type), between(-1, 1)}, {dl::tensorType({a.n, a.s, a.heads, a.d}, type), between(-1, 1)}, {dl::tensorType({a.n, a.s, a.heads, a.e}, type)}};
+}
+void addMask(std::vector<Argument> &arguments, const Attention &a, FloatType type) {
+  if (!a.mask.empty())
+    arguments.push_back({dl::tensorType(a.mask, a.isMaskOfBools ? i1() : Type(type)), a.isMaskOfBools ? oneOf({0, 1, 1}) : between(-2, 2)});
+}
+MakeCase attention(Attention a) {
+  return [=](FloatType type) {
+    std::vector<Argument> arguments = operandsOf(a, type);
+    addMask(arguments, a, type);
+    // Of rows that look at nothing the logarithm is -inf, which has no differences.
+    bool isBlank = a.isMaskOfBools && a.mask.back() == c(1);
+    Case made{nameOf(a), arguments, [=](OpBuilder &b, ValueRange x) {
+                auto op = dl::AttentionOp::create(b, loc(), x[0], x[1], x[2], a.mask.empty() ? Value() : x[3], APFloat(a.scale), a.isCausal);
+                return isBlank ? SmallVector<Value>{op.getResult()} : SmallVector<Value>{op.getResult(), op.getLogsumexp()};
+              }};
+    made.tolerance32 = 2e-5;
+    return made;
+  };
+}
+MakeCase attentionGradient(Attention a) {
+  return [=](FloatType type) {
+    RankedTensorType rows = dl::tensorType({a.n, a.t, a.heads}, type);
+    // logsumexp is of the size that it has with such operands.
+    std::vector<Argument> arguments = operandsOf(a, type);
+    arguments.insert(arguments.end(), {Argument{rows, between(3, 5)}, Argument{rows}, Argument{dl::tensorType({a.n, a.t, a.heads, a.e}, type)}});
+    addMask(arguments, a, type);
+    Case made{nameOf(a), arguments, [=](OpBuilder &b, ValueRange x) {
+                auto op = dl::AttentionGradientOp::create(b, loc(), x[0], x[1], x[2], x[3], x[4], x[5], a.mask.empty() ? Value() : x[6], APFloat(a.scale), a.isCausal);
+                return SmallVector<Value>(op->getResults());
+              }};
+    made.tolerance32 = 2e-5;
+    return made;
+  };
+}
+/// All that the two ops have in common.
+std::vector<MakeCase> attentions(MakeCase (*make)(Attention)) {
+  std::vector<MakeCase> cases;
+  AffineExpr n = N(), m = M();
+  for (const Attention &a : std::vector<Attention>{
+           {c(2), c(5), c(7), c(3), c(4), c(6)},
+           {n, m, m, c(2), c(8), c(8), true},
+           {n, c(7), m, c(2), c(5), c(3)},
+           {c(1), c(29), c(29), c(2), c(16), c(16), true},
+           {c(1), c(3), c(150), c(1), c(17), c(9)},   // more keys than a block has
+           {c(1), c(140), c(140), c(1), c(8), c(8), true},
+           {n, m, m, c(2), m, c(3)},                  // heads of a size of the call
+           {c(2), c(6), c(5), c(2), c(4), c(4), false, {c(2), c(2), c(6), c(5)}},
+           {c(2), c(6), c(6), c(2), c(4), c(4), true, {c(1), c(2), c(1), c(6)}},
+           {n, m, c(9), c(2), c(4), c(4), false, {n, c(1), c(1), c(9)}, true},
+           {c(2), c(13), c(9), c(2), c(4), c(4), false, {c(1), c(1), c(13), c(1)}, true}, // rows that look at nothing
+       })
+    cases.push_back(make(a));
+  return cases;
+}
 /// Draws.
 template <typename Make> MakeCase draw(Sizes to, Type element, Make make) {
   return [=](FloatType type) {
@@ -601,6 +671,8 @@ const std::map<std::string, std::vector<MakeCase>> &casesOfOps() {
         matmul.push_back(product({c(3)}, c(5), c(18), c(4), l, r));
         matmul.push_back(product({n, c(2)}, c(5), m, c(4), l, r));
       }
+    (*cases)["dl.attention"] = attentions(attention);
+    (*cases)["dl.attention_gradient"] = attentions(attentionGradient);
     (*cases)["dl.softmax"] = softmaxLike<dl::SoftmaxOp>();
     (*cases)["dl.log_softmax"] = softmaxLike<dl::LogSoftmaxOp>();
     (*cases)["dl.logsumexp"] = softmaxLike<dl::LogsumexpOp>();

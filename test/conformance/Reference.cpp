@@ -712,10 +712,106 @@ static const llvm::StringMap<Evaluate> &evaluators() {
   return table;
 }
 
-bool hasFormula(StringRef name) { return formulas().count(name) || evaluators().count(name); }
+/// Calls `body` with the weights of the keys of each row of q: what softmax makes of its scores, or where its logsumexp is given, the exponentials of their differences to it. `at` is [n, t, head].
+static void forEachAttention(const dl::AttentionOperands &of, ArrayRef<Array> x, const Array *mask, const Array *logsumexp,
+                             llvm::function_ref<void(const Index &at, const std::vector<double> &weights, double logsumexp)> body) {
+  const Array &q = x[0], &k = x[1];
+  int64_t keys = k.dims[1], width = q.dims[3];
+  forEach({q.dims[0], q.dims[1], q.dims[2]}, [&](const Index &at) {
+    std::vector<double> scores(keys, -kInf);
+    double largest = -kInf;
+    for (int64_t s = 0; s < keys && (!of.isCausal || s <= at[1]); ++s) {
+      double added = 0;
+      if (mask) {
+        Index place{at[0], at[2], at[1], s};
+        for (size_t axis = 0; axis < 4; ++axis)
+          place[axis] = mask->dims[axis] == 1 ? 0 : place[axis];
+        added = mask->values[numberOf(mask->dims, place)];
+        if (mask->element.isInteger(1)) {
+          if (added == 0)
+            continue;
+          added = 0;
+        }
+      }
+      double score = 0;
+      for (int64_t i = 0; i < width; ++i)
+        score += q.values[numberOf(q.dims, {at[0], at[1], at[2], i})] * k.values[numberOf(k.dims, {at[0], s, at[2], i})];
+      scores[s] = score * of.scale + added;
+      largest = std::max(largest, scores[s]);
+    }
+    double total = logsumexp ? logsumexp->values[numberOf(logsumexp->dims, at)] : -kInf;
+    if (!logsumexp && largest != -kInf) {
+      total = 0;
+      for (double score : scores)
+        total += std::exp(score - largest);
+      total = largest + std::log(total);
+    }
+    std::vector<double> weights;
+    for (double score : scores)
+      weights.push_back(score == -kInf ? 0 : std::exp(score - total));
+    body(at, weights, total);
+  });
+}
+
+using EvaluateAll = std::function<void(Operation *op, ArrayRef<Array> operands, std::vector<Array> &results)>;
+static const llvm::StringMap<EvaluateAll> &evaluatorsOfSeveral() {
+  using Ops = ArrayRef<Array>;
+  static const llvm::StringMap<EvaluateAll> table = {
+      {"dl.attention",
+       [](Operation *op, Ops x, std::vector<Array> &results) {
+         Array &y = results[0], &rows = results[1];
+         forEachAttention(cast<dl::AttentionOp>(op).getAttention(), x, x.size() > 3 ? &x[3] : nullptr, nullptr, [&](const Index &at, const std::vector<double> &weights, double logsumexp) {
+           rows.values[numberOf(rows.dims, at)] = roundTo(logsumexp, rows.element);
+           for (int64_t i = 0; i < y.dims[3]; ++i) {
+             double sum = 0;
+             for (size_t s = 0; s < weights.size(); ++s)
+               sum += weights[s] * x[2].values[numberOf(x[2].dims, {at[0], static_cast<int64_t>(s), at[2], i})];
+             y.values[numberOf(y.dims, {at[0], at[1], at[2], i})] = roundTo(sum, y.element);
+           }
+         });
+       }},
+      {"dl.attention_gradient",
+       [](Operation *op, Ops x, std::vector<Array> &results) {
+         const Array &q = x[0], &k = x[1], &v = x[2], &delta = x[4], &dy = x[5];
+         Array &dq = results[0], &dk = results[1], &dv = results[2];
+         dl::AttentionOperands of = cast<dl::AttentionGradientOp>(op).getAttention();
+         forEachAttention(of, x, x.size() > 6 ? &x[6] : nullptr, &x[3], [&](const Index &at, const std::vector<double> &weights, double) {
+           for (size_t key = 0; key < weights.size(); ++key) {
+             if (weights[key] == 0)
+               continue;
+             int64_t s = static_cast<int64_t>(key);
+             double product = 0;
+             for (int64_t i = 0; i < v.dims[3]; ++i) {
+               double cotangent = dy.values[numberOf(dy.dims, {at[0], at[1], at[2], i})];
+               product += cotangent * v.values[numberOf(v.dims, {at[0], s, at[2], i})];
+               dv.values[numberOf(dv.dims, {at[0], s, at[2], i})] += weights[key] * cotangent;
+             }
+             double score = of.scale * weights[key] * (product - delta.values[numberOf(delta.dims, at)]);
+             for (int64_t i = 0; i < q.dims[3]; ++i) {
+               dq.values[numberOf(dq.dims, {at[0], at[1], at[2], i})] += score * k.values[numberOf(k.dims, {at[0], s, at[2], i})];
+               dk.values[numberOf(dk.dims, {at[0], s, at[2], i})] += score * q.values[numberOf(q.dims, {at[0], at[1], at[2], i})];
+             }
+           }
+         });
+         for (Array &result : results)
+           for (double &value : result.values)
+             value = roundTo(value, result.element);
+       }},
+  };
+  return table;
+}
+
+bool hasFormula(StringRef name) { return formulas().count(name) || evaluators().count(name) || evaluatorsOfSeveral().count(name); }
 
 std::vector<Array> Reference::evaluate(Operation *op, ArrayRef<Array> operands) {
   StringRef name = op->getName().getStringRef();
+  if (auto found = evaluatorsOfSeveral().find(name); found != evaluatorsOfSeveral().end()) {
+    std::vector<Array> results;
+    for (Type type : op->getResultTypes())
+      results.push_back(makeArray(type, dims));
+    found->second(op, operands, results);
+    return results;
+  }
   Array result = makeArray(op->getResult(0).getType(), dims);
   if (auto found = formulas().find(name); found != formulas().end()) {
     const Formula &formula = found->second;

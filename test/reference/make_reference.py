@@ -224,6 +224,39 @@ class BatchNorm(LayerNorm):
         return {"norm.running_mean": self.layer.running_mean, "norm.running_var": self.layer.running_var}
 
 
+class Attention(Model):
+    def attend(self, q, k, v, mask=None, **settings):
+        """[N, T, heads, d], where torch has the heads ahead."""
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, **settings).transpose(1, 2)
+
+    def forward(self, q, k, v):
+        return self.attend(q, k, v)
+
+    def gradients(self, q, k, v, mask, dy):
+        y = self.attend(q, k, v, mask, scale=0.7)
+        return (y, *gradients((y * dy).sum(), (q, k, v, mask)))
+
+    def causal(self, x, dy):
+        y = self.attend(*torch.chunk(x, 3, dim=2), is_causal=True)
+        return (y, *gradients((y * dy).sum(), (x,)))
+
+    def masked(self, q, k, mask, dy):
+        size = q.shape[1]
+        y = self.attend(q, k, k, mask & torch.ones(size, size, dtype=torch.bool).tril())
+        return (y, *gradients((y * dy).sum(), (q, k)))
+
+    def second(self, q, k, v, dy):
+        # Written out: torch's own has no second derivative on the CPU.
+        heads = [x.transpose(1, 2) for x in (q, k, v)]
+        scores = heads[0] @ heads[1].transpose(2, 3) / q.shape[-1] ** 0.5
+        size = q.shape[1]
+        scores = scores.masked_fill(~torch.ones(size, size, dtype=torch.bool).tril(), -torch.inf)
+        y = (torch.softmax(scores, -1) @ heads[2]).transpose(1, 2)
+        first = torch.autograd.grad((y * dy).sum(), (q, k, v), create_graph=True)
+        return gradients(sum((g * g).sum() for g in first), (q, k, v))
+
+
 class Recurrent(Model):
     def prepare(self):
         self.gru = torch.nn.GRUCell(3, 4, dtype=self.dtype)
@@ -865,6 +898,7 @@ MODELS = {
     "layer_norm": LayerNorm,
     "group_norm": GroupNorm,
     "batch_norm": BatchNorm,
+    "attention": Attention,
     "recurrent": Recurrent,
     "plain_layers": PlainLayers,
     "builtin_losses": Losses,

@@ -219,6 +219,20 @@ def _layers():
             norm__weight=(width,),
             norm__bias=(width,),
         )
+    queries, keys, values = signed("attention/q", (2, 61, 3, 8)), signed("attention/k", (2, 61, 3, 8)), signed("attention/v", (2, 13, 3, 5))
+    dy, wide = signed("attention/dy", (2, 61, 3, 5)), signed("attention/wide", (2, 61, 3, 8))
+    seen = signed("attention/seen", (2, 1, 1, 61)) > -0.3
+    seen[:, :, :, 0] = True  # every row looks at something
+    yield _case(
+        "attention",
+        [
+            Call("forward", dict(q=queries, k=keys[:, :13], v=values)),
+            Call("gradients", dict(q=queries, k=keys[:, :13], v=values, mask=signed("attention/mask", (61, 13)), dy=dy), ("y", "dq", "dk", "dv", "dmask")),
+            Call("causal", dict(x=signed("attention/x", (2, 61, 9, 8)), dy=wide), ("y", "dx")),
+            Call("masked", dict(q=queries, k=keys, mask=seen, dy=wide), ("y", "dq", "dk")),
+            Call("second", dict(q=queries[:, :13], k=keys[:, :13], v=values, dy=dy[:, :13]), ("dq", "dk", "dv")),
+        ],
+    )
     running = ("norm.running_mean", "norm.running_var")
     x, dy = signed("batch_norm/x", (6, 5, 3)), signed("batch_norm/dy", (6, 5, 3))
     yield _case(

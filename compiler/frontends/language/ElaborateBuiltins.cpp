@@ -82,8 +82,7 @@ const llvm::StringMap<Elaborator::Builtin> &Elaborator::builtins() {
       {"copy", &E::callCopy},
       {"print", &E::callPrint},
       {"load", &E::callLoad},
-      // Words of the language that a later compiler will know.
-      {"scaled_dot_product_attention", &E::callUnsupported},
+      {"scaled_dot_product_attention", &E::callAttention},
   };
   return table;
 }
@@ -118,10 +117,6 @@ Value Elaborator::callBuiltin(StringRef name, CallArguments &arguments) {
   if (op.hasInterface<dl::ReductionOpInterface>())
     return callReduction(name, arguments);
   return callElementwise(name, arguments);
-}
-
-Value Elaborator::callUnsupported(StringRef name, CallArguments &arguments) {
-  return unsupported(arguments.range, "'" + name + "'");
 }
 
 Value Elaborator::callElementwise(StringRef name, CallArguments &arguments) {
@@ -1221,4 +1216,121 @@ Value Elaborator::callHuber(StringRef name, CallArguments &arguments) {
   if (choice.poisoned())
     return {};
   return reduceLoss(callWhere("where", choice).asTensor(), values[3], name, where);
+}
+
+//===----------------------------------------------------------------------===//
+// Attention
+//===----------------------------------------------------------------------===//
+
+Value Elaborator::callAttention(StringRef name, CallArguments &arguments) {
+  Values values;
+  if (!bindNames(arguments, "'" + name + "'", {"q", "k", "v", "mask", "causal", "scale"}, 3,
+                 values))
+    return {};
+  SMRange where = arguments.range;
+  llvm::SmallVector<mlir::Value> tensors;
+  const StringRef names[] = {"q", "k", "v"};
+  for (auto [i, of] : llvm::enumerate(names)) {
+    mlir::Value tensor = toTensor(*values[i], where, ("'" + of + "' of '" + name + "'").str());
+    if (!tensor)
+      return {};
+    if (!isFloat(dtypeOf(tensor)) || rankOf(tensor) != 4) {
+      error(where, "'" + name + "' needs a floating-point '" + of + "' [N, T, heads, d], found " +
+                       describeType(tensor));
+      return {};
+    }
+    tensors.push_back(tensor);
+  }
+  mlir::Value q = tensors[0], k = tensors[1], v = tensors[2];
+  std::string types = "'" + name.str() + "' of " + describeType(q) + ", " + describeType(k) +
+                      " and " + describeType(v);
+  for (auto [tensor, of] : {std::pair(k, "k"), std::pair(v, "v")})
+    if (dtypeOf(tensor) != dtypeOf(q)) {
+      error(where, types + ": q is " + nameOf(dtypeOf(q)) + ", " + of + " " +
+                       nameOf(dtypeOf(tensor)));
+      return {};
+    }
+  optional<bool> causal = false;
+  if (values[4])
+    causal = boolOf(*values[4], ("'causal' of '" + name + "'").str(), where);
+  if (!causal)
+    return {};
+
+  // As many batches, heads and, of q and k, elements of a head; as many values as keys.
+  Shape queries = shapeOf(q), keys = shapeOf(k), rows = shapeOf(v);
+  auto agree = [&](AffineExpr size, AffineExpr other, StringRef what, StringRef of, StringRef ofOther) {
+    if (equalSizes(size, other, types, where))
+      return true;
+    error(where, types + ": " + of + " has " + dl::sizeToString(size, dimNames) + " " + what + ", " +
+                     ofOther + " " + dl::sizeToString(other, dimNames));
+    return false;
+  };
+  if (!agree(queries[0], keys[0], "batches", "q", "k") ||
+      !agree(queries[2], keys[2], "heads", "q", "k") ||
+      !agree(queries[3], keys[3], "elements in a head", "q", "k") ||
+      !agree(queries[0], rows[0], "batches", "q", "v") ||
+      !agree(keys[1], rows[1], "rows", "k", "v") || !agree(queries[2], rows[2], "heads", "q", "v"))
+    return {};
+  if (*causal && !agree(queries[1], keys[1], "rows, causally", "q", "k"))
+    return {};
+  AffineExpr keyRows = *causal ? queries[1] : keys[1];
+  k = assumeShape(k, {queries[0], keyRows, queries[2], queries[3]}, where);
+  v = assumeShape(v, {queries[0], keyRows, queries[2], rows[3]}, where);
+
+  mlir::Value mask;
+  if (values[3] && !values[3]->isNone()) {
+    mask = toTensor(*values[3], where, ("the mask of '" + name + "'").str());
+    if (!mask)
+      return {};
+    Shape scores{queries[0], queries[2], queries[1], keyRows}, sizes = shapeOf(mask);
+    std::string masked = "the mask of '" + name.str() + "' is " + describeType(mask);
+    if (dtypeOf(mask) != DType::Bool && dtypeOf(mask) != dtypeOf(q)) {
+      error(where, masked + ", q " + describeType(q) + ": a mask is bools, or numbers of q's type");
+      return {};
+    }
+    bool fits = sizes.size() <= scores.size();
+    while (fits && sizes.size() < scores.size())
+      sizes.insert(sizes.begin(), constantSize(1));
+    if (fits)
+      mask = reshape(mask, sizes, where);
+    for (auto [size, wanted] : llvm::zip(sizes, scores)) {
+      fits = fits && (size == constantSize(1) || equalSizes(size, wanted, masked, where));
+      if (size != constantSize(1))
+        size = wanted;
+    }
+    if (!fits) {
+      error(where, masked + ", which is not repeated to the scores [N, heads, T, S], " +
+                       describeShape(scores));
+      return {};
+    }
+    mask = assumeShape(mask, sizes, where);
+  }
+
+  // What is known while compiling belongs to the op; any other factor is q's.
+  double factor = 1;
+  auto width = dyn_cast<AffineConstantExpr>(queries[3]);
+  Value scale = Value::none();
+  if (values[5] && !values[5]->isNone()) {
+    scale = *values[5];
+  } else if (width) {
+    factor = 1 / std::sqrt(static_cast<double>(width.getValue()));
+  } else {
+    mlir::Value size = runtimeNumber(Number::ofSize(queries[3]), where);
+    scale = Number::ofValue(build("rsqrt", size, where));
+  }
+  if (auto *number = scale.number(); number && number->isKnown()) {
+    decide(number->settings);
+    factor = number->asDouble();
+  } else if (!scale.isNone()) {
+    if (!scale.number() && (!scale.asTensor() || rankOf(scale.asTensor()) != 0)) {
+      error(where, "'scale' of '" + name + "' is one number, found " + describe(scale));
+      return {};
+    }
+    q = binary(Tok::Star, Value::tensor(q), scale, where).asTensor();
+    if (!q)
+      return {};
+  }
+  auto attention =
+      dl::AttentionOp::create(builder(), locationOf(where), q, k, v, mask, llvm::APFloat(factor), *causal);
+  return Value::tensor(attention.getResult());
 }

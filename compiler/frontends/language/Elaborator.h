@@ -558,7 +558,7 @@ private:
   Value callCheckpoint(llvm::StringRef name, CallArguments &arguments);
   Value callPrint(llvm::StringRef name, CallArguments &arguments);
   Value callLoad(llvm::StringRef name, CallArguments &arguments);
-  Value callUnsupported(llvm::StringRef name, CallArguments &arguments);
+  Value callAttention(llvm::StringRef name, CallArguments &arguments);
   Value reduceLoss(mlir::Value loss, const Value *reduction, llvm::StringRef name,
                    llvm::SMRange where);
   mlir::Value draw(llvm::StringRef op, mlir::RankedTensorType type, llvm::SMRange where,

@@ -609,3 +609,68 @@ dl.model @m dims [] {
     dl.return %y : tensor<4xf32>
   }
 }
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @attention_rank(%q: tensor<5x3x4xf32>, %k: tensor<2x5x3x4xf32>) {
+    // expected-error@+2 {{attends by 'tensor<5x3x4xf32>', 'tensor<2x5x3x4xf32>' and 'tensor<2x5x3x4xf32>'}}
+    // expected-error@+1 {{failed to infer returned types}}
+    %0, %1 = dl.attention %q, %k, %k scale 0.5 : (tensor<5x3x4xf32>, tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>) -> (tensor<5x3x4xf32>, tensor<5x3xf32>)
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @attention_keys(%q: tensor<2x5x3x4xf32>, %k: tensor<2x7x3x6xf32>) {
+    // expected-error@+2 {{looks for queries of size 4 among keys of size 6 in dimension 3}}
+    // expected-error@+1 {{failed to infer returned types}}
+    %0, %1 = dl.attention %q, %k, %k scale 0.5 : (tensor<2x5x3x4xf32>, tensor<2x7x3x6xf32>, tensor<2x7x3x6xf32>) -> (tensor<2x5x3x6xf32>, tensor<2x5x3xf32>)
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @attention_values(%q: tensor<2x5x3x4xf32>, %v: tensor<2x7x3x4xf32>) {
+    // expected-error@+2 {{has keys of size 5 for values of size 7 in dimension 1}}
+    // expected-error@+1 {{failed to infer returned types}}
+    %0, %1 = dl.attention %q, %q, %v scale 0.5 : (tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>, tensor<2x7x3x4xf32>) -> (tensor<2x5x3x4xf32>, tensor<2x5x3xf32>)
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @attention_causal(%q: tensor<2x5x3x4xf32>, %k: tensor<2x7x3x4xf32>) {
+    // expected-error@+2 {{is causal with 5 queries and 7 keys}}
+    // expected-error@+1 {{failed to infer returned types}}
+    %0, %1 = dl.attention causal %q, %k, %k scale 0.5 : (tensor<2x5x3x4xf32>, tensor<2x7x3x4xf32>, tensor<2x7x3x4xf32>) -> (tensor<2x5x3x4xf32>, tensor<2x5x3xf32>)
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @attention_mask(%q: tensor<2x5x3x4xf32>, %m: tensor<2x3x5x4xi1>) {
+    // expected-error@+2 {{has a mask of type 'tensor<2x3x5x4xi1>' for scores [2, 3, 5, 5] of 'f32'}}
+    // expected-error@+1 {{failed to infer returned types}}
+    %0, %1 = dl.attention %q, %q, %q mask %m scale 0.5 : (tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>, tensor<2x3x5x4xi1>) -> (tensor<2x5x3x4xf32>, tensor<2x5x3xf32>)
+    dl.return
+  }
+}
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @attention_cotangent(%q: tensor<2x5x3x4xf32>, %r: tensor<2x3x5xf32>) {
+    // expected-error@+1 {{has a cotangent 'tensor<2x5x3x4xf32>' with rows 'tensor<2x3x5xf32>' and 'tensor<2x3x5xf32>'; attention has 'tensor<2x5x3x4xf32>' with rows 'tensor<2x5x3xf32>'}}
+    %0, %1, %2 = dl.attention_gradient %q, %q, %q at %r, %r, %q scale 0.5 : (tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>, tensor<2x3x5xf32>, tensor<2x3x5xf32>, tensor<2x5x3x4xf32>) -> (tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>)
+    dl.return
+  }
+}

@@ -112,6 +112,16 @@ dl.model @m dims ["N"] {
     %3 = dl.cross_entropy %x, %label : tensor<8x10xf32>, tensor<8xi32> -> tensor<8xf32>
     dl.return
   }
+  // CHECK-LABEL: dl.func @attention
+  dl.func @attention(%q: tensor<2x5x3x4xf32>, %v: tensor<2x5x3x6xf32>, %m: tensor<1x1x5x5xi1>, %r: tensor<2x5x3xf32>) {
+    // CHECK-NEXT: dl.attention causal %{{.*}}, %{{.*}}, %{{.*}} scale 5.000000e-01 : (tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>, tensor<2x5x3x6xf32>) -> (tensor<2x5x3x6xf32>, tensor<2x5x3xf32>)
+    %0, %1 = dl.attention causal %q, %q, %v scale 0.5 : (tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>, tensor<2x5x3x6xf32>) -> (tensor<2x5x3x6xf32>, tensor<2x5x3xf32>)
+    // CHECK-NEXT: dl.attention %{{.*}}, %{{.*}}, %{{.*}} mask %{{.*}} scale 1.000000e+00 :
+    %2, %3 = dl.attention %q, %q, %v mask %m scale 1.0 : (tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>, tensor<2x5x3x6xf32>, tensor<1x1x5x5xi1>) -> (tensor<2x5x3x6xf32>, tensor<2x5x3xf32>)
+    // CHECK-NEXT: dl.attention_gradient %{{.*}}, %{{.*}}, %{{.*}} at %{{.*}}, %{{.*}}, %{{.*}} mask %{{.*}} scale 1.000000e+00 :
+    %4, %5, %6 = dl.attention_gradient %q, %q, %v at %r, %r, %v mask %m scale 1.0 : (tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>, tensor<2x5x3x6xf32>, tensor<2x5x3xf32>, tensor<2x5x3xf32>, tensor<2x5x3x6xf32>, tensor<1x1x5x5xi1>) -> (tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>, tensor<2x5x3x6xf32>)
+    dl.return
+  }
   // CHECK-LABEL: dl.func @computed_slices
   dl.func @computed_slices(%x: tensor<4x3xf32>, %i: tensor<i64>) -> tensor<4x3xf32> {
     // CHECK-NEXT: dl.slice_at %{{.*}}[%{{.*}}] axis 0 : tensor<4x3xf32> -> tensor<3xf32>
