@@ -22,6 +22,9 @@ Without a comment, by the word after the fence:
 
 Messages between “ ” in dialects/dl/README.md must be words of the dialect's sources. The table of ops in README.md, between its two markers, is compared with the dialect's records.
 
+The tables of docs/library.md, in the columns after PyTorch's names, have what the files of compiler/library declare and nothing else, with its settings
+where they say any; names that begin with `_` are the files' own.
+
 `--update` writes that table and what commands print now into the pages, the latter where the lines shown hold no `…`. Ends with 'N passed, M failed'.
 """
 
@@ -43,8 +46,20 @@ OP_FILES = ["dialects/dl/DlElementwiseOps.td", "dialects/dl/DlTensorOps.td"]
 MARK = re.compile(r"^<!--\s*(file|part of|not run|tree|exits)(?::\s*(.*?))?\s*-->$")
 FENCE = re.compile(r"^(\s*)(```+)\s*([\w+-]*)\s*$")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+LIBRARY = "docs/library.md"
 GAP = "…"
 LIMIT_S = 300
+
+
+def declared_in_library(module):
+    """-> what a file of the library declares for others: name to its settings, none of a function"""
+    names = {}
+    for line in read_lines(f"compiler/library/{module}.dl"):
+        found = re.match(r"(fn|layer|optimizer) ([a-z]\w*)\((.*?)\)(?: \{| =| ->)", line)
+        if found:
+            settings = re.sub(r" = [^,]+", "", found[3]) if found[1] != "fn" else None
+            names[found[2]] = settings
+    return names
 
 
 class Block:
@@ -194,6 +209,8 @@ class Checker:
             replaced = {}
             if page == os.path.join("dialects", "dl", "README.md"):
                 self.messages(page, prose)
+            if page == LIBRARY:
+                self.library(page, prose)
             if OPS_BEGIN in lines:
                 self.ops(page, lines)
             for block in blocks:
@@ -217,6 +234,32 @@ class Checker:
             for words in re.findall("“(.*?)”", line):
                 known = words in sources
                 self.record(f"{page}:{number + 1}", f"message '{words}'", None if known else "no source of the dialect says so")
+
+    def library(self, page, prose):
+        modules = {"Layers": "nn", "Optimizers": "optim", "Schedules": "optim", "Losses": "losses"}
+        declared = {module: declared_in_library(module) for module in modules.values()}
+        shown, module = {module: set() for module in modules.values()}, None
+        for number, line in enumerate(prose):
+            if line.startswith("## "):
+                module = modules.get(line[3:].strip())
+            if module is None or not line.startswith("| ") or line.startswith("| PyTorch "):
+                continue
+            cells = line.split(" | ")
+            for span in re.findall("`(.*?)`", cells[1]):
+                name, _, settings = span.rstrip(")").partition("(")
+                if name not in declared[module]:
+                    self.record(f"{page}:{number + 1}", f"'{name}'", f"{module}.dl declares no such name")
+                    continue
+                shown[module].add(name)
+                actual = declared[module][name]
+                if module == "optim" and not settings:  # those of an optimizer have a column
+                    settings = re.search("`(.*?)`", cells[2])[1]
+                if settings or actual:
+                    same = settings == actual
+                    self.record(f"{page}:{number + 1}", f"'{name}'", None if same else f"its settings are ({actual}), not ({settings})")
+        for module, names in declared.items():
+            missing = sorted(set(names) - shown[module])
+            self.record(page, f"all of {module}.dl", f"not there: {', '.join(missing)}" if missing else None)
 
     def ops(self, page, lines):
         first, last = lines.index(OPS_BEGIN) + 1, lines.index(OPS_END)

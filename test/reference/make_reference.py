@@ -381,6 +381,281 @@ class Pooling(Model):
         return self.both(F.avg_pool1d(x, 3, stride=1), dy, x)
 
 
+class Activations(Model):
+    EACH = [
+        F.elu,
+        lambda x: F.elu(x, 0.7),
+        lambda x: F.celu(x, 0.5),
+        F.selu,
+        F.mish,
+        F.softsign,
+        F.tanhshrink,
+        F.logsigmoid,
+        F.softplus,
+        F.relu6,
+        lambda x: F.relu6(x + 3) / 6,  # hardsigmoid; the gradient of torch's own has the digits of f32
+        F.hardswish,
+        F.hardtanh,
+        lambda x: F.hardtanh(x, -2, 0.5),
+        F.leaky_relu,
+        lambda x: F.leaky_relu(x, 0.2),
+        F.softshrink,
+        lambda x: F.hardshrink(x, 0.75),
+        lambda x: F.threshold(x, 0.1, 20),
+        lambda x: F.rrelu(x, 0.1, 0.3, training=False),
+    ]
+
+    def of_elements(self, x):
+        pairs = [self.both(f(x), torch.ones_like(x), x) for f in self.EACH]
+        return torch.stack([y for y, dx in pairs]), torch.stack([dx for y, dx in pairs])
+
+    def both(self, y, dy, *wanted):
+        return (y, *gradients((y * dy).sum(), wanted))
+
+    def glu(self, x, dy):
+        return self.both(F.glu(x, 1), dy, x)
+
+    def softmin(self, x, dy):
+        return self.both(F.softmin(x, 1), dy, x)
+
+    def prelu_one(self, x, dy):
+        return self.both(F.prelu(x, self.v["one.weight"]), dy, x, self.v["one.weight"])
+
+    def prelu_many(self, x, dy):
+        return self.both(F.prelu(x, self.v["many.weight"]), dy, x, self.v["many.weight"])
+
+
+class MoreLayers(Activations):
+    def parts(self, name):
+        return [self.v[f"{name}.{part}"] for part in ("weight", "bias")]
+
+    def layer(self, function, name, x, dy):
+        weight, bias = self.parts(name)
+        return self.both(function(x, weight, bias), dy, x, weight, bias)
+
+    def bilinear(self, x, z, dy):
+        weight, bias = self.parts("both")
+        return self.both(F.bilinear(x, z, weight.transpose(0, 1), bias), dy, x, z, weight, bias)
+
+    def conv2d_wide(self, x, dy):
+        return self.layer(lambda *a: F.conv2d(*a, padding=(0, 1), groups=2), "wide", x, dy)
+
+    def conv_transpose1d(self, x, dy):
+        return self.layer(lambda *a: F.conv_transpose1d(*a, 2, 1, 1, 2), "line", x, dy)
+
+    def conv_transpose2d(self, x, dy):
+        return self.layer(lambda *a: F.conv_transpose2d(*a, 2, 0, (1, 0), 1, (2, 1)), "back", x, dy)
+
+    def rms_norm(self, x, dy):
+        weight = self.v["rms.weight"]
+        return self.both(F.rms_norm(x, (5,), weight, 1e-3), dy, x, weight)
+
+    def instance_norm(self, x, dy):
+        return self.both(F.instance_norm(x), dy, x)
+
+    def instance_norm_affine(self, x, dy):
+        return self.layer(lambda x, w, b: F.instance_norm(x, weight=w, bias=b), "affine", x, dy)
+
+    def group_norm(self, x, dy):
+        return self.layer(lambda x, w, b: F.group_norm(x, 2, w, b), "groups", x, dy)
+
+    def local_response_norm(self, x, dy):
+        y = F.local_response_norm(F.local_response_norm(x, 3, alpha=0.5), 2, alpha=2, beta=0.5, k=2)
+        return self.both(y, dy, x)
+
+    def pool1d(self, x, dy):
+        return self.both(F.avg_pool1d(F.max_pool1d(x, 3, 2, 1), 2), dy, x)
+
+    def global_pools(self, x, dy):
+        mean = lambda x, f: f(x, 1).flatten(1)
+        y = mean(x, F.adaptive_avg_pool2d) * mean(x, F.adaptive_max_pool2d)
+        return self.both(y + mean(x[:, :, 1], F.adaptive_avg_pool1d) * mean(x[:, :, 2], F.adaptive_max_pool1d), dy, x)
+
+    def adaptive_avg_pool1d(self, x, dy):
+        return self.both(F.adaptive_avg_pool1d(x, 3), dy, x)
+
+    def adaptive_avg_pool2d(self, x, dy):
+        return self.both(F.adaptive_avg_pool2d(x, (3, 5)), dy, x)
+
+    def pad2d(self, x, dy):
+        modes = (dict(value=0.5), dict(mode="replicate"), dict(mode="reflect"), dict(mode="circular"))
+        return self.both(torch.stack([F.pad(x, (1, 2, 0, 3), **mode) for mode in modes]), dy, x)
+
+    def pad1d(self, x, dy):
+        return self.both(F.pad(x, (2, 0), mode="reflect"), dy, x)
+
+    def upsample2d(self, x, dy):
+        y = [torch.nn.Upsample(scale_factor=2, mode=mode)(x) for mode in ("nearest", "bilinear")]
+        return self.both(torch.stack(y), dy, x)
+
+    def upsample1d(self, x, dy):
+        y = [torch.nn.Upsample(scale_factor=3, mode=mode)(x) for mode in ("nearest", "linear")]
+        return self.both(torch.stack(y), dy, x)
+
+    def pixel_shuffle(self, x, dy):
+        return self.both(F.pixel_shuffle(x, 2), dy, x)
+
+    def pixel_unshuffle(self, x, dy):
+        return self.both(F.pixel_unshuffle(x, 2), dy, x)
+
+    def channel_shuffle(self, x, dy):
+        # torch's own has no gradient: its definition
+        n, c, size = x.shape
+        y = x.reshape(n, 2, c // 2, size).transpose(1, 2).reshape(n, c, size)
+        assert torch.equal(y, F.channel_shuffle(x[..., None].detach(), 2)[..., 0])
+        return self.both(y, dy, x)
+
+
+def put(parameters, variables):
+    """Gives torch's parameters the variables' values: pairs of both."""
+    with torch.no_grad():
+        for parameter, value in zip(parameters, variables, strict=True):
+            parameter.copy_(value)
+
+
+def across(weight):
+    return weight.T if weight.dim() == 2 else weight
+
+
+class Sequences(Activations):
+    def prepare(self):
+        v = {name: value.detach() for name, value in self.v.items()}
+        settings = dict(batch_first=True, dtype=self.dtype)
+        gru = ("weight_x", "weight_h", "bias_x", "bias_h")
+        self.cell = torch.nn.RNNCell(3, 4, nonlinearity="relu", dtype=self.dtype)
+        self.plain = torch.nn.RNN(3, 4, **settings)
+        self.gated = torch.nn.GRU(3, 4, **settings)
+        self.deep = torch.nn.GRU(3, 4, 2, bidirectional=True, **settings)
+        self.long = torch.nn.LSTM(3, 4, 2, bidirectional=True, dropout=0.5, **settings).eval()
+        self.single = torch.nn.LSTM(3, 4, **settings)
+
+        def simple(layer, name):
+            weight, bias = v[f"{name}.weight_x"], v[f"{name}.bias"]
+            put(layer.parameters(), (weight.T, v[f"{name}.weight_h"].T, bias, torch.zeros_like(bias)))
+
+        def lstm(parameters, name, cin):
+            weight, bias = v[f"{name}.gates.weight"], v[f"{name}.gates.bias"]
+            put(parameters, (weight[:cin].T, weight[cin:].T, bias, torch.zeros_like(bias)))
+
+        simple(self.cell, "cell")
+        simple(self.plain, "plain.cells.0.0")
+        lstm(self.single.parameters(), "single.cells.0.0", 3)
+        put(self.gated.parameters(), (across(v[f"gated.cells.0.0.{p}"]) for p in gru))
+        for level in range(2):
+            for i in range(2):
+                g, l = ([getattr(layer, p) for p in layer._all_weights[2 * level + i]] for layer in (self.deep, self.long))
+                name = f"cells.{level}.{i}"
+                put(g, (across(v[f"deep.{name}.{p}"]) for p in gru))
+                lstm(l, f"long.{name}", (3, 8)[level])
+
+    def rnn_cell(self, x, h, dy):
+        c = self.cell
+        y, dx, dh, dw, dv, db = self.both(c(x, h), dy, x, h, c.weight_ih, c.weight_hh, c.bias_ih)
+        return y, dx, dh, dw.T, dv.T, db
+
+    def rnn(self, x, dy, dlast):
+        c = self.plain
+        y, last = c(x)
+        value = (y * dy).sum() + (last * dlast).sum()
+        dx, dw, dv, db = gradients(value, (x, c.weight_ih_l0, c.weight_hh_l0, c.bias_ih_l0))
+        return y, last, dx, dw.T, dv.T, db
+
+    def gru(self, x, dy, dlast):
+        c = self.gated
+        y, last = c(x)
+        value = (y * dy).sum() + (last * dlast).sum()
+        dx, dw, dv, db, dc = gradients(value, (x, c.weight_ih_l0, c.weight_hh_l0, c.bias_ih_l0, c.bias_hh_l0))
+        return y, last, dx, dw.T, dv.T, db, dc
+
+    def gru_levels(self, x, h):
+        return self.deep(x, h)
+
+    def lstm(self, x, h, c, dy, dlast):
+        l = self.long
+        y, (a, b) = l(x, (h, c))
+        value = (y * dy).sum() + (a * dlast).sum() + (b * dlast**2).sum()
+        wanted = (l.weight_ih_l0_reverse, l.weight_hh_l0_reverse, l.bias_ih_l0_reverse)
+        dx, dh, dc, dw, dv, db = gradients(value, (x, h, c, *wanted))
+        return y, a, b, dx, dh, dc, torch.cat([dw.T, dv.T]), db
+
+    def penalty(self, x):
+        l = self.single
+        (g,) = torch.autograd.grad((l(x)[0] ** 2).sum(), x, create_graph=True)
+        loss = (((g**2).sum((1, 2)).sqrt() - 1) ** 2).mean()
+        dx, dw, dv = gradients(loss, (x, l.weight_ih_l0, l.weight_hh_l0))
+        return loss, dx, torch.cat([dw.T, dv.T])
+
+
+class AttentionLayers(Activations):
+    def prepare(self):
+        make = dict(dtype=self.dtype, batch_first=True)
+        settings = dict(make, dropout=0.1, dim_feedforward=8)
+        attention = torch.nn.MultiheadAttention
+        self.plain = attention(6, 2, **make)
+        self.causal = attention(6, 3, bias=False, **make)
+        self.encoder = torch.nn.TransformerEncoderLayer(6, 2, activation="gelu", **settings).eval()
+        self.first = torch.nn.TransformerEncoderLayer(6, 2, norm_first=True, **settings).eval()
+        self.decoder = torch.nn.TransformerDecoderLayer(6, 2, **settings).eval()
+        self.whole = torch.nn.Transformer(6, 2, 1, 1, **settings).eval()
+
+        def fill(module, name):
+            """By torch's names; a product's weight is the other way around."""
+            names = {"self_attn": "attention", "multihead_attn": "cross", "linear1": "feed.0", "linear2": "feed.3", "out_proj": "proj"}
+            for child, part in module.named_children():
+                fill(part, f"{name}.{names.get(child, child)}")
+            for parameter, value in module.named_parameters(recurse=False):
+                path = f"{name}.{parameter.replace('in_proj_', 'qkv.')}".replace(".layers.", ".")
+                put([value], [across(self.v[path].detach())])
+
+        for name in ("plain", "causal", "encoder", "first", "decoder"):
+            fill(getattr(self, name), name)
+        fill(self.whole.encoder.layers[0], "whole.encoder.0.0")
+        fill(self.whole.encoder.norm, "whole.encoder.1")
+        fill(self.whole.decoder.layers[0], "whole.decoder.0")
+        fill(self.whole.decoder.norm, "whole.norm")
+
+    def self(self, x, dy):
+        m = self.plain
+        y, dx, dw, db = self.both(m(x, x, x)[0], dy, x, m.in_proj_weight, m.in_proj_bias)
+        return y, dx, dw.T, db
+
+    def masked(self, x, seen):
+        return self.plain(x, x, x, key_padding_mask=~seen)[0]
+
+    def cross(self, x, memory, dy):
+        m = self.plain
+        y, dx, dm, dw, db = self.both(m(x, memory, memory)[0], dy, x, memory, m.in_proj_weight, m.in_proj_bias)
+        return y, dx, dm, dw.T, db
+
+    def later(self, x):
+        return torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+
+    def earlier(self, x):
+        return self.causal(x, x, x, attn_mask=self.later(x))[0]
+
+    def encoded(self, x, dy):
+        y, dx, dw = self.both(self.encoder(x), dy, x, self.encoder.linear1.weight)
+        return y, dx, dw.T
+
+    def encoded_first(self, x):
+        return self.first(x)
+
+    def decoded(self, x, memory):
+        return self.decoder(x, memory, tgt_mask=self.later(x))
+
+    def translated(self, x, source):
+        return self.whole(source, x, tgt_mask=self.later(x))
+
+    def penalty(self, x):
+        m = self.plain
+        # torch's fused attention has no second derivative
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            (g,) = torch.autograd.grad((m(x, x, x)[0] ** 2).sum(), x, create_graph=True)
+            loss = (((g**2).sum((1, 2)).sqrt() - 1) ** 2).mean()
+            dx, dw = gradients(loss, (x, m.in_proj_weight))
+        return loss, dx, dw.T
+
+
 # ---- losses ----
 
 
@@ -466,6 +741,23 @@ class LibraryLosses(Losses):
 
     def gaussian(self, x, y, p):
         return self.with_gradients(F.gaussian_nll_loss(x, y, p, eps=0.3), x, y, p)
+
+    def nll(self, x, label):
+        return self.with_gradients(F.nll_loss(x, label.long()), x)
+
+    def nll_weighted(self, x, label, weight):
+        # torch's own has no gradient for the weights
+        counts = label != -100
+        w = weight[label.long().clamp(min=0)] * counts
+        loss = -(w * x.gather(1, label.long().clamp(min=0)[:, None])[:, 0]).sum() / w.sum()
+        torch.testing.assert_close(loss, F.nll_loss(x, label.long(), weight.detach()))
+        return self.with_gradients(loss, x, weight)
+
+    def multi_margin(self, x, label):
+        return self.with_gradients(F.multi_margin_loss(x, label.long(), p=2, margin=0.75), x)
+
+    def multilabel_soft_margin(self, x, p):
+        return self.with_gradients(F.multilabel_soft_margin_loss(x, p), x)
 
     def focal(self, x, p):
         """Not one of PyTorch's: sigmoid_focal_loss of torchvision, written out."""
@@ -901,6 +1193,10 @@ MODELS = {
     "attention": Attention,
     "recurrent": Recurrent,
     "plain_layers": PlainLayers,
+    "activations": Activations,
+    "more_layers": MoreLayers,
+    "sequences": Sequences,
+    "attention_layers": AttentionLayers,
     "builtin_losses": Losses,
     "library_losses": LibraryLosses,
     "optimizer_sgd": OptimizerSgd,

@@ -350,6 +350,19 @@ def run_dropout(real, tools, tally):
                 f"{(got == 0).sum()} and {mask.sum()} zeros",
             )
             tally.compare(f"dropout.{real} call {number}", got, np.where(mask, 0, x / 0.75), "elementwise", real)
+
+        tools.call(artefact, "apply_others", dict(x=x), real, options=("--repeat", 0, "--seed", seed, "--save", path))
+        got = tools.call(artefact, "apply_others", dict(x=x), real, ("channels", "alpha", "slopes"), ("--load", path))
+        drawn = lambda layer: uniform(x.shape, draw_path("apply_others", layer), seed)
+        least = -1.7580993408473766  # of selu; the scale keeps the variance (Klambauer et al., arXiv:1706.02515, section 3)
+        scale = (0.75 * (1 + 0.25 * least**2)) ** -0.5
+        expected = {
+            "channels": np.where(drawn("channels") < 0.25, 0, x / 0.75)[..., None] * np.ones(3),
+            "alpha": scale * (np.where(drawn("alpha") < 0.25, least, x) - 0.25 * least),
+            "slopes": -x * (0.125 + 0.375 * drawn("slopes")),
+        }
+        for name, value in expected.items():
+            tally.compare(f"dropout.{real} {name}", got[name], value, "elementwise", real)
     except (Failure, subprocess.TimeoutExpired) as problem:
         tally.record(f"dropout.{real}", False, str(problem))
 
@@ -457,7 +470,7 @@ def main():
                 print(f"run_reference: no program {program}; build first, or say --bin", file=sys.stderr)
                 return 2
         for case in suite.cases():
-            if wanted(case.name):
+            if wanted(case.name) and (case.on_gpu or not tools.on_gpu):
                 for real in reals:
                     run_case(case, real, tools, figures, tally)
                     if case.program.startswith(suite.EXAMPLES):

@@ -53,6 +53,7 @@ class Case:
     defines: dict = field(default_factory=dict)
     edit: tuple = ()  # (old, new): a change of the program's text
     tolerance: str = "layer"
+    on_gpu: bool = True  # False: what the GPU's target refuses, or what takes its stand-in too long
 
 
 def digest(value):
@@ -195,8 +196,9 @@ def mlp(name, edit=()):
     )
 
 
-def _case(name, calls, tolerance="layer", **shapes):
-    return Case(name, os.path.join(HERE, "cases", name + ".dl"), calls, _weights(name, **shapes), tolerance=tolerance)
+def _case(name, calls, tolerance="layer", on_gpu=True, **shapes):
+    program = os.path.join(HERE, "cases", name + ".dl")
+    return Case(name, program, calls, _weights(name, **shapes), tolerance=tolerance, on_gpu=on_gpu)
 
 
 def _layers():
@@ -270,6 +272,144 @@ def _layers():
     )
 
 
+def _more_layers():
+    s = lambda *shape: signed(f"more_layers/{shape}", shape)
+    x = s(8, 23)[0] * 2
+    large = np.array([0.0, 1e-5, -1e-5, 1000.0, -1000.0, 3.5, -3.5])
+    n, two, three, four = 5, ("y", "dx"), ("y", "dx", "dw"), ("y", "dx", "dw", "db")
+    yield _case(
+        "activations",
+        [
+            Call("of_elements", dict(x=x), two),
+            Call("of_elements", dict(x=large), two, tag="of_large"),
+            Call("glu", dict(x=s(n, 6, 2), dy=s(n, 3, 2)), two),
+            Call("softmin", dict(x=s(n, 6), dy=s(n, 6)), two),
+            Call("prelu_one", dict(x=s(n, 4, 3), dy=s(3, n, 4, 3)[0]), three),
+            Call("prelu_many", dict(x=s(n, 4, 3), dy=s(3, n, 4, 3)[0]), three),
+        ],
+        "elementwise",
+        one__weight=(1,),
+        many__weight=(4,),
+    )
+    image, line = dict(x=s(n, 4, 6, 5)), dict(x=s(n, 4, 5))
+    yield _case(
+        "more_layers",
+        [
+            Call("bilinear", dict(x=s(n, 3), z=s(n, 4), dy=s(n, 2)), ("y", "dx", "dz", "dw", "db")),
+            Call("conv2d_wide", dict(image, dy=s(n, 6, 6, 5)), four),
+            Call("conv_transpose1d", dict(line, dy=s(n, 6, 11)), four),
+            Call("conv_transpose2d", dict(image, dy=s(n, 2, 16, 10)), four),
+            Call("rms_norm", dict(line, dy=s(2, n, 4, 5)[1]), three),
+            Call("instance_norm", dict(image, dy=s(2, n, 4, 6, 5)[1]), two),
+            Call("instance_norm_affine", dict(line, dy=s(2, n, 4, 5)[1]), four),
+            Call("group_norm", dict(line, dy=s(2, n, 4, 5)[1]), four),
+            Call("local_response_norm", dict(image, dy=s(2, n, 4, 6, 5)[1]), two),
+            Call("pool1d", dict(x=s(n, 4, 11), dy=s(n, 4, 3)), two),
+            Call("global_pools", dict(image, dy=s(n, 4)), two),
+            Call("adaptive_avg_pool1d", dict(x=s(n, 4, 11), dy=s(n, 4, 3)), two),
+            Call("adaptive_avg_pool2d", dict(x=s(n, 4, 7, 6), dy=s(n, 4, 3, 5)), two),
+            Call("pad2d", dict(image, dy=s(4, n, 4, 9, 8)), two),
+            Call("pad1d", dict(line, dy=s(n, 4, 7)), two),
+            Call("upsample2d", dict(image, dy=s(2, n, 4, 12, 10)), two),
+            Call("upsample1d", dict(line, dy=s(2, n, 4, 15)), two),
+            Call("pixel_shuffle", dict(x=s(n, 8, 3, 2), dy=s(n, 2, 6, 4)), two),
+            Call("pixel_unshuffle", dict(x=s(n, 2, 6, 4), dy=s(n, 8, 3, 2)), two),
+            Call("channel_shuffle", dict(line, dy=s(2, n, 4, 5)[1]), two),
+        ],
+        both__weight=(3, 2, 4),
+        both__bias=(2,),
+        wide__weight=(6, 2, 1, 3),
+        wide__bias=(6,),
+        line__weight=(4, 3, 4),
+        line__bias=(6,),
+        back__weight=(4, 2, 3, 2),
+        back__bias=(2,),
+        rms__weight=(5,),
+        affine__weight=(4,),
+        affine__bias=(4,),
+        groups__weight=(4,),
+        groups__bias=(4,),
+    )
+
+
+def _sequences():
+    n, t = 4, 5
+    s = lambda *shape: signed(f"sequences/{shape}", shape)
+    x, last = s(n, t, 3), dict(h=s(4, n, 4), dlast=s(2, 4, n, 4)[0])
+    shapes = dict(cell__weight_x=(3, 4), cell__weight_h=(4, 4), cell__bias=(4,))
+    shapes |= {f"plain__cells__0__0__{name}": shape for name, shape in (("weight_x", (3, 4)), ("weight_h", (4, 4)), ("bias", (4,)))}
+    for level in range(2):
+        cin = (3, 8)[level]
+        for i in range(2):
+            gru, lstm = f"deep__cells__{level}__{i}", f"long__cells__{level}__{i}__gates"
+            shapes |= {f"{gru}__weight_x": (cin, 12), f"{gru}__weight_h": (4, 12), f"{gru}__bias_x": (12,), f"{gru}__bias_h": (12,)}
+            shapes |= {f"{lstm}__weight": (cin + 4, 16), f"{lstm}__bias": (16,)}
+    shapes |= {name.replace("deep", "gated"): shape for name, shape in shapes.items() if name.startswith("deep__cells__0__0__")}
+    shapes |= dict(single__cells__0__0__gates__weight=(7, 16), single__cells__0__0__gates__bias=(16,))
+    yield _case(
+        "sequences",
+        [
+            Call("rnn_cell", dict(x=x[:, 0], h=s(n, 4), dy=s(2, n, 4)[0]), ("y", "dx", "dh", "dw", "dv", "db")),
+            Call("rnn", dict(x=x, dy=s(n, t, 4), dlast=s(1, n, 4)), ("y", "last", "dx", "dw", "dv", "db")),
+            Call("gru", dict(x=x, dy=s(n, t, 4), dlast=s(1, n, 4)), ("y", "last", "dx", "dw", "dv", "db", "dc")),
+            Call("gru_levels", dict(x=x, h=last["h"]), ("y", "last")),
+            Call("lstm", dict(last, x=x, c=s(3, 4, n, 4)[0], dy=s(n, t, 8)), ("y", "last_h", "last_c", "dx", "dh", "dc", "dw", "db")),
+            Call("penalty", dict(x=x), ("loss", "dx", "dw")),
+            Call("rnn", dict(x=x[:1, :1], dy=s(1, 1, 4), dlast=s(1, 1, 4)), ("y", "last", "dx", "dw", "dv", "db"), tag="rnn_one"),
+        ],
+        on_gpu=False,  # loops
+        **shapes,
+    )
+
+
+def _attention_layers():
+    n, t, m = 4, 5, 3
+    s = lambda *shape: signed(f"attention_layers/{shape}", shape)
+    x, dy, memory = s(n, t, 6), s(2, n, t, 6)[0], s(n, m, 6)
+    seen = integers("attention_layers/seen", (n, t), 2) == 1
+    seen[:, 2] = True
+    shapes = {}
+
+    def attention(name, bias=True):
+        shapes[f"{name}.qkv.weight"], shapes[f"{name}.proj.weight"] = (6, 18), (6, 6)
+        if bias:
+            shapes[f"{name}.qkv.bias"], shapes[f"{name}.proj.bias"] = (18,), (6,)
+
+    def norm(name):
+        shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (6,)
+
+    def block(name, parts, norms):
+        for part in parts:
+            attention(f"{name}.{part}")
+        for i in range(norms):
+            norm(f"{name}.norm{i + 1}")
+        shapes.update({f"{name}.feed.0.weight": (6, 8), f"{name}.feed.0.bias": (8,), f"{name}.feed.3.weight": (8, 6), f"{name}.feed.3.bias": (6,)})
+
+    attention("plain")
+    attention("causal", bias=False)
+    for name in ("encoder", "first", "whole.encoder.0.0"):
+        block(name, ["attention"], 2)
+    for name in ("decoder", "whole.decoder.0"):
+        block(name, ["attention", "cross"], 3)
+    norm("whole.encoder.1")
+    norm("whole.norm")
+    yield _case(
+        "attention_layers",
+        [
+            Call("self", dict(x=x, dy=dy), ("y", "dx", "dw", "db")),
+            Call("masked", dict(x=x, seen=seen)),
+            Call("cross", dict(x=x, memory=memory, dy=dy), ("y", "dx", "dmemory", "dw", "db")),
+            Call("earlier", dict(x=x)),
+            Call("encoded", dict(x=x, dy=dy), ("y", "dx", "dw")),
+            Call("encoded_first", dict(x=x)),
+            Call("decoded", dict(x=x, memory=memory)),
+            Call("translated", dict(x=x, source=memory)),
+            Call("penalty", dict(x=x), ("loss", "dx", "dw")),
+        ],
+        **{name.replace(".", "__"): shape for name, shape in shapes.items()},
+    )
+
+
 def _windows():
     s = lambda *shape: signed(f"windows/{shape}", shape)
     n, three, four = 5, ("y", "dx", "dw"), ("y", "dx", "dw", "db")
@@ -329,7 +469,7 @@ def _losses():
     x, y = signed("losses/x", (9, 3)), signed("losses/y", (9, 3))
     target = uniform((9, 3), "losses/target")
     yield _case(
-        "losses",
+        "builtin_losses",
         [
             Call("cross_entropy_mean", dict(scores=scores, label=label), pair),
             Call("cross_entropy_mean", dict(scores=scores, label=ignored), pair, tag="cross_entropy_ignored"),
@@ -347,19 +487,54 @@ def _losses():
     )
 
 
+def _library_losses():
+    n, one = 9, ("loss", "dx")
+    matrix = lambda name: signed(f"library_losses/{name}", (n, 3), 2.0)
+    x, y, z = (matrix(name) for name in "xyz")
+    p = uniform((n, 3), "library_losses/p")
+    sign = np.where(matrix("sign") > 0, 1.0, -1.0)
+    every = integers("library_losses/label", (n,), 3)
+    label = every.copy()
+    label[[2, 5]] = -100
+    two = ("loss", "dx", "dy")
+    yield _case(
+        "library_losses",
+        [
+            *(Call(f, dict(x=x, y=y), two) for f in ("l1", "l1_sum", "mse", "smooth_l1")),
+            Call("binary", dict(p=uniform((n, 3), "library_losses/q"), y=p), ("loss", "dp")),
+            *(Call(f, dict(x=x, label=label), one) for f in ("smooth_cross_entropy", "smooth_cross_entropy_sum", "nll")),
+            Call("nll_weighted", dict(x=x, label=label, weight=positive("library_losses/weight", (3,))), (*one, "dw")),
+            Call("multi_margin", dict(x=x, label=every), one),
+            Call("multilabel_soft_margin", dict(x=x, p=p), one),
+            Call("kl_divergence", dict(x=x, p=p), ("loss", "dx", "dp")),
+            *(Call(f, dict(x=x, sign=sign), one) for f in ("hinge", "hinge_embedding", "soft_margin")),
+            Call("margin_ranking", dict(x=x, y=y, sign=sign), two),
+            Call("cosine_embedding", dict(x=x, y=y, sign=sign[:, 0]), two),
+            Call("triplet", dict(x=x, y=y, z=z), (*two, "dz")),
+            Call("poisson", dict(x=x, y=y), one),
+            Call("gaussian", dict(x=x, y=y, p=p), (*two, "dp")),
+            Call("focal", dict(x=x, p=p), one),
+        ],
+    )
+
+
 NET = dict(net__0__weight=(6, 8), net__0__bias=(8,), net__2__weight=(8, 2), net__2__bias=(2,))
 
 
 def _optimizers():
     x, y = signed("optimizers/x", (9, 6)), signed("optimizers/y", (9, 2))
     names = tuple(name.replace("__", ".") for name in NET)
+    others = "amsgrad adamax nadam radam lion rmsprop rmsprop_centered adagrad adagrad_decayed adadelta".split()
+    schedules = "cosine warmup exponential stepped milestones straight polynomial restarts one_cycle warm_polynomial warm".split()
     for name, steps in (
         ("optimizer_sgd", ("plain", "decayed", "momentum", "nesterov")),
         ("optimizer_adam", ("adam", "betas", "adamw", "matrices")),
         ("optimizer_common", ("clip_norm", "clip_value", "accumulate", "head")),
-        ("schedules", ("cosine", "warmup", "exponential")),
+        ("optimizer_others", others),
+        ("schedules", schedules),
     ):
-        calls = [Call(step, dict(x=x, y=y), steps=12, fresh=True, variables=names) for step in steps]
+        count = 20 if name == "optimizer_others" else 12
+        calls = [Call(step, dict(x=x, y=y), steps=count, fresh=True, variables=names) for step in steps]
         yield _case(name, calls, "training", **NET)
 
 
@@ -516,4 +691,4 @@ def _builtins():
 
 
 def cases():
-    return [*_programs(), *_layers(), *_windows(), *_losses(), *_optimizers(), *_builtins()]
+    return [*_programs(), *_layers(), *_more_layers(), *_sequences(), *_attention_layers(), *_windows(), *_losses(), *_library_losses(), *_optimizers(), *_builtins()]
