@@ -162,7 +162,7 @@ class Tests:
 
         angle = random.uniform(0, 2 * np.pi, 4096)
         ring = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
-        train("gan", save(real=ring), "--step", "step", "--batch", "64", "--epochs", "12")
+        train("gan", save(real=ring), "--step", "step", "--batch", "64", "--epochs", "20")
         save(z=random.standard_normal((1000, 4)).astype(np.float32))
         radius = np.linalg.norm(call("gan", "generate", "z"), axis=1)
         self.check("gan makes points near the circle", abs(np.median(radius) - 1) < 0.25 and np.mean(abs(radius - 1) < 0.4) > 0.7, str(np.quantile(radius, [0, 0.1, 0.5, 0.9, 1])))
@@ -177,7 +177,7 @@ class Tests:
         now = random.standard_normal((4000, 4)).astype(np.float32)
         action = random.integers(0, 2, 4000).astype(np.int32)
         reward = ((now[:, 0] > 0) == (action == 1)).astype(np.float32)
-        losses = train("dqn", save(now=now, action=action, reward=reward, next=now[::-1].copy(), done=np.ones(4000, bool)), "--batch", "50", "--epochs", "6")
+        losses = train("dqn", save(now=now, action=action, reward=reward, next=now[::-1].copy(), done=np.ones(4000, bool)), "--batch", "50", "--epochs", "16")
         self.check("dqn learns", losses[-1] < losses[0] / 3, str(losses))
         best = call("dqn", "act", "now")
         self.check("dqn acts", np.mean((best == 1) == (now[:, 0] > 0)) > 0.95, str(np.mean((best == 1) == (now[:, 0] > 0))))
