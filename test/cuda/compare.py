@@ -19,6 +19,9 @@ import tempfile
 
 import numpy as np
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from small_sizes import defines
+
 TYPES = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_}
 SAFETENSORS = {"F32": np.float32, "F64": np.float64, "I32": np.int32, "I64": np.int64}
 # Functions whose elements are computed by the same operations in the same order on both targets.
@@ -104,7 +107,7 @@ class Comparison:
         name = os.path.splitext(os.path.basename(path))[0]
         artefact = os.path.join(self.arguments.artefacts or folder, name + ".so")
         if not self.arguments.artefacts or not os.path.exists(artefact):
-            words = [tool("dlc"), path, "--target=cpu,cuda", f"--gemm={self.arguments.gemm}", f"--float={self.arguments.float}", f"-march={self.arguments.march}", "-o", artefact]
+            words = [tool("dlc"), path, "--target=cpu,cuda", f"--gemm={self.arguments.gemm}", f"--float={self.arguments.float}", f"-march={self.arguments.march}", *defines(path), "-o", artefact]
             code, text = run(words, None)
             if code:
                 return self.report(name, "does not compile: " + text.strip())

@@ -32,7 +32,7 @@ import report
 
 BEGIN, END = "<!-- gpu-check: begin (written by tools/gpu-check.sh) -->", "<!-- gpu-check: end -->"
 COPIED = ["tools/gpu-check.sh", "test/cuda/*.py", "test/cuda/*.dl", "test/dlrun/cuda_test.py", "test/benchmark/*.py", "test/benchmark/programs/*.dl",
-          "test/reference/checkpoints.py", "examples/*.dl", "docs/gpu-results.md"]
+          "test/small_sizes.py", "test/reference/checkpoints.py", "examples/*.dl", "docs/gpu-results.md"]
 # What compare.py calls every function of. The MLPs are not among them, since rounding alone makes their steps differ by more than it allows: Adam divides
 # small gradients by their size, and of many inputs to relu some lie so near to 0 that the order of a sum decides their sign. cuda_test.py has them.
 PROGRAMS = ["test/cuda/schedules.dl", "test/cuda/products.dl", "test/cuda/chunks.dl", "test/benchmark/programs/two_layer_sgd.dl", "examples/custom.dl", "examples/tiny.dl",

@@ -179,6 +179,51 @@ class ResidualNet(Trained):
         return {**self.v, **self.running}
 
 
+class CharLstm(Trained):
+    def optimizer(self, parameters):
+        return torch.optim.Adam(parameters, lr=2e-3)
+
+    def logits(self, tokens):
+        x = F.embedding(tokens, self.v["embed.weight"])
+        h = c = torch.zeros_like(x[:, 0])
+        out = []
+        for t in range(x.shape[1]):
+            gates = F.linear(torch.cat([x[:, t], h], 1), self.v["gates.weight"].T, self.v["gates.bias"])
+            i, f, g, o = gates.chunk(4, 1)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            h = torch.sigmoid(o) * torch.tanh(c)
+            out.append(h)
+        return F.linear(torch.stack(out, 1), self.v["head.weight"].T, self.v["head.bias"])
+
+    def step(self, tokens, target):
+        self.torch_optimizer.zero_grad()
+        loss = F.cross_entropy(self.logits(tokens).flatten(0, 1), target.flatten().long())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(list(self.v.values()), 1.0)
+        self.torch_optimizer.step()
+        self.steps += 1
+        return loss.detach()
+
+
+class ResNet18(ResidualNet):
+    def optimizer(self, parameters):
+        return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=1e-4)
+
+    def prepare(self):
+        for name, value in list(self.v.items()):
+            # The bias of a normalization begins with 0 and is not among the initial values.
+            if value.dim() == 1 and name.endswith(".weight"):
+                self.v[name.removesuffix("weight") + "bias"] = torch.zeros_like(value).requires_grad_(True)
+        super().prepare()
+
+    def scores(self, x, training=False):
+        y = torch.relu(self.norm("1", self.conv("0", x, stride=2, padding=3), training))
+        y = F.max_pool2d(y, 3, stride=2, padding=1)
+        for i in range(4, 12):
+            y = self.block(str(i), y, training, stride=2 if i in (6, 8, 10) else 1)
+        return self.linear(13, y.mean((2, 3)))
+
+
 # ---- layers ----
 
 
@@ -1184,6 +1229,8 @@ MODELS = {
     "mlp": Mlp,
     "lenet": LeNet,
     "residual_net": ResidualNet,
+    "char_lstm": CharLstm,
+    "resnet18": ResNet18,
     "convolutions": Convolutions,
     "pooling": Pooling,
     "linear": Linear,

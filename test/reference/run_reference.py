@@ -171,9 +171,9 @@ class Tools:
             shutil.rmtree(folder)
 
     def call_steps(self, artefact, call, real, options):
-        """-> the results of the call's last steps: of all of them on the processor, each in a process of its own."""
+        """-> the results of the call's last steps: of all of them on the processor, each in a process of its own, unless `together`."""
         steps = max(call.steps, 1)
-        if self.on_gpu:
+        if self.on_gpu or call.together:
             options, steps = (*options, "--repeat", steps), 1
         return [self.call(artefact, call.function, call.inputs, real, call.results, options) for _ in range(steps)]
 
@@ -210,6 +210,8 @@ def run_case(case, real, tools, figures, tally):
     checkpoint = os.path.join(tools.work, "variables.safetensors")
     ready = False
     for call in case.calls:
+        if real not in call.reals:
+            continue
         names = [f"{title} {call.tag} {name}" for name in (*call.results, *call.variables)]
         try:
             options = ()
@@ -473,7 +475,7 @@ def main():
             if wanted(case.name) and (case.on_gpu or not tools.on_gpu):
                 for real in reals:
                     run_case(case, real, tools, figures, tally)
-                    if case.program.startswith(suite.EXAMPLES):
+                    if case.program.startswith(suite.EXAMPLES) and not any(call.together for call in case.calls):
                         run_repeated(case, real, tools, tally)
         for name, function in (("initial_values", run_initial_values), ("dropout", run_dropout)):
             if wanted(name):

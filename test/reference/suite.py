@@ -25,6 +25,7 @@ TOLERANCE = {
     "elementwise": {"f64": 1e-13, "f32": 1e-6},
     "layer": {"f64": 1e-11, "f32": 2e-5},
     "training": {"f64": 1e-9, "f32": 1e-4},
+    "deep": {"f64": 1e-9, "f32": 1e-3},
 }
 
 
@@ -39,6 +40,8 @@ class Call:
     steps: int = 0  # 0: one call; else that many, whose results are stacked
     fresh: bool = False  # begins with the initial values again
     variables: tuple = ()  # compared afterwards
+    together: bool = False  # the steps in one process, so that of the results the last are compared
+    reals: tuple = ("f64", "f32")  # in which it is made
 
     def __post_init__(self):
         self.tag = self.tag or self.function
@@ -168,6 +171,61 @@ def _programs():
         ],
         initial,
         tolerance="training",
+    )
+
+
+    n, t, v, h = 3, 9, 11, 8
+    tokens = dict(tokens=integers("char_lstm/tokens", (n, t), v), target=integers("char_lstm/target", (n, t), v))
+    shapes = dict(embed__weight=(v, h), gates__weight=(2 * h, 4 * h), gates__bias=(4 * h,), head__weight=(h, v), head__bias=(v,))
+    initial = _weights("char_lstm", scale=2.0**-1, **shapes)
+    yield Case(
+        "char_lstm",
+        os.path.join(EXAMPLES, "char_lstm.dl"),
+        [
+            Call("step", tokens, steps=20, variables=(*initial, "step.t")),
+            Call("logits", dict(tokens=tokens["tokens"]), tag="logits_after"),
+        ],
+        initial,
+        dict(N=n, T=t, V=v, H=h),
+        tolerance="training",
+        on_gpu=False,  # a loop
+    )
+
+    yield resnet18()
+
+
+def resnet18():
+    """As in the text, 11 million variables; on small images."""
+    n, size = 3, 40
+    shapes, norms = {"net.0.weight": (64, 3, 7, 7)}, {"net.1": 64}
+    cin = 64
+    for i, cout in zip(range(4, 12), (64, 64, 128, 128, 256, 256, 512, 512)):
+        shapes |= {f"net.{i}.conv1.weight": (cout, cin, 3, 3), f"net.{i}.conv2.weight": (cout, cout, 3, 3)}
+        norms |= {f"net.{i}.bn1": cout, f"net.{i}.bn2": cout}
+        if cin != cout:
+            shapes[f"net.{i}.skip.0.weight"] = (cout, cin, 1, 1)
+            norms[f"net.{i}.skip.1"] = cout
+        cin = cout
+    # about as large as a convolution's own initial values
+    initial = {name: signed(f"resnet18/{name}", shape, 2.0 ** -np.round(np.log2(np.prod(shape[1:])) / 2)) for name, shape in shapes.items()}
+    initial |= {f"{name}.weight": 1 + signed(f"resnet18/{name}", (width,), 2.0**-2) for name, width in norms.items()}
+    initial |= {"net.13.weight": signed("resnet18/net.13.weight", (512, 10), 2.0**-4), "net.13.bias": np.zeros(10)}
+    # A few of them: each has been through all of the network.
+    watched = ("net.0.weight", "net.1.running_var", "net.4.conv1.weight", "net.7.bn2.weight", "net.8.skip.0.weight")
+    watched += ("net.10.bn1.running_mean", "net.11.conv2.weight", "net.13.weight", "net.13.bias")
+    data = dict(x=signed("resnet18/x", (n, 3, size, size)), label=integers("resnet18/label", (n,), 10))
+    return Case(
+        "resnet18",
+        os.path.join(EXAMPLES, "resnet18.dl"),
+        [
+            Call("step", data, tag="first"),
+            Call("step", data, tag="second"),
+            Call("step", data, steps=18, together=True, reals=("f64",), variables=watched),
+        ],
+        initial,
+        dict(N=n, S=size, classes=10),
+        tolerance="deep",
+        on_gpu=False,  # too large for the stand-in; residual_net.dl is there
     )
 
 
