@@ -8,7 +8,6 @@ import os
 
 PARAMETERS = {
     "char_lstm": dict(N=2, T=4, V=7, H=6),
-    "resnet18": dict(N=2, S=32, classes=4),
 }
 
 
