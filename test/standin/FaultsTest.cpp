@@ -217,6 +217,30 @@ TEST_F(Faults, ShuffleOfOthersMasks) {
             "warp-divergence: shfl.sync with mask 0xffff reads from lane 16, which the mask does not name; kernel 'k' of 'broken', block (0,0,0), thread "
             "(12,0,0), line 9 of the PTX");
 }
+TEST_F(Faults, MatricesWithoutAllLanes) {
+  std::string mma = "mma.sync.aligned.m16n8k4.row.col.f32.tf32.tf32.f32 {%f1, %f2, %f3, %f4}, {%r3, %r4}, {%r5}, {%f5, %f6, %f7, %f8};";
+  EXPECT_EQ(run(kernel(mma), {{1}, {56}}),
+            "warp-divergence: mma.sync in a warp of 24 threads, of which it takes 32; kernel 'k' of 'broken', block (0,0,0), thread (32,0,0), line 8 of the PTX");
+  EXPECT_EQ(run(kernel("setp.eq.u32 %p1, %r1, 9;\n@%p1 ret;\n" + mma)),
+            "warp-divergence: mma.sync with mask 0xffffffff names lane 9, which has ended; kernel 'k' of 'broken', block (0,0,0), thread (10,0,0), line 10 of "
+            "the PTX");
+  EXPECT_EQ(run(kernel("setp.lt.u32 %p1, %r1, 16;\n@%p1 bra low;\n" + mma + "\nbra.uni over;\nlow: " + mma + "\nover:")),
+            "warp-divergence: mma.sync: other threads of the warp wait at another instruction, in line 12; kernel 'k' of 'broken', block (0,0,0), thread "
+            "(31,0,0), line 10 of the PTX");
+}
+TEST_F(Faults, RowsOfMatrices) {
+  std::string rows = "mov.u32 %r4, s; shl.b32 %r3, %r1, 4; add.u32 %r4, %r4, %r3; st.shared.v4.b32 [%r4], {%r1, %r1, %r1, %r1}; bar.sync 0;\n";
+  std::string memory = ".shared .align 16 .b8 s[1024];";
+  EXPECT_EQ(run(kernel(rows + "add.u32 %r4, %r4, 8;\nldmatrix.sync.aligned.m8n8.x2.shared.b16 {%r5, %r6}, [%r4];", memory)),
+            "misaligned: read of 16 bytes at byte 8 of shared 's' is not aligned to 16; kernel 'k' of 'broken', block (0,0,0), thread (0,0,0), line 10 of the PTX");
+  EXPECT_EQ(run(kernel(rows + "add.u32 %r4, %r4, 16;\nldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r5, %r6, %r7, %r8}, [%r4];", memory)),
+            "unwritten-shared: read of 16 bytes at byte 512 of shared 's', which no thread of the block has written; kernel 'k' of 'broken', block (0,0,0), "
+            "thread (31,0,0), line 10 of the PTX");
+  EXPECT_EQ(run(kernel("mov.u32 %r4, s; shl.b32 %r3, %r1, 4; add.u32 %r4, %r4, %r3;\nst.shared.v4.b32 [%r4], {%r1, %r1, %r1, %r1};\nxor.b32 %r4, %r4, 16;\n"
+                       "bar.warp.sync -1;\nldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r5, %r6, %r7, %r8}, [%r4];\nst.shared.b32 [%r4], 0;",
+                       memory)),
+            "");
+}
 TEST_F(Faults, LaneThatDoesNotExist) {
   EXPECT_EQ(run(kernel("shfl.sync.bfly.b32 %r3, %r1, 16, 31, -1;"), {{1}, {24}}),
             "warp-divergence: shfl.sync with mask 0xffffffff reads from lane 24, which the block does not have; kernel 'k' of 'broken', block (0,0,0), thread "

@@ -294,6 +294,11 @@ std::vector<Case> halves() {
       {"cvt.rz.bf16.f32 %h0, %f1;", {0x3f81ffff}, "%h0", 0x3f81},
       {"cvt.rn.relu.bf16.f32 %h0, %f1;", {F(-1)}, "%h0", 0},
       {"cvt.rn.f16x2.f32 %r0, %f1, %f2;", {F(1), F(2)}, "%r0", 0x3c004000},
+      {"cvt.rna.tf32.f32 %r0, %f1;", {0x3f800fff}, "%r0", 0x3f800000},
+      {"cvt.rna.tf32.f32 %r0, %f1;", {0xbf801000}, "%r0", 0xbf802000}, // ties away from zero
+      {"cvt.rna.tf32.f32 %r0, %f1;", {0x7f7fffff}, "%r0", 0x7f800000},
+      {"cvt.rna.tf32.f32 %r0, %f1;", {F(-inf)}, "%r0", 0xff800000},
+      {"cvt.rna.tf32.f32 %r0, %f1;", {0xffc00001}, "%r0", 0x7fffffff},
       {"cvt.rn.bf16x2.f32 %r0, %f1, %f2;", {F(1), F(2)}, "%r0", 0x3f804000},
       {"cvt.rn.f16.f64 %h0, %d1;", {D(1 + 0x1p-11 + 0x1p-40)}, "%h0", 0x3c01},
       {"cvt.rn.f16.s32 %h0, %r1;", {uint64_t(-3)}, "%h0", 0xc200},
@@ -533,6 +538,107 @@ TEST(Together, Reductions) {
   expectEach("redux.sync.or.b32 %r0, %r1, -1;", 20, [](uint32_t) { return 31; });
   expectEach("add.u32 %r3, %r1, 32; redux.sync.and.b32 %r0, %r3, -1;", 32, [](uint32_t) { return 32; });
   expectEach("redux.sync.xor.b32 %r0, %r1, 7;  mov.u32 %r0, %r0;", 3, [](uint32_t) { return 3; });
+}
+
+/// One product of a warp. What each lane holds of the factors follows the PTX ISA's own formulas, element by element.
+struct Fragments {
+  const char *instruction;
+  unsigned steps, wordsA, wordsB, perWord;
+  uint32_t (*encode)(float);
+};
+
+TEST(Together, MatrixProducts) {
+  auto f16 = [](float value) { // of small whole numbers and their halves
+    uint32_t bits = llvm::bit_cast<uint32_t>(value);
+    return value == 0 ? 0 : (bits >> 16 & 0x8000) | ((bits >> 23 & 255) - 112) << 10 | (bits >> 13 & 0x3ff);
+  };
+  auto bf16 = [](float value) { return llvm::bit_cast<uint32_t>(value) >> 16; };
+  auto tf32 = [](float value) { return llvm::bit_cast<uint32_t>(value) | 0x1fff; }; // the bits that TF32 has not are not looked at
+  const Fragments kinds[] = {{"m16n8k8.row.col.f32.tf32.tf32.f32", 8, 4, 2, 1, tf32}, {"m16n8k4.row.col.f32.tf32.tf32.f32", 4, 2, 1, 1, tf32},
+                             {"m16n8k16.row.col.f32.f16.f16.f32", 16, 4, 2, 2, f16},  {"m16n8k8.row.col.f32.f16.f16.f32", 8, 2, 1, 2, f16},
+                             {"m16n8k16.row.col.f32.bf16.bf16.f32", 16, 4, 2, 2, bf16}, {"m16n8k8.row.col.f32.bf16.bf16.f32", 8, 2, 1, 2, bf16}};
+  for (const Fragments &kind : kinds) {
+    SCOPED_TRACE(kind.instruction);
+    auto registers = [](const char *name, unsigned count) {
+      std::string text = "{";
+      for (unsigned i = 0; i < count; ++i)
+        text += (i ? ", " : "") + std::string(name) + std::to_string(i);
+      return text + "}";
+    };
+    // Two warps, each with factors of its own; 14 words a lane: a, b, c, and d.
+    std::string ptx = ".version 8.0\n.target sm_90\n.address_size 64\n.visible .entry kernel(.param .u64 data) {\n"
+                      ".reg .b64 %rd<4>; .reg .b32 %t<2>; .reg .b32 %a<4>; .reg .b32 %b<2>; .reg .f32 %c<4>; .reg .f32 %d<4>;\n"
+                      "mov.u32 %t0, %tid.x; ld.param.u64 %rd1, [data]; cvta.to.global.u64 %rd1, %rd1; mad.wide.u32 %rd1, %t0, 56, %rd1;\n";
+    auto load = [&](const char *name, unsigned count, unsigned from) {
+      for (unsigned i = 0; i < count; ++i)
+        ptx += "ld.global.b32 " + std::string(name) + std::to_string(i) + ", [%rd1+" + std::to_string(4 * (from + i)) + "];\n";
+    };
+    load("%a", kind.wordsA, 0);
+    load("%b", kind.wordsB, 4);
+    load("%c", 4, 6);
+    ptx += "mma.sync.aligned." + std::string(kind.instruction) + " " + registers("%d", 4) + ", " + registers("%a", kind.wordsA) + ", " + registers("%b", kind.wordsB) + ", " +
+           registers("%c", 4) + ";\n";
+    for (unsigned i = 0; i < 4; ++i)
+      ptx += "st.global.f32 [%rd1+" + std::to_string(40 + 4 * i) + "], %d" + std::to_string(i) + ";\n";
+    ptx += "ret;\n}";
+
+    auto a = [](unsigned warp, unsigned row, unsigned step) { return float(int((row * 7 + step * 5 + warp * 3) % 13) - 6) / 2; };
+    auto b = [](unsigned warp, unsigned step, unsigned column) { return float(int((step * 3 + column * 11 + warp) % 9) - 4); };
+    auto c = [](unsigned warp, unsigned row, unsigned column) { return float(row * 100 + column + warp * 7) / 8; };
+    std::vector<uint32_t> words(64 * 14, 0);
+    for (unsigned thread = 0; thread < 64; ++thread) {
+      unsigned warp = thread / 32, group = thread % 32 / 4, inGroup = thread % 4;
+      uint32_t *own = &words[thread * 14];
+      for (unsigned i = 0; i < kind.wordsA * kind.perWord; ++i) {
+        unsigned row, step;
+        if (kind.perWord == 1) {
+          row = i == 0 || i == 2 ? group : group + 8;
+          step = i < 2 ? inGroup : inGroup + 4;
+        } else {
+          row = i < 2 || (i >= 4 && i < 6) ? group : group + 8;
+          step = inGroup * 2 + (i & 1) + (i >= 4 ? 8 : 0);
+        }
+        own[i / kind.perWord] |= kind.encode(a(warp, row, step)) << (i % kind.perWord * 16);
+      }
+      for (unsigned i = 0; i < kind.wordsB * kind.perWord; ++i) {
+        unsigned step = kind.perWord == 1 ? inGroup + 4 * i : inGroup * 2 + (i & 1) + (i >= 2 ? 8 : 0);
+        own[4 + i / kind.perWord] |= kind.encode(b(warp, step, group)) << (i % kind.perWord * 16);
+      }
+      for (unsigned i = 0; i < 4; ++i)
+        own[6 + i] = uint32_t(F(c(warp, i < 2 ? group : group + 8, inGroup * 2 + (i & 1))));
+    }
+    Device device;
+    ASSERT_NO_FATAL_FAILURE(device.load(ptx));
+    uint64_t data = device.upload(words);
+    device.launch("kernel", {{1}, {64}}, data);
+    std::vector<uint32_t> found = device.download<uint32_t>(data, words.size());
+    for (unsigned thread = 0; thread < 64; ++thread)
+      for (unsigned i = 0; i < 4; ++i) {
+        unsigned warp = thread / 32, row = thread % 32 / 4 + (i < 2 ? 0 : 8), column = thread % 4 * 2 + (i & 1);
+        float expected = c(warp, row, column);
+        for (unsigned step = 0; step < kind.steps; ++step)
+          expected += a(warp, row, step) * b(warp, step, column);
+        EXPECT_EQ(llvm::bit_cast<float>(found[thread * 14 + 10 + i]), expected) << "thread " << thread << ", element " << i;
+      }
+  }
+}
+
+TEST(Together, LoadsOfMatrices) {
+  // Row t of 32 holds 8 numbers of 16 bits, 8 t on.
+  std::string rows = ".shared .align 16 .b8 s[512]; mov.u32 %r4, s; shl.b32 %r3, %r1, 4; add.u32 %r4, %r4, %r3; mul.lo.u32 %r3, %r1, 0x80008; add.u32 %r5, %r3, 0x10000; "
+                     "add.u32 %r6, %r3, 0x30002; add.u32 %r7, %r3, 0x50004; add.u32 %r8, %r3, 0x70006; st.shared.v4.b32 [%r4], {%r5, %r6, %r7, %r8}; bar.sync 0; ";
+  auto row = [](unsigned matrix) { return [matrix](uint32_t t) { uint32_t at = (8 * matrix + t / 4) * 8 + t % 4 * 2; return at | (at + 1) << 16; }; };
+  auto column = [](unsigned matrix) {
+    return [matrix](uint32_t t) { uint32_t at = (8 * matrix + t % 4 * 2) * 8 + t / 4; return at | (at + 8) << 16; };
+  };
+  expectEach((rows + "ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r0}, [%r4];").c_str(), 32, row(0));
+  expectEach((rows + "ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%r5, %r0}, [%r4];").c_str(), 32, row(1));
+  expectEach((rows + "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r5, %r6, %r7, %r0}, [%r4];").c_str(), 32, row(3));
+  expectEach((rows + "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r5, %r6, %r0, %r7}, [%r4];").c_str(), 32, row(2));
+  expectEach((rows + "ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%r0}, [%r4];").c_str(), 32, column(0));
+  expectEach((rows + "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%r5, %r0, %r6, %r7}, [%r4];").c_str(), 32, column(1));
+  // Of one matrix, the addresses of lanes from 8 on are not looked at.
+  expectEach((rows + "setp.ge.u32 %p1, %r2, 8; @%p1 mov.u32 %r4, 3; ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r0}, [%r4];").c_str(), 32, row(0));
 }
 
 TEST(Together, Barriers) {

@@ -41,8 +41,12 @@ TEST(Refusals, Instructions) {
   EXPECT_EQ(refused("@%r1 bra nowhere;"), "test:5: '%r1' is no predicate");
   EXPECT_EQ(refused("here: here: ret;"), "test:5: label 'here' stands twice");
   EXPECT_EQ(refused("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f1}, {%f1}, {%f1}, {%f1};"),
-            "test:5: 'mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32' is not supported by the stand-in");
-  EXPECT_EQ(refused("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r1}, [%r2];"), "test:5: 'ldmatrix.sync.aligned.m8n8.x1.shared.b16' is not supported by the stand-in");
+            "test:5: 'mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32' takes 4 registers as operand 1");
+  EXPECT_EQ(refused("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%rd1, %rd2}, {%rd1}, {%rd1}, {%rd1, %rd2};"),
+            "test:5: 'mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64' is not supported by the stand-in");
+  EXPECT_EQ(refused("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%r1}, [%r2];"), "test:5: 'ldmatrix.sync.aligned.m8n8.x2.shared.b16' needs 2 registers in braces");
+  EXPECT_EQ(refused("ldmatrix.sync.aligned.m8n8.x1.b16 {%r1}, [%rd2];"), "test:5: 'ldmatrix.sync.aligned.m8n8.x1.b16' is not supported by the stand-in");
+  EXPECT_EQ(refused("cvt.rn.tf32.f32 %r1, %f1;"), "test:5: 'cvt.rn.tf32.f32' is not supported by the stand-in");
   EXPECT_EQ(refused("shfl.bfly.b32 %r1, %r2, 1, 31;"), "test:5: 'shfl.bfly.b32' without .sync is not supported");
   EXPECT_EQ(refused("cp.async.bulk.commit_group;"), "test:5: unknown '.bulk' in 'cp.async.bulk.commit_group'");
   EXPECT_EQ(refused("barrier.cluster.arrive;"), "test:5: 'barrier.cluster.arrive' is not supported by the stand-in");

@@ -15,6 +15,7 @@
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/MathExtras.h"
 #include "llvm/Support/raw_ostream.h"
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <mutex>
@@ -45,7 +46,7 @@ constexpr unsigned maxThreads = 1024, maxBarriers = 16, warpSize = 32;
 constexpr uint32_t maxSharedBytes = 227 * 1024;
 constexpr int64_t budgetSlice = 1 << 16;
 
-enum class Wait : uint8_t { None, Barrier, WarpSync, Shuffle, Vote, Match, Reduce, Ended };
+enum class Wait : uint8_t { None, Barrier, WarpSync, Shuffle, Vote, Match, Reduce, Mma, LoadMatrix, Ended };
 
 const char *nameOf(Wait wait) {
   switch (wait) {
@@ -55,9 +56,23 @@ const char *nameOf(Wait wait) {
   case Wait::Vote: return "vote.sync";
   case Wait::Match: return "match.sync";
   case Wait::Reduce: return "redux.sync";
+  case Wait::Mma: return "mma.sync";
+  case Wait::LoadMatrix: return "ldmatrix.sync";
   default: return "nothing";
   }
 }
+
+/// Operations of a whole warp, at one instruction: .aligned.
+bool isAligned(Wait wait) { return wait == Wait::Mma || wait == Wait::LoadMatrix; }
+
+double fromF16(uint32_t bits) {
+  int exponent = int(bits >> 10 & 31);
+  double fraction = bits & 0x3ff, magnitude = exponent == 31  ? (fraction != 0 ? NAN : INFINITY)
+                                              : exponent == 0 ? std::ldexp(fraction, -24)
+                                                              : std::ldexp(fraction + 1024, exponent - 25);
+  return bits & 0x8000 ? -magnitude : magnitude;
+}
+double fromF32(uint32_t bits) { return bit_cast<float>(bits); }
 
 struct PendingCopy {
   uint64_t address;
@@ -347,6 +362,13 @@ struct Engine {
       if (other.wait != thread.wait || other.mask != thread.mask || other.number != thread.number)
         return false;
     }
+    if (isAligned(thread.wait))
+      for (uint32_t rest = members; rest; rest &= rest - 1) {
+        unsigned other = first + unsigned(countr_zero(rest));
+        if (threads[other].site != thread.site)
+          fail(Fault::WarpDivergence, self, thread.site,
+               Twine(nameOf(thread.wait)) + ": other threads of the warp wait at another instruction, in " + lineOf(threads[other].site));
+      }
     meet(self, members);
     for (uint32_t rest = members; rest; rest &= rest - 1)
       makeReady(first + unsigned(countr_zero(rest)));
@@ -422,6 +444,26 @@ struct Engine {
           thread.result = same;
       });
       break;
+    case Wait::Mma:
+      multiply(self, MatrixMode(mode));
+      break;
+    case Wait::LoadMatrix:
+      each([&](unsigned lane, Thread &thread) {
+        uint32_t *words = reinterpret_cast<uint32_t *>(thread.result);
+        unsigned group = lane / 4, pair = lane % 4;
+        for (unsigned matrix = 0; matrix < (mode & LoadMatrixCount); ++matrix) {
+          auto element = [&](unsigned row, unsigned column) {
+            uint16_t value;
+            std::memcpy(&value, reinterpret_cast<const void *>(threads[first + 8 * matrix + row].value + 2 * column), 2);
+            return uint32_t(value);
+          };
+          if (mode & LoadMatrixTransposed)
+            words[matrix] = element(2 * pair, group) | element(2 * pair + 1, group) << 16;
+          else
+            words[matrix] = element(group, 2 * pair) | element(group, 2 * pair + 1) << 16;
+        }
+      });
+      break;
     default: {
       bool begun = false;
       uint32_t total = 0;
@@ -447,7 +489,43 @@ struct Engine {
     }
   }
 
-  uint64_t warpOperation(Wait wait, uint32_t mode, uint64_t value, uint32_t a, uint32_t b, uint32_t mask, uint32_t site) {
+  /// d = a b + c, of fragments as the PTX ISA lays them out: each lane has words of a (4), b (2) and c
+  /// (4), over which d goes. All is added up in double, in the order of k, and rounded once.
+  void multiply(uint32_t self, MatrixMode mode) {
+    constexpr unsigned rows = 16, columns = 8, firstB = 4, firstC = 6;
+    bool isTf32 = mode == MatrixTf32K4 || mode == MatrixTf32K8, isF16 = mode == MatrixF16K8 || mode == MatrixF16K16;
+    unsigned steps = mode == MatrixTf32K4 ? 4 : mode == MatrixF16K16 || mode == MatrixBf16K16 ? 16 : 8, perWord = isTf32 ? 1 : 2;
+    double a[rows][16], b[16][columns];
+    unsigned first = contexts[self].warp * warpSize;
+    auto wordsOf = [&](unsigned lane) { return reinterpret_cast<uint32_t *>(threads[first + lane].value); };
+    auto number = [&](uint32_t word, unsigned part) {
+      uint32_t half = word >> 16 * part & 0xffff;
+      return isTf32 ? fromF32(word & 0xffffe000) : isF16 ? fromF16(half) : fromF32(half << 16);
+    };
+    for (unsigned lane = 0; lane < warpSize; ++lane) {
+      unsigned group = lane / 4, pair = lane % 4;
+      for (unsigned step = 0; step < steps; ++step) {
+        if (step / perWord % 4 != pair)
+          continue;
+        unsigned word = step / (4 * perWord), part = step % perWord;
+        a[group][step] = number(wordsOf(lane)[2 * word], part);
+        a[group + 8][step] = number(wordsOf(lane)[2 * word + 1], part);
+        b[step][group] = number(wordsOf(lane)[firstB + word], part);
+      }
+    }
+    for (unsigned lane = 0; lane < warpSize; ++lane)
+      for (unsigned each = 0; each < 4; ++each) {
+        unsigned row = lane / 4 + each / 2 * 8, column = lane % 4 * 2 + each % 2;
+        uint32_t &word = wordsOf(lane)[firstC + each];
+        double sum = 0;
+        for (unsigned step = 0; step < steps; ++step)
+          sum += a[row][step] * b[step][column];
+        word = bit_cast<uint32_t>(float(sum + fromF32(word)));
+      }
+  }
+
+  uint64_t warpOperation(Wait wait, uint32_t mode, uint64_t value, uint32_t a, uint32_t b, uint32_t mask, uint32_t site,
+                         uint32_t *to = nullptr) {
     uint32_t self = current;
     Thread &thread = threads[self];
     const Context &context = contexts[self];
@@ -458,6 +536,11 @@ struct Engine {
     thread.b = b;
     thread.mask = mask;
     thread.site = site;
+    if (isAligned(wait)) {
+      thread.result = reinterpret_cast<uint64_t>(to);
+      if (lanesOf(context.warp) != warpSize)
+        fail(Fault::WarpDivergence, self, site, Twine(nameOf(wait)) + " in a warp of " + Twine(lanesOf(context.warp)) + " threads, of which it takes " + Twine(warpSize));
+    }
     if (!(mask & context.laneBit))
       fail(Fault::WarpDivergence, self, site, nameOf(wait) + Twine(" with mask ") + hex(mask) + " does not name the thread's own lane " + Twine(context.lane));
     if (wait != Wait::WarpSync)
@@ -983,6 +1066,12 @@ uint64_t match(Context *context, uint32_t all, uint64_t value, uint32_t mask, ui
 uint32_t redux(Context *context, uint32_t mode, uint32_t value, uint32_t mask, uint32_t site) {
   return uint32_t(context->engine->warpOperation(Wait::Reduce, mode, value, 0, 0, mask, site));
 }
+void mma(Context *context, uint32_t mode, uint32_t *words, uint32_t site) {
+  context->engine->warpOperation(Wait::Mma, mode, reinterpret_cast<uint64_t>(words), 0, 0, ~0u, site);
+}
+void ldmatrix(Context *context, uint32_t mode, uint64_t row, uint32_t *words, uint32_t site) {
+  context->engine->warpOperation(Wait::LoadMatrix, mode, row, 0, 0, ~0u, site, words);
+}
 void cp_async(Context *context, uint64_t to, uint64_t from, uint32_t bytes, uint32_t sourceBytes, uint32_t site) {
   context->engine->copy(to, from, bytes, sourceBytes, site);
 }
@@ -1010,7 +1099,7 @@ std::vector<std::pair<const char *, void *>> engineRoutines() {
   return {ROUTINE("fault_access", fault_access), ROUTINE("fault_trap", fault_trap), ROUTINE("fault_branch", fault_branch), ROUTINE("cells", cells),
           ROUTINE("window", window), ROUTINE("global_race", global_race), ROUTINE("budget", budget), ROUTINE("exit", exitThread),
           ROUTINE("clock", clockValue), ROUTINE("barrier", barrier), ROUTINE("warp_sync", warp_sync), ROUTINE("shfl", shfl), ROUTINE("vote", vote),
-          ROUTINE("match", match), ROUTINE("redux", redux), ROUTINE("cp_async", cp_async), ROUTINE("cp_commit", cp_commit), ROUTINE("cp_wait", cp_wait),
+          ROUTINE("match", match), ROUTINE("redux", redux), ROUTINE("mma", mma), ROUTINE("ldmatrix", ldmatrix), ROUTINE("cp_async", cp_async), ROUTINE("cp_commit", cp_commit), ROUTINE("cp_wait", cp_wait),
           ROUTINE("vprintf", vprintf_), ROUTINE("__assertfail", assertfail_)};
 #undef ROUTINE
 }

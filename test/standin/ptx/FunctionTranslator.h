@@ -101,6 +101,9 @@ private:
   bool match();
   bool redux();
   bool activemask();
+  Value *buffer(unsigned words);
+  bool mma();
+  bool ldmatrix();
   bool nothing();
   bool unsupported();
 

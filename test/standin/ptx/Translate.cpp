@@ -463,7 +463,7 @@ bool FunctionTranslator::dispatch() {
       {"rsqrt", &Self::rootOrReciprocal}, {"sin", &Self::approximate}, {"cos", &Self::approximate}, {"ex2", &Self::approximate},
       {"lg2", &Self::approximate}, {"tanh", &Self::approximate}, {"setp", &Self::setp}, {"set", &Self::set}, {"selp", &Self::selp},
       {"slct", &Self::slct}, {"cvt", &Self::cvt},
-      {"mma", &Self::unsupported}, {"wmma", &Self::unsupported}, {"wgmma", &Self::unsupported}, {"ldmatrix", &Self::unsupported},
+      {"mma", &Self::mma}, {"ldmatrix", &Self::ldmatrix}, {"wmma", &Self::unsupported}, {"wgmma", &Self::unsupported},
       {"stmatrix", &Self::unsupported}, {"movmatrix", &Self::unsupported}, {"mbarrier", &Self::unsupported}, {"tex", &Self::unsupported},
       {"tld4", &Self::unsupported}, {"suld", &Self::unsupported}, {"sust", &Self::unsupported}, {"mapa", &Self::unsupported},
       {"griddepcontrol", &Self::unsupported}, {"setmaxnreg", &Self::unsupported}, {"elect", &Self::unsupported},
@@ -798,6 +798,88 @@ bool FunctionTranslator::activemask() {
   return this->type(type, {Type::B32}) || operands(1) || write(op(0), Type::B32, contextField(offsetof(Context, laneBit), 32));
 }
 
+/// Words of the thread's own, for what an operation of its warp reads and writes.
+FunctionTranslator::Value *FunctionTranslator::buffer(unsigned words) {
+  IRBuilder<> atEntry(entry, entry->begin());
+  AllocaInst *place = atEntry.CreateAlloca(ArrayType::get(builder.getInt32Ty(), words));
+  place->setAlignment(Align(16));
+  return place;
+}
+
+/// mma.sync.aligned.m16n8kK.row.col.f32.type.type.f32 {d}, {a}, {b}, {c}
+bool FunctionTranslator::mma() {
+  struct Kind {
+    const char *shape, *type;
+    MatrixMode mode;
+    unsigned a, b; ///< registers of a lane
+  };
+  static constexpr Kind kinds[] = {{"m16n8k4", "tf32", MatrixTf32K4, 2, 1}, {"m16n8k8", "tf32", MatrixTf32K8, 4, 2}, {"m16n8k8", "f16", MatrixF16K8, 2, 1},
+                                   {"m16n8k16", "f16", MatrixF16K16, 4, 2}, {"m16n8k8", "bf16", MatrixBf16K8, 2, 1}, {"m16n8k16", "bf16", MatrixBf16K16, 4, 2}};
+  const Kind *kind = find_if(kinds, [&](const Kind &each) {
+    return in->words == std::vector<std::string>{"sync", "aligned", each.shape, "row", "col", "f32", each.type, each.type, "f32"};
+  });
+  if (kind == std::end(kinds))
+    return unsupported();
+  taken.assign(taken.size(), true);
+  if (operands(4))
+    return true;
+  const unsigned counts[] = {4, kind->a, kind->b, 4}, firstWords[] = {6, 0, 4, 6};
+  for (unsigned i = 0; i < 4; ++i)
+    if (op(i).kind != Operand::Vector || op(i).elements.size() != counts[i])
+      return fail("'" + opcode() + "' takes " + Twine(counts[i]) + " registers as operand " + Twine(i + 1));
+  Value *words = buffer(10);
+  auto word = [&](unsigned number) { return builder.CreateConstInBoundsGEP1_32(builder.getInt32Ty(), words, number); };
+  for (unsigned i = 1; i < 4; ++i)
+    for (unsigned each = 0; each < counts[i]; ++each) {
+      Value *value;
+      if (read(op(i).elements[each], Type::B32, value))
+        return true;
+      builder.CreateStore(value, word(firstWords[i] + each));
+    }
+  call("mma", builder.getVoidTy(), {code.getArg(0), i32(kind->mode), words, siteValue()}, /*pure=*/false);
+  for (unsigned each = 0; each < 4; ++each)
+    if (write(op(0).elements[each], Type::B32, builder.CreateLoad(builder.getInt32Ty(), word(firstWords[0] + each))))
+      return true;
+  return false;
+}
+
+/// ldmatrix.sync.aligned.m8n8.{x1,x2,x4}{.trans}.shared.b16 {d}, [row]
+bool FunctionTranslator::ldmatrix() {
+  bool isWhole = has("sync") && has("aligned") && has("m8n8");
+  unsigned count = has("x1") ? 1 : has("x2") ? 2 : has("x4") ? 4 : 0;
+  uint32_t mode = count | (has("trans") ? uint32_t(LoadMatrixTransposed) : 0);
+  Space space;
+  Type type;
+  if (this->space(space) || this->type(type))
+    return true;
+  if (!isWhole || !count || space != Space::Shared || type != Type::B16)
+    return unsupported();
+  if (operands(2))
+    return true;
+  if (op(0).kind != Operand::Vector || op(0).elements.size() != count)
+    return fail("'" + opcode() + "' needs " + Twine(count) + " registers in braces");
+  Target row;
+  if (target(op(1), space, 16, row))
+    return true;
+  // Eight lanes for each matrix say where its rows are; the others' addresses are not looked at.
+  if (count < 4) {
+    BasicBlock *says = newBlock(""), *after = newBlock("");
+    builder.CreateCondBr(builder.CreateICmpULT(contextField(offsetof(Context, lane), 32), i32(8 * count)), says, after);
+    builder.SetInsertPoint(says);
+    check(row, 16, Read);
+    builder.CreateBr(after);
+    builder.SetInsertPoint(after);
+  } else {
+    check(row, 16, Read);
+  }
+  Value *words = buffer(4);
+  call("ldmatrix", builder.getVoidTy(), {code.getArg(0), i32(mode), row.address, words, siteValue()}, /*pure=*/false);
+  for (unsigned each = 0; each < count; ++each)
+    if (write(op(0).elements[each], Type::B32, builder.CreateLoad(builder.getInt32Ty(), builder.CreateConstInBoundsGEP1_32(builder.getInt32Ty(), words, each))))
+      return true;
+  return false;
+}
+
 //===----------------------------------------------------------------------===//
 // Modules
 //===----------------------------------------------------------------------===//
@@ -866,7 +948,8 @@ private:
     Facts &facts = this->facts[&function];
     for (const Instruction &instruction : function.body) {
       StringRef name = instruction.name;
-      facts.meets |= name == "bar" || name == "barrier" || name == "shfl" || name == "vote" || name == "match" || name == "redux" ||
+      facts.meets |= name == "bar" || name == "barrier" || name == "shfl" || name == "vote" || name == "match" || name == "redux" || name == "mma" ||
+                     name == "ldmatrix" ||
                      (name == "exit" && !function.isKernel);
       bool mayBeShared = name == "ld" || name == "st" || name == "atom" || name == "red";
       for (StringRef word : instruction.words) {

@@ -825,8 +825,22 @@ bool FunctionTranslator::slct() {
 // Conversions
 //===----------------------------------------------------------------------===//
 
-/// cvt{.rni…|.rn…}{.ftz}{.sat}{.relu}.dtype.atype d, a; cvt.rn.{f16x2,bf16x2}.f32 d, a, b: a above b
+/// cvt{.rni…|.rn…}{.ftz}{.sat}{.relu}.dtype.atype d, a; cvt.rn.{f16x2,bf16x2}.f32 d, a, b: a above b;
+/// cvt.rna.tf32.f32 d, a
 bool FunctionTranslator::cvt() {
+  if (has("tf32")) { // the one way that there is on all of sm_80 and later
+    Value *a;
+    Type from;
+    if (!has("rna"))
+      return fail("'" + opcode() + "' is not supported by the stand-in");
+    if (this->type(from, {Type::F32}) || operands(2) || read(op(1), Type::B32, a))
+      return true;
+    // Half of the last bit that stays, added to the magnitude; what is no number stays.
+    Value *rounded = builder.CreateAnd(builder.CreateAdd(a, i32(0x1000)), i32(0xffffe000));
+    Value *magnitude = builder.CreateAnd(a, i32(0x7fffffff));
+    Value *isNan = builder.CreateICmpUGT(magnitude, i32(0x7f800000)), *isInfinite = builder.CreateICmpEQ(magnitude, i32(0x7f800000));
+    return write(op(0), Type::B32, builder.CreateSelect(isNan, i32(0x7fffffff), builder.CreateSelect(isInfinite, a, rounded)));
+  }
   std::optional<uint32_t> mode = rounding(), integral;
   if (has("rni"))
     integral = RoundNearest;
