@@ -296,7 +296,7 @@ struct Attention {
   double scale = 0.4;
 };
 std::string nameOf(const Attention &a) {
-  return nameOf({a.n, a.t, a.heads, a.d}) + " over " + nameOf({a.n, a.s, a.heads, a.e}) + (a.isCausal ? " causal" : "") +
+  return nameOf(Sizes{a.n, a.t, a.heads, a.d}) + " over " + nameOf(Sizes{a.n, a.s, a.heads, a.e}) + (a.isCausal ? " causal" : "") +
          (a.mask.empty() ? "" : (a.isMaskOfBools ? " masked by bools " : " masked by ") + nameOf(a.mask));
 }
 /// Scores of a size at which no weight is nearly everything.
