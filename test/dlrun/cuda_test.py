@@ -358,7 +358,7 @@ class Cuda(unittest.TestCase):
             self.assertEqual(done.stderr.splitlines(), ["x [0.5, 1, 2] sums to 3.5", "w [4.5, 4.5]", "x [0.5, 1, 2] sums to 3.5", "w [8, 8]"])
             self.assertIn("out f32 = 8", done.stdout)
             # A failed call prints nothing and changes nothing.
-            done = subprocess.run([*words, "limit=4"], capture_output=True, text=True, env=environment, timeout=500)
+            done = subprocess.run([*words, "--input", "limit=4"], capture_output=True, text=True, env=environment, timeout=500)
             self.assertEqual(done.returncode, 1)
             self.assertIn("in 'tell': w is too large", done.stderr)
             self.assertNotIn("sums to", done.stderr)

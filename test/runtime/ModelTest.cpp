@@ -78,7 +78,7 @@ TEST(Open, KnowsWhatTheModelSays) {
     EXPECT_FAILS(dlrt_model_find_function(model, "train", &number), DLRT_NOT_FOUND,
                  "model 'Fixture' has no function 'train'; it has 'predict', 'step', 'pick', "
                  "'stats', 'mxcsr', 'slow', "
-                 "'pairs'");
+                 "'pairs', 'tell'");
     EXPECT_EQ(Status(dlrt_model_find_function(model, "__init", &number)).code(), DLRT_NOT_FOUND);
 
     dlrt_function_info function;
@@ -91,8 +91,8 @@ TEST(Open, KnowsWhatTheModelSays) {
     EXPECT_STREQ(dlrt_function_kernel_name(model, Step, 1), "gradient (fixture.dl:8:3)");
     EXPECT_STREQ(dlrt_function_kernel_name(model, Predict, 1), "add");
     EXPECT_EQ(dlrt_function_kernel_name(model, Step, 3), nullptr);
-    EXPECT_FAILS(dlrt_model_get_function(model, 7, &function), DLRT_NOT_FOUND,
-                 "no function 7: model 'Fixture' has 7");
+    EXPECT_FAILS(dlrt_model_get_function(model, 8, &function), DLRT_NOT_FOUND,
+                 "no function 8: model 'Fixture' has 8");
 
     dlrt_value_info value;
     ASSERT_OK(dlrt_function_get_argument(model, Stats, 0, &value));
