@@ -21,7 +21,8 @@ struct Decompose : impl::DecomposeBase<Decompose> {
       getOperation().walk([&](DecomposableOpInterface op) { found.push_back(op); });
       again = false;
       for (DecomposableOpInterface op : found) {
-        if (forEngine && op.isForEngine())
+        // Kernels are formed once for all targets: what a GPU's engine computes, every engine does.
+        if (forEngine ? op.isForEngine() : op.isForGpu())
           continue;
         OpBuilder b(op);
         SmallVector<Value> parts = op.buildDecompositions(b);

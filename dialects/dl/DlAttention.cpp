@@ -9,6 +9,9 @@
 using namespace mlir;
 using namespace dlc::dl;
 
+/// Widths of heads that kernels are made for; on a GPU, bytes, as six tiles of rows have to find room in a block's shared memory.
+static constexpr int64_t widestHead = 256, widestHeadOnGpu = 512;
+
 //===--- types and verifiers ---===//
 
 static RankedTensorType typeOf(Value value) { return value ? cast<RankedTensorType>(value.getType()) : RankedTensorType(); }
@@ -44,16 +47,24 @@ LogicalResult AttentionGradientOp::verify() {
 
 //===--- kernels ---===//
 
+/// Do kernels know attention of these operands?
+static bool hasKernel(const AttentionOperands &of, bool isGpu) {
+  Type element = getElementTypeOrSelf(of.q);
+  return isa<Float32Type, Float64Type>(element) && llvm::all_of(ArrayRef{of.q, of.v}, [&](Value value) {
+    int64_t width = typeOf(value).getShape().back();
+    return !ShapedType::isDynamic(width) && width >= 1 && width <= widestHead && (!isGpu || width * element.getIntOrFloatBitWidth() / 8 <= widestHeadOnGpu);
+  });
+}
 StringRef AttentionOp::getSchedule() { return "attention"; }
 StringRef AttentionGradientOp::getSchedule() { return "attention_gradient"; }
 std::string AttentionOp::getKernelName() { return getSchedule().str(); }
 std::string AttentionGradientOp::getKernelName() { return getSchedule().str(); }
 bool AttentionOp::readsStrides() { return true; }
 bool AttentionGradientOp::readsStrides() { return true; }
-bool AttentionOp::isForEngine() { return false; }
-bool AttentionGradientOp::isForEngine() { return false; }
-bool AttentionOp::isForGpu() { return false; }
-bool AttentionGradientOp::isForGpu() { return false; }
+bool AttentionOp::isForEngine() { return hasKernel(getAttention(), /*isGpu=*/false); }
+bool AttentionGradientOp::isForEngine() { return hasKernel(getAttention(), /*isGpu=*/false); }
+bool AttentionOp::isForGpu() { return hasKernel(getAttention(), /*isGpu=*/true); }
+bool AttentionGradientOp::isForGpu() { return hasKernel(getAttention(), /*isGpu=*/true); }
 
 //===--- as products ---===//
 

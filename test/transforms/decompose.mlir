@@ -55,6 +55,25 @@
 // CHECK-LABEL: dl.func @grouped
 // CHECK:         dl.sum %{{.*}} [3, 4] : tensor<2x2x3x2x5x3xf32> -> tensor<2x2x3x3xf32>
 // CHECK-NEXT:    dl.reshape %{{.*}} : tensor<2x2x3x3xf32> -> tensor<2x6x3xf32>
+// Attention and its gradient are whole where targets have kernels for heads of that size. Else they are products and a softmax, in which a row without keys is 0. A GPU's shared memory has room for narrower heads.
+// CHECK-LABEL: dl.func @attention
+// CHECK:         dl.attention causal %{{.*}} : (tensor<2x5x3x4xf32>
+// CHECK:         dl.attention_gradient causal
+// CHECK-NOT:     dl.attention
+// CHECK:         dl.return
+// CHECK-LABEL: dl.func @wide_attention
+// CHECK-NOT:     dl.attention
+// CHECK:         dl.matmul %{{.*}}, transposed %{{.*}} : tensor<2x3x5x200xf32>, tensor<2x3x5x200xf32> -> tensor<2x3x5x5xf32>
+// CHECK:         dl.max %{{.*}} [3] : tensor<2x3x5x5xf32> -> tensor<2x3x5xf32>
+// CHECK:         dl.matmul
+// CHECK-NOT:     dl.attention
+// CHECK:         dl.return
+// ENGINE-LABEL: dl.func @attention
+// ENGINE:        dl.attention causal %{{.*}} : (tensor<2x5x3x4xf32>
+// ENGINE:        dl.attention_gradient causal
+// ENGINE-NOT:    dl.attention
+// ENGINE-LABEL: dl.func @wide_attention
+// ENGINE:        dl.attention
 dl.model @m dims [] {
   dl.func @softmax(%x: tensor<8x10xf32>) -> tensor<8x10xf32> {
     %y = dl.softmax %x axis 1 : tensor<8x10xf32>
@@ -87,5 +106,15 @@ dl.model @m dims [] {
   dl.func @grouped(%x: tensor<2x4x7xf32>, %w: tensor<6x2x5xf32>) -> tensor<2x6x3xf32> {
     %y = dl.convolution output of %x, %w strides [1] paddings [0] dilations [1] groups 2 : tensor<2x4x7xf32>, tensor<6x2x5xf32> -> tensor<2x6x3xf32>
     dl.return %y : tensor<2x6x3xf32>
+  }
+  dl.func @attention(%q: tensor<2x5x3x4xf32>, %w: tensor<2x5x1x512xf32>) -> (tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>, tensor<2x5x1x512xf32>) {
+    %y, %l = dl.attention causal %q, %q, %q scale 0.5 : (tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>) -> (tensor<2x5x3x4xf32>, tensor<2x5x3xf32>)
+    %dq, %dk, %dv = dl.attention_gradient causal %q, %q, %q at %l, %l, %y scale 0.5 : (tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>, tensor<2x5x3xf32>, tensor<2x5x3xf32>, tensor<2x5x3x4xf32>) -> (tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>)
+    %z, %m = dl.attention %w, %w, %w scale 1.0 : (tensor<2x5x1x512xf32>, tensor<2x5x1x512xf32>, tensor<2x5x1x512xf32>) -> (tensor<2x5x1x512xf32>, tensor<2x5x1xf32>)
+    dl.return %y, %dq, %z : tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>, tensor<2x5x1x512xf32>
+  }
+  dl.func @wide_attention(%q: tensor<2x5x3x200xf32>) -> tensor<2x5x3x200xf32> {
+    %y, %l = dl.attention causal %q, %q, %q scale 0.5 : (tensor<2x5x3x200xf32>, tensor<2x5x3x200xf32>, tensor<2x5x3x200xf32>) -> (tensor<2x5x3x200xf32>, tensor<2x5x3xf32>)
+    dl.return %y : tensor<2x5x3x200xf32>
   }
 }

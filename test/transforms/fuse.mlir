@@ -255,4 +255,28 @@ dl.model @m dims ["N"] {
     dl.return %z : tensor<8xf32>
   }
   dl.extern_function @extern.f "f" cpp "f.cpp"
+
+  // Attention is one too, and takes slices and what is repeated where they lie, of a tensor that has another shape there; what is no such view is put in memory first.
+  // CHECK-LABEL: dl.func @attention(
+  // CHECK-SAME:    %[[X:.*]]: tensor<2x5x36xf32>, %[[V:.*]]: tensor<3x4xf32>
+  // CHECK:         %[[REVERSED:.*]] = dl.fused "loop"(%[[X]])
+  // CHECK:           dl.slice
+  // CHECK:         %[[ROWS:.*]] = dl.fused "loop"(%[[V]])
+  // CHECK:           dl.exp
+  // CHECK:         %{{.*}}:2 = dl.fused "attention"(%[[X]], %[[REVERSED]], %[[ROWS]]) attributes {name = "attention"}
+  // CHECK-DAG:       %[[WHOLE:.*]] = dl.reshape
+  // CHECK-DAG:       %[[Q:.*]] = dl.slice %[[WHOLE]]
+  // CHECK-DAG:       %[[VALUES:.*]] = dl.broadcast
+  // CHECK:           dl.attention causal %[[Q]], %{{.*}}, %[[VALUES]] scale
+  // CHECK-NOT:     dl.fused
+  // CHECK:         dl.return
+  dl.func @attention(%x: tensor<2x5x36xf32>, %v: tensor<3x4xf32>) -> tensor<2x5x3x4xf32> {
+    %heads = dl.reshape %x : tensor<2x5x36xf32> -> tensor<2x5x9x4xf32>
+    %q = dl.slice %heads affine_map<() -> (0, 0, 0, 0)> [1, 1, 1, 1] : tensor<2x5x9x4xf32> -> tensor<2x5x3x4xf32>
+    %k = dl.slice %heads affine_map<() -> (0, 0, 3, 3)> [1, 1, 1, -1] : tensor<2x5x9x4xf32> -> tensor<2x5x3x4xf32>
+    %e = dl.exp %v : tensor<3x4xf32>
+    %rows = dl.broadcast %e [2, 3] : tensor<3x4xf32> -> tensor<2x5x3x4xf32>
+    %y, %l = dl.attention causal %q, %k, %rows scale 0.5 : (tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>) -> (tensor<2x5x3x4xf32>, tensor<2x5x3xf32>)
+    dl.return %y : tensor<2x5x3x4xf32>
+  }
 }

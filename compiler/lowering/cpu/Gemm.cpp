@@ -53,6 +53,7 @@
 #include <array>
 #include <cassert>
 #include <cmath>
+#include <tuple>
 
 using namespace mlir;
 using namespace dlc::cpu;
@@ -119,6 +120,11 @@ int64_t balancedPart(int64_t size, int64_t limit, int64_t unit) {
   return llvm::alignTo(llvm::divideCeil(size, std::max<int64_t>(parts, 1)), unit);
 }
 
+/// Rows and vectors of the micro-kernel that is taken if nothing speaks against it.
+std::pair<int64_t, int64_t> usualMicroTile(const CpuInfo &cpu) {
+  return cpu.vectorRegisters >= 32 ? std::pair(4, 4) : std::pair(6, 2);
+}
+
 /// Cycles that one step of k takes in a micro-kernel of `mr` rows and `nv` vectors: the largest of
 /// what the two multiply-add units, the two load units, the latency of a chain (4) and the front
 /// end (5 instructions) allow.
@@ -139,8 +145,7 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
 
   // The best plan of all, and the best with the usual micro-tile, which is taken if it is about as
   // good: a model then has one micro-kernel for nearly everything.
-  const int64_t usualRows = cpu.vectorRegisters >= 32 ? 4 : 6,
-                usualVectors = cpu.vectorRegisters >= 32 ? 4 : 2;
+  const auto [usualRows, usualVectors] = usualMicroTile(cpu);
   Plan best, usual;
   for (bool swapped : {false, true}) {
     if (swapped && shape.throughWindows)
@@ -1013,6 +1018,24 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
 //===----------------------------------------------------------------------===//
 // The interface
 //===----------------------------------------------------------------------===//
+
+Gemm::Gemm(const CpuInfo &cpu, FloatType type, int64_t columns)
+    : cpu(cpu), shape{type, 1, 1, 1}, vectorLanes(cpu.lanes(type)) {
+  std::tie(plan.mr, plan.nv) = usualMicroTile(cpu);
+  while (plan.nv > 1 && plan.nv / 2 * vectorLanes >= columns)
+    plan.nv /= 2;
+  plan.mTile = plan.mr;
+  plan.nTile = plan.nv * vectorLanes;
+  plan.kBlock = plan.directBlock = 1;
+}
+
+func::FuncOp Gemm::microKernel(OpBuilder &b, Location loc) const {
+  return Emitter(*this, b, loc, nullptr).microKernel();
+}
+
+func::FuncOp Gemm::transposition(OpBuilder &b, Location loc) const {
+  return Emitter(*this, b, loc, nullptr).transposition();
+}
 
 unsigned Gemm::launchCount() const { return plan.lhs == Packing::None ? 1 : 2; }
 

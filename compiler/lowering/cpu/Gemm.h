@@ -22,6 +22,7 @@
 
 #include "compiler/lowering/cpu/CpuInfo.h"
 
+#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/AffineExpr.h"
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/BuiltinTypes.h"
@@ -126,6 +127,24 @@ public:
 
   /// The schedule in words, for dumps and tests: "8x48 tile 64x48 k 784 rhs direct".
   std::string describe() const;
+
+  //===--- Its inner loop, for who packs operands into scratch memory of its own ---===//
+
+  /// An engine of no product: the usual micro-kernel, no wider than `columns` need.
+  Gemm(const CpuInfo &cpu, mlir::FloatType type, int64_t columns);
+  /// The micro-kernel's part of C.
+  int64_t rows() const { return plan.mr; }
+  int64_t columns() const { return plan.nv * vectorLanes; }
+  /// C[rows(), columns()] += A[rows(), count] * B[count, columns()], or = where `first` says so. Of A
+  /// there are `rows` rows, at least one; those beyond repeat the last one. Arguments: a, its first
+  /// element, strides of a row and of a step, rows; b, its first element, the stride of a step; c,
+  /// its first element, the stride of a row; count; first (i1). Places and strides in elements.
+  mlir::func::FuncOp microKernel(mlir::OpBuilder &b, mlir::Location loc) const;
+  /// destination[columns, rows] = source[rows, columns]^T in blocks of lanes() x lanes(). Whole blocks
+  /// are written: rows beyond the last one repeat it, columns beyond the last one are not read and
+  /// become zero. Arguments: the source, its first element, the stride of a row, rows, columns; the
+  /// destination, its first element, the stride of a row.
+  mlir::func::FuncOp transposition(mlir::OpBuilder &b, mlir::Location loc) const;
 
 private:
   /// Where an operand is packed: not at all; by each task into its scratch; by a launch of its own

@@ -143,7 +143,7 @@ int64_t likelySize(AffineExpr size) {
 }
 
 KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel), cpu(cpu) {
-  if ((call = externOf(kernel)))
+  if ((call = externOf(kernel)) || (attention = Attention::of(kernel, cpu)))
     return;
   // Sizes and axes come from the op that says most: a product, a reduction, else any result.
   Block &body = kernel.getBody().front();
@@ -224,6 +224,8 @@ KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel
   if (!flat && (kept.empty() ? false : kept.back() == static_cast<int64_t>(full.size()) - 1))
     segment = reduced.empty() ? std::max<int64_t>(lanes, 1024) : lanes;
 }
+
+int64_t KernelEmitter::scratchBytes() const { return gemm ? keptBytes + gemm->scratchBytes() : attention ? attention->scratchBytes() : 0; }
 
 AffineExpr KernelEmitter::workspaceElements(Type &elementType) const {
   if (!gemm || convolution) // which packs nothing for all threads
@@ -310,6 +312,8 @@ Value KernelEmitter::tasks(unsigned launch, OpBuilder &b, FrameAccess &frame) co
   Location loc = kernel.getLoc();
   if (gemm)
     return gemm->tasks(launch, b, loc, gemmOperands(b, frame));
+  if (attention)
+    return frame.size(attention->tasks());
   if (call)
     return frame.size(call.getParallel() ? call.getParallel()->getResult(0) : b.getAffineConstantExpr(1));
   return frame.size(normalizeSize(unitsOfWork()).ceilDiv(unitsPerTask()));
@@ -318,6 +322,8 @@ Value KernelEmitter::tasks(unsigned launch, OpBuilder &b, FrameAccess &frame) co
 void KernelEmitter::emit(unsigned launch, OpBuilder &b, FrameAccess &frame, Value begin, Value end, Value scratch) const {
   if (gemm)
     return emitGemm(launch, b, frame, begin, end, scratch);
+  if (attention)
+    return attention->emit(b, frame, begin, end, scratch);
   if (call)
     return emitExtern(b, frame, begin, end);
   ElementEmitter elements(kernel, [&](AffineExpr expr) { return frame.size(expr); });

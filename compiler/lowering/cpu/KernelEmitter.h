@@ -9,6 +9,7 @@
 #define DLC_COMPILER_LOWERING_CPU_KERNELEMITTER_H
 
 #include "compiler/lowering/ElementEmitter.h"
+#include "compiler/lowering/cpu/Attention.h"
 #include "compiler/lowering/cpu/Convolution.h"
 #include "compiler/lowering/cpu/CpuInfo.h"
 #include "compiler/lowering/cpu/Gemm.h"
@@ -55,7 +56,7 @@ public:
   KernelEmitter(dl::FusedOp kernel, const CpuInfo &cpu);
 
   unsigned launchCount() const { return gemm ? gemm->launchCount() : 1; }
-  int64_t scratchBytes() const { return gemm ? keptBytes + gemm->scratchBytes() : 0; }
+  int64_t scratchBytes() const;
   /// Elements of a workspace in the arena, and their type; null for none.
   mlir::AffineExpr workspaceElements(mlir::Type &elementType) const;
   /// Number of tasks of a launch, an index.
@@ -87,6 +88,7 @@ private:
   std::optional<Convolution> convolution;         // where it is one
   mutable dl::ExternOp call;    // of a function of the user's own
   std::optional<Gemm> gemm;
+  std::optional<Attention> attention;
   mutable dl::ScatterOpInterface scatter; // of updates at places
   int64_t slotRanges = 1;                 // in how many parts the places are dealt out
   llvm::SmallVector<mlir::AffineExpr> full;

@@ -8,6 +8,7 @@
 //   a product              cuBLASLt's call, and a kernel for what it has no epilogue for; and one or two kernels of the engine, epilogue inside
 //   a check                one block
 //   an extern function     the launch that its pragma asks for
+//   attention              one kernel, its gradient two
 //
 // Where products can go both ways, both stand in the list, and what depends on the choice stands there twice.
 
@@ -15,6 +16,7 @@
 #include "compiler/lowering/DescribeModel.h"
 #include "compiler/lowering/ExternWrapper.h"
 #include "compiler/lowering/cpu/CpuTarget.h"
+#include "compiler/lowering/cuda/Attention.h"
 #include "compiler/lowering/cuda/Gemm.h"
 #include "compiler/lowering/cuda/KernelEmitter.h"
 #include "compiler/lowering/cuda/Products.h"
@@ -70,6 +72,7 @@ private:
 
   void lowerCheck(CheckIndexOp check);
   LogicalResult lowerExtern(FusedOp kernel, ExternOp call);
+  void lowerAttention(FusedOp kernel, const Attention &attention);
   void lowerShared(ArrayRef<Operation *> nodes);
   void lowerParts(std::vector<Part> &parts, dl_cuda_when when);
   Part partWithSum(const ProductPlan &plan);
@@ -521,6 +524,17 @@ LogicalResult FunctionLowering::lowerExtern(FusedOp kernel, ExternOp call) {
   return success();
 }
 
+void FunctionLowering::lowerAttention(FusedOp kernel, const Attention &attention) {
+  for (unsigned part = 0; part < attention.launchCount(); ++part) {
+    KernelAccess access(module, nextSymbol(), kernel.getLoc(), Attention::threads);
+    OpBuilder body = access.bodyBuilder();
+    if (hasChecks && writesVariables(kernel))
+      body = scf::IfOp::create(body, kernel.getLoc(), access.hasNoFault(), /*withElseRegion=*/false).getThenBodyBuilder();
+    attention.emit(part, body, access);
+    addLaunch(access, Attention::threads, attention.blocks(part), DL_CUDA_ALWAYS, nameOf(kernel) + (attention.launchCount() == 1 ? "" : part == 0 ? "_q" : "_kv"), kernel.getLoc());
+  }
+}
+
 LogicalResult FunctionLowering::run() {
   plans = planProducts(function, options);
   SmallVector<SmallVector<Operation *>> launches(to.launchCount);
@@ -535,7 +549,10 @@ LogicalResult FunctionLowering::run() {
       return failure();
     if (call)
       continue;
-    if (auto check = dyn_cast<CheckIndexOp>(nodes.front()))
+    std::optional<Attention> attention = kernel ? Attention::of(kernel) : std::nullopt;
+    if (attention)
+      lowerAttention(kernel, *attention);
+    else if (auto check = dyn_cast<CheckIndexOp>(nodes.front()))
       lowerCheck(check);
     else if (auto it = plans.find(nodes.front()); it != plans.end())
       lowerProduct(cast<FusedOp>(nodes.front()), it->second);

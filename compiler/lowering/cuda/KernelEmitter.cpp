@@ -312,8 +312,7 @@ void KernelEmitter::emitLoop(OpBuilder &b, KernelAccess &access, ElementEmitter 
 
 //===--- exchange between threads ---===//
 
-/// The value that the lane whose number differs in `mask` has.
-static Value shuffle(OpBuilder &b, Location loc, Value value, int64_t mask) {
+Value shuffle(OpBuilder &b, Location loc, Value value, int64_t mask) {
   Type type = value.getType(), i32 = b.getI32Type();
   auto number = [&](int32_t n) -> Value { return arith::ConstantOp::create(b, loc, b.getI32IntegerAttr(n)); };
   auto exchange = [&](Value word) -> Value {

@@ -79,6 +79,9 @@ private:
   bool copiesFirst = false;
 };
 
+/// The value that the lane of the warp whose number differs in `mask` has.
+mlir::Value shuffle(mlir::OpBuilder &b, mlir::Location loc, mlir::Value value, int64_t mask);
+
 /// The indices of row-major element number `number` of a shape.
 llvm::SmallVector<mlir::Value> indicesOf(mlir::OpBuilder &b, mlir::Location loc, KernelAccess &access, llvm::ArrayRef<mlir::AffineExpr> shape, mlir::Value number);
 

@@ -1,0 +1,496 @@
+//===- Attention.cpp - attention without scores in memory -*- C++ -*-===//
+// Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include "compiler/lowering/cpu/Attention.h"
+#include "compiler/lowering/StridedView.h"
+#include "compiler/lowering/cpu/KernelEmitter.h"
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "llvm/Support/MathExtras.h"
+
+using namespace mlir;
+using namespace dlc::dl;
+
+namespace dlc::cpu {
+
+/// Rows whose scores are made together, and for which a causal head cuts keys off together: a multiple of every micro-kernel's rows.
+static constexpr int64_t unit = 12;
+/// Rows of q whose share in the gradients of k and v is added at once.
+static constexpr int64_t gradientRows = 4 * unit;
+/// Bytes of the vectors that rows of scores are added up in, whatever the processor's are.
+static constexpr int64_t sumBytes = 64;
+/// Heads of all examples together that are enough for every thread.
+static constexpr int64_t enoughHeads = 16;
+
+static int64_t bytesOf(Type type) { return type.getIntOrFloatBitWidth() / 8; }
+
+std::optional<Attention> Attention::of(FusedOp kernel, const CpuInfo &cpu) {
+  for (Operation &op : kernel.getBody().front()) {
+    if (auto attention = dyn_cast<AttentionOp>(op))
+      return Attention(kernel, &op, attention.getAttention(), cpu);
+    if (auto gradient = dyn_cast<AttentionGradientOp>(op))
+      return Attention(kernel, &op, gradient.getAttention(), cpu);
+  }
+  return std::nullopt;
+}
+
+static FloatType elementOf(const AttentionOperands &operands) { return cast<FloatType>(getElementTypeOrSelf(operands.q)); }
+static int64_t widthOf(Value rows) { return cast<RankedTensorType>(rows.getType()).getShape().back(); }
+
+Attention::Attention(FusedOp kernel, Operation *op, const AttentionOperands &operands, const CpuInfo &cpu)
+    : kernel(kernel), op(op), operands(operands), element(elementOf(operands)), width(widthOf(operands.q)), valueWidth(widthOf(operands.v)),
+      engine(cpu, element, /*columns=*/std::max(width, valueWidth)) {
+  // What is packed of a block stays in L2, and a row of it is not too short for the products.
+  keysPerBlock = std::max(width, valueWidth) * bytesOf(element) <= 256 ? 128 : 64;
+  SmallVector<AffineExpr> sizes = sizesOf(operands.q);
+  rowsPerTask = likelySize(normalizeSize(sizes[0] * sizes[2])) >= enoughHeads ? 11 * unit : 4 * unit;
+}
+
+AffineExpr Attention::tasks() const {
+  SmallVector<AffineExpr> sizes = sizesOf(operands.q);
+  AffineExpr heads = sizes[0] * sizes[2];
+  return normalizeSize(isa<AttentionOp>(op) ? heads * sizes[1].ceilDiv(rowsPerTask) : heads);
+}
+
+//===--- emission ---===//
+
+struct Attention::Emitter {
+  const Attention &attention;
+  OpBuilder &b;
+  Location loc;
+  FrameAccess *frame; // null where only sizes are asked for
+  Value scratch;
+
+  const FloatType element;
+  const bool isCausal;
+  const int64_t lanes, wide; // of the processor's vectors, and of those that scores are handled in
+  const int64_t mr, nr;      // of the micro-kernel
+  const int64_t keys;        // of a block
+  const int64_t width, valueWidth, widthColumns, valueColumns; // the latter: of accumulators, whole panels
+
+  // Places in the scratch memory, in elements.
+  int64_t scratchElements = 0;
+  int64_t place(int64_t elements) {
+    int64_t at = scratchElements;
+    scratchElements += llvm::alignTo(elements, 64);
+    return at;
+  }
+
+  Value queries, keyRows, heads; // sizes
+
+  Emitter(const Attention &attention, OpBuilder &b, FrameAccess *frame, Value scratch)
+      : attention(attention), b(b), loc(attention.op->getLoc()), frame(frame), scratch(scratch), element(attention.element), isCausal(attention.operands.isCausal),
+        lanes(attention.engine.lanes()), wide(sumBytes / bytesOf(element)), mr(attention.engine.rows()), nr(attention.engine.columns()), keys(attention.keysPerBlock), width(attention.width),
+        valueWidth(attention.valueWidth), widthColumns(llvm::alignTo(width, nr)), valueColumns(llvm::alignTo(valueWidth, nr)) {
+    if (!frame)
+      return;
+    SmallVector<AffineExpr> q = sizesOf(attention.operands.q), k = sizesOf(attention.operands.k);
+    queries = frame->size(q[1]);
+    keyRows = frame->size(k[1]);
+    heads = frame->size(q[2]);
+  }
+
+  //===--- arithmetic ---===//
+
+  Value index(int64_t n) { return arith::ConstantIndexOp::create(b, loc, n); }
+  Value add(Value x, Value y) { return b.createOrFold<arith::AddIOp>(loc, x, y); }
+  Value add(Value x, int64_t y) { return y == 0 ? x : add(x, index(y)); }
+  Value sub(Value x, Value y) { return b.createOrFold<arith::SubIOp>(loc, x, y); }
+  Value mul(Value x, Value y) { return b.createOrFold<arith::MulIOp>(loc, x, y); }
+  Value mul(Value x, int64_t y) { return mul(x, index(y)); }
+  Value min(Value x, Value y) { return b.createOrFold<arith::MinSIOp>(loc, x, y); }
+  Value max(Value x, Value y) { return b.createOrFold<arith::MaxSIOp>(loc, x, y); }
+  Value less(Value x, Value y) { return b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::slt, x, y); }
+  Value boolean(bool value) { return arith::ConstantIntOp::create(b, loc, value, 1); }
+
+  VectorType vectorOf(int64_t count, Type type) { return VectorType::get({count}, type); }
+  /// A number, or a vector of it.
+  Value number(Type type, double n) {
+    FloatAttr attribute = b.getFloatAttr(element, n);
+    if (auto vector = dyn_cast<VectorType>(type))
+      return arith::ConstantOp::create(b, loc, vector, SplatElementsAttr::get(vector, attribute));
+    return arith::ConstantOp::create(b, loc, type, attribute);
+  }
+  Value spread(Value value, int64_t count) { return vector::BroadcastOp::create(b, loc, vectorOf(count, value.getType()), value); }
+  Value times(Value x, Value y) { return arith::MulFOp::create(b, loc, x, y); }
+  Value exp(Value x) { return math::ExpOp::create(b, loc, x); }
+  Value is(arith::CmpFPredicate predicate, Value x, Value y) { return arith::CmpFOp::create(b, loc, predicate, x, y); }
+  Value select(Value condition, Value yes, Value no) { return arith::SelectOp::create(b, loc, condition, yes, no); }
+  Value larger(Value x, Value y) { return select(is(arith::CmpFPredicate::OGT, x, y), x, y); }
+  /// -inf, of a row that looks at nothing, as 0: differences to it are then no NaN.
+  Value finite(Value x) {
+    Value none = number(element, -std::numeric_limits<double>::infinity());
+    return select(is(arith::CmpFPredicate::OEQ, x, none), number(element, 0), x);
+  }
+  /// A vector's lanes combined in a fixed tree: halves with halves.
+  Value combined(Value v, llvm::function_ref<Value(Value, Value)> combine) {
+    for (int64_t count = wide; count > 1; count /= 2) {
+      auto half = [&](int64_t from) -> Value {
+        return vector::ExtractStridedSliceOp::create(b, loc, v, ArrayRef<int64_t>{from}, ArrayRef<int64_t>{count / 2}, ArrayRef<int64_t>{1});
+      };
+      v = combine(half(0), half(count / 2));
+    }
+    return vector::ExtractOp::create(b, loc, v, ArrayRef<int64_t>{0});
+  }
+  Value plus(Value x, Value y) { return arith::AddFOp::create(b, loc, x, y); }
+
+  Value load(Value memory, Value at, int64_t count) { return vector::LoadOp::create(b, loc, vectorOf(count, element), memory, ValueRange{at}); }
+  Value loadNumber(Value memory, Value at) { return memref::LoadOp::create(b, loc, memory, ValueRange{at}); }
+  void store(Value value, Value memory, Value at) {
+    if (isa<VectorType>(value.getType()))
+      vector::StoreOp::create(b, loc, value, memory, ValueRange{at});
+    else
+      memref::StoreOp::create(b, loc, value, memory, ValueRange{at});
+  }
+  /// The first `count` of some lanes; none if it is negative.
+  Value firstLanes(Value count, int64_t of) { return vector::CreateMaskOp::create(b, loc, vectorOf(of, b.getI1Type()), ValueRange{count}); }
+  Value maskedLoad(Value memory, Value at, Value mask, VectorType type) {
+    return vector::MaskedLoadOp::create(b, loc, type, memory, ValueRange{at}, mask, arith::ConstantOp::create(b, loc, type, b.getZeroAttr(type)));
+  }
+
+  //===--- control flow ---===//
+
+  /// A loop that carries values; `body` gives those for the next turn.
+  SmallVector<Value> loop(Value from, Value to, int64_t step, ValueRange carried, llvm::function_ref<SmallVector<Value>(Value, ValueRange)> body) {
+    auto op = scf::ForOp::create(b, loc, from, to, index(step), carried);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(op.getBody());
+    SmallVector<Value> next = body(op.getInductionVar(), op.getRegionIterArgs());
+    if (!carried.empty())
+      scf::YieldOp::create(b, loc, next);
+    return SmallVector<Value>(op.getResults());
+  }
+  void loop(Value from, Value to, int64_t step, llvm::function_ref<void(Value)> body) {
+    loop(from, to, step, ValueRange(), [&](Value at, ValueRange) {
+      body(at);
+      return SmallVector<Value>();
+    });
+  }
+  void loop(Value to, int64_t step, llvm::function_ref<void(Value)> body) { loop(index(0), to, step, body); }
+  void when(Value condition, llvm::function_ref<void()> body) {
+    auto op = scf::IfOp::create(b, loc, condition, /*withElseRegion=*/false);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(op.thenBlock());
+    body();
+  }
+
+  //===--- operands and results where they lie ---===//
+
+  StridedView operand(Value value) {
+    auto buffers = attention.kernel->getAttrOfType<DenseI64ArrayAttr>("input_buffers");
+    return viewOf(b, loc, value, [&](BlockArgument argument) { return frame->buffer(buffers[argument.getArgNumber()], getElementTypeOrSelf(argument.getType())); },
+                  [&](AffineExpr size) { return frame->size(size); });
+  }
+  StridedView result(unsigned number) {
+    auto type = cast<RankedTensorType>(attention.op->getResult(number).getType());
+    int64_t buffer = attention.kernel->getAttrOfType<DenseI64ArrayAttr>("result_buffers")[number];
+    return rowMajorView(b, loc, type, frame->buffer(buffer, type.getElementType()), [&](AffineExpr size) { return frame->size(size); });
+  }
+  /// Where a row of a head begins: view is [N, rows, heads, …].
+  Value rowOf(const StridedView &view, Value n, Value row, Value head) { return view.at(b, loc, {n, row, head}); }
+
+  /// The mask: where it lies, and that its numbers are the same along axes of size 1.
+  std::optional<StridedView> mask;
+  bool isMaskOfBools = false, isMaskOneForKeys = false;
+  void prepareMask() {
+    Value value = attention.operands.mask;
+    if (!value)
+      return;
+    mask = operand(value);
+    isMaskOfBools = getElementTypeOrSelf(value).isInteger(1);
+    SmallVector<AffineExpr> sizes = sizesOf(value);
+    for (auto [size, stride] : llvm::zip_equal(sizes, mask->strides))
+      if (size == b.getAffineConstantExpr(1))
+        stride = index(0);
+    isMaskOneForKeys = sizes[3] == b.getAffineConstantExpr(1);
+  }
+  Value maskRow(Value n, Value row, Value head) {
+    if (!mask)
+      return {};
+    return mask->at(b, loc, {n, head, row});
+  }
+
+  //===--- packing ---===//
+
+  /// rows x columns of a head, from row `row0` on, into panels [columns / nr][steps][nr] at `to`. Columns that do not exist are 0.
+  void packRows(const StridedView &view, Value n, Value head, Value row0, Value rows, int64_t columns, int64_t steps, int64_t to) {
+    loop(rows, 1, [&](Value row) {
+      Value from = rowOf(view, n, add(row0, row), head), at = add(mul(row, nr), to);
+      for (int64_t column = 0; column < static_cast<int64_t>(llvm::alignTo(columns, nr)); column += lanes) {
+        Value vector;
+        VectorType type = vectorOf(lanes, element);
+        if (column + lanes <= columns)
+          vector = load(view.memory, add(from, column), lanes);
+        else if (column < columns)
+          vector = maskedLoad(view.memory, add(from, column), firstLanes(index(columns - column), lanes), type);
+        else
+          vector = number(type, 0);
+        store(vector, scratch, add(at, column / nr * nr * steps + column % nr));
+      }
+    });
+  }
+  /// The same of the transposed matrix: panels [rows / nr][columns][nr]; columns are rounded up to whole vectors.
+  void packTransposed(const StridedView &view, Value n, Value head, Value row0, Value rows, int64_t columns, int64_t to) {
+    func::FuncOp transpose = attention.engine.transposition(b, loc);
+    loop(rows, nr, [&](Value panel) {
+      Value from = rowOf(view, n, add(row0, panel), head);
+      func::CallOp::create(b, loc, transpose,
+                           ValueRange{view.memory, from, view.strides[1], min(sub(rows, panel), index(nr)), index(columns), scratch, add(mul(panel, llvm::alignTo(columns, lanes)), to), index(nr)});
+    });
+  }
+
+  /// C[rows, columns] (+)= A[rows, count] * panels, whose steps are `steps` apart from panel to panel. C lies in the scratch memory and has room for whole micro-tiles.
+  void product(Value a, Value aAt, Value aRow, Value aStep, Value rows, Value panels, int64_t steps, Value columns, Value cAt, int64_t cRow, Value count, bool isFirst) {
+    func::FuncOp micro = attention.engine.microKernel(b, loc);
+    loop(columns, nr, [&](Value column) {
+      loop(rows, mr, [&](Value row) {
+        func::CallOp::create(b, loc, micro,
+                             ValueRange{a, add(aAt, mul(row, aRow)), aRow, aStep, sub(rows, row), scratch, add(panels, mul(column, steps)), index(nr), scratch,
+                                        add(add(cAt, mul(row, cRow)), column), index(cRow), count, boolean(isFirst)});
+      });
+    });
+  }
+
+  //===--- scores ---===//
+
+  /// Of wide scores of a row, from key `key` of the block on, what they are with scale and mask. `seen`: which of them the row looks at. `left`: keys of the block from here on, `visible` those that
+  /// the row may look at.
+  Value finished(Value scores, Value maskAt, Value key, Value left, Value visible, Value &seen) {
+    double scale = attention.operands.scale;
+    if (scale != 1)
+      scores = times(scores, number(scores.getType(), scale));
+    seen = firstLanes(visible, wide);
+    if (!mask)
+      return scores;
+    Type type = isMaskOfBools ? Type(b.getI8Type()) : Type(element);
+    Value numbers = isMaskOneForKeys ? spread(loadNumber(mask->memory, maskAt), wide) : maskedLoad(mask->memory, add(maskAt, key), firstLanes(left, wide), vectorOf(wide, type));
+    if (!isMaskOfBools)
+      return plus(scores, numbers);
+    Value zeros = arith::ConstantOp::create(b, loc, b.getZeroAttr(vectorOf(wide, type)));
+    seen = arith::AndIOp::create(b, loc, seen, arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ne, numbers, zeros));
+    return scores;
+  }
+  /// Keys of the block at key0 that row `row` may look at; may be negative.
+  Value visibleTo(Value row, Value key0, Value blockKeys) { return isCausal ? min(blockKeys, sub(add(row, 1), key0)) : blockKeys; }
+  /// Keys of the block that a unit of rows from `row` on needs; may be negative.
+  Value neededBy(Value row, Value key0, Value blockKeys) { return isCausal ? min(blockKeys, sub(add(row, unit), key0)) : blockKeys; }
+
+  void attend(Value begin, Value end);
+  void passBack(Value begin, Value end);
+};
+
+void Attention::Emitter::attend(Value begin, Value end) {
+  // Packed keys and values of a block, scores of a unit of rows, and for each row of the task what has come together so far: the mean, not yet divided, the largest score and the sum.
+  const int64_t rowsPerTask = attention.rowsPerTask;
+  const int64_t keysAt = place(keys * llvm::alignTo(width, lanes)), valuesAt = place(keys * valueColumns), scoresAt = place(unit * keys), meansAt = place(rowsPerTask * valueColumns),
+                largestAt = place(rowsPerTask), sumsAt = place(rowsPerTask);
+  if (!frame)
+    return;
+  const StridedView q = operand(attention.operands.q), k = operand(attention.operands.k), v = operand(attention.operands.v), y = result(0), logsumexp = result(1);
+  prepareMask();
+  const double infinity = std::numeric_limits<double>::infinity();
+  const VectorType wideType = vectorOf(wide, element);
+  Value blocks = frame->size(sizesOf(attention.operands.q)[1].ceilDiv(rowsPerTask));
+  loop(begin, end, 1, [&](Value task) {
+    Value all = b.createOrFold<arith::DivUIOp>(loc, task, blocks), row0 = mul(b.createOrFold<arith::RemUIOp>(loc, task, blocks), rowsPerTask);
+    Value n = b.createOrFold<arith::DivUIOp>(loc, all, heads), head = b.createOrFold<arith::RemUIOp>(loc, all, heads);
+    Value rows = min(sub(queries, row0), index(rowsPerTask));
+    loop(rows, 1, [&](Value row) {
+      store(number(element, -infinity), scratch, add(row, largestAt));
+      store(number(element, 0), scratch, add(row, sumsAt));
+    });
+    loop(index(0), isCausal ? add(row0, rows) : keyRows, keys, [&](Value key0) {
+      Value blockKeys = min(sub(isCausal ? add(row0, rows) : keyRows, key0), index(keys));
+      packTransposed(k, n, head, key0, blockKeys, width, keysAt);
+      packRows(v, n, head, key0, blockKeys, valueWidth, keys, valuesAt);
+      Value isFirst = b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, key0, index(0));
+      loop(rows, unit, [&](Value unitRow) {
+        Value from = add(row0, unitRow), unitRows = min(sub(rows, unitRow), index(unit));
+        Value needed = neededBy(from, key0, blockKeys);
+        when(less(index(0), needed), [&] {
+          product(q.memory, rowOf(q, n, from, head), q.strides[1], index(1), unitRows, index(keysAt), llvm::alignTo(width, lanes), needed, index(scoresAt), keys, index(width), true);
+          loop(unitRows, 1, [&](Value r) {
+            Value row = add(from, r), scoreRow = add(mul(r, keys), scoresAt), state = add(unitRow, r), maskAt = maskRow(n, row, head);
+            if (mask && !isMaskOneForKeys)
+              maskAt = add(maskAt, key0);
+            Value visible = visibleTo(row, key0, blockKeys);
+            Value none = number(wideType, -infinity);
+            Value largest = loop(index(0), needed, wide, ValueRange{none}, [&](Value key, ValueRange carried) {
+              Value seen, at = add(scoreRow, key);
+              Value scores = finished(load(scratch, at, wide), maskAt, key, sub(blockKeys, key), sub(visible, key), seen);
+              scores = select(seen, scores, none);
+              store(scores, scratch, at);
+              return SmallVector<Value>{larger(scores, carried[0])};
+            })[0];
+            Value before = loadNumber(scratch, add(state, largestAt));
+            Value now = larger(combined(largest, [&](Value x, Value y) { return larger(x, y); }), before);
+            Value base = finite(now), spreadBase = spread(base, wide);
+            Value total = loop(index(0), needed, wide, ValueRange{number(wideType, 0)}, [&](Value key, ValueRange carried) {
+              Value at = add(scoreRow, key);
+              Value weights = exp(arith::SubFOp::create(b, loc, load(scratch, at, wide), spreadBase));
+              store(weights, scratch, at);
+              return SmallVector<Value>{plus(carried[0], weights)};
+            })[0];
+            total = combined(total, [&](Value x, Value y) { return plus(x, y); });
+            // What came before is seen from the new largest score.
+            Value factor = exp(arith::SubFOp::create(b, loc, before, base));
+            store(now, scratch, add(state, largestAt));
+            store(plus(times(loadNumber(scratch, add(state, sumsAt)), factor), total), scratch, add(state, sumsAt));
+            Value mean = add(mul(state, valueColumns), meansAt);
+            when(arith::XOrIOp::create(b, loc, isFirst, boolean(true)), [&] {
+              Value factors = spread(factor, lanes);
+              loop(index(valueColumns), lanes, [&](Value column) { store(times(load(scratch, add(mean, column), lanes), factors), scratch, add(mean, column)); });
+            });
+            when(isFirst, [&] {
+              loop(index(valueColumns), lanes, [&](Value column) { store(number(vectorOf(lanes, element), 0), scratch, add(mean, column)); });
+            });
+          });
+          product(scratch, index(scoresAt), index(keys), index(1), unitRows, index(valuesAt), keys, index(valueColumns), add(mul(unitRow, valueColumns), meansAt), valueColumns, needed, false);
+        });
+      });
+    });
+    loop(rows, 1, [&](Value row) {
+      Value sum = loadNumber(scratch, add(row, sumsAt)), base = finite(loadNumber(scratch, add(row, largestAt)));
+      Value isNone = is(arith::CmpFPredicate::OEQ, sum, number(element, 0));
+      Value at = add(row0, row);
+      store(plus(base, math::LogOp::create(b, loc, sum)), logsumexp.memory, rowOf(logsumexp, n, at, head));
+      Value factors = spread(arith::DivFOp::create(b, loc, number(element, 1), sum), lanes), zeros = number(vectorOf(lanes, element), 0);
+      Value from = add(mul(row, valueColumns), meansAt), to = rowOf(y, n, at, head);
+      for (int64_t column = 0; column < valueWidth; column += lanes) {
+        Value mean = select(isNone, zeros, times(load(scratch, add(from, column), lanes), factors));
+        if (column + lanes <= valueWidth)
+          store(mean, y.memory, add(to, column));
+        else
+          vector::MaskedStoreOp::create(b, loc, y.memory, ValueRange{add(to, column)}, firstLanes(index(valueWidth - column), lanes), mean);
+      }
+    });
+  });
+}
+
+void Attention::Emitter::passBack(Value begin, Value end) {
+  // Of a block of keys: keys and values transposed, keys as they are; of some rows: queries and cotangents; weights and the scores' cotangents; what has come together for keys and values, and for the
+  // queries of a unit.
+  const int64_t blockRows = llvm::alignTo(keys, unit);
+  const int64_t keysAt = place(keys * llvm::alignTo(width, lanes)), valuesAt = place(keys * llvm::alignTo(valueWidth, lanes)), keyRowsAt = place(keys * widthColumns),
+                queriesAt = place(gradientRows * widthColumns), cotangentsAt = place(gradientRows * valueColumns), weightsAt = place(gradientRows * keys), scoresAt = place(gradientRows * keys),
+                dkAt = place(blockRows * widthColumns), dvAt = place(blockRows * valueColumns), dqAt = place(unit * widthColumns);
+  if (!frame)
+    return;
+  auto gradient = cast<AttentionGradientOp>(attention.op);
+  const StridedView q = operand(attention.operands.q), k = operand(attention.operands.k), v = operand(attention.operands.v), logsumexp = operand(gradient.getLogsumexp()),
+             delta = operand(gradient.getDelta()), dy = operand(gradient.getDy()), dq = result(0), dk = result(1), dv = result(2);
+  prepareMask();
+  const VectorType wideType = vectorOf(wide, element), type = vectorOf(lanes, element);
+  auto clear = [&](Value elements, int64_t at) {
+    loop(elements, lanes, [&](Value i) { store(number(type, 0), scratch, add(i, at)); });
+  };
+  /// Calls `body` for the vectors of a row: the column, and which lanes of it exist (null: all).
+  auto along = [&](int64_t columns, llvm::function_ref<void(int64_t, Value)> body) {
+    for (int64_t column = 0; column < columns; column += lanes)
+      body(column, column + lanes <= columns ? Value() : firstLanes(index(columns - column), lanes));
+  };
+  auto put = [&](Value vector, Value memory, Value at, Value mask) {
+    if (mask)
+      vector::MaskedStoreOp::create(b, loc, memory, ValueRange{at}, mask, vector);
+    else
+      store(vector, memory, at);
+  };
+  auto get = [&](Value memory, Value at, Value mask) { return mask ? maskedLoad(memory, at, mask, type) : load(memory, at, lanes); };
+
+  loop(begin, end, 1, [&](Value task) {
+    Value n = b.createOrFold<arith::DivUIOp>(loc, task, heads), head = b.createOrFold<arith::RemUIOp>(loc, task, heads);
+    loop(queries, 1, [&](Value row) {
+      Value to = rowOf(dq, n, row, head);
+      along(width, [&](int64_t column, Value mask) { put(number(type, 0), dq.memory, add(to, column), mask); });
+    });
+    loop(index(0), keyRows, keys, [&](Value key0) {
+      Value blockKeys = min(sub(keyRows, key0), index(keys));
+      packTransposed(k, n, head, key0, blockKeys, width, keysAt);
+      packTransposed(v, n, head, key0, blockKeys, valueWidth, valuesAt);
+      packRows(k, n, head, key0, blockKeys, width, keys, keyRowsAt);
+      clear(index(blockRows * widthColumns), dkAt);
+      clear(index(blockRows * valueColumns), dvAt);
+      // Rows before these look at no key of the block.
+      Value firstRow = isCausal ? mul(b.createOrFold<arith::DivUIOp>(loc, key0, index(gradientRows)), gradientRows) : index(0);
+      loop(firstRow, queries, gradientRows, [&](Value row0) {
+        Value rows = min(sub(queries, row0), index(gradientRows));
+        packRows(q, n, head, row0, rows, width, gradientRows, queriesAt);
+        packRows(dy, n, head, row0, rows, valueWidth, gradientRows, cotangentsAt);
+        loop(rows, unit, [&](Value unitRow) {
+          Value from = add(row0, unitRow), unitRows = min(sub(rows, unitRow), index(unit));
+          Value needed = max(neededBy(from, key0, blockKeys), index(0));
+          Value weights = add(mul(unitRow, keys), weightsAt), scores = add(mul(unitRow, keys), scoresAt);
+          product(q.memory, rowOf(q, n, from, head), q.strides[1], index(1), unitRows, index(keysAt), llvm::alignTo(width, lanes), needed, weights, keys, index(width), true);
+          product(dy.memory, rowOf(dy, n, from, head), dy.strides[1], index(1), unitRows, index(valuesAt), llvm::alignTo(valueWidth, lanes), needed, scores, keys, index(valueWidth), true);
+          loop(unitRows, 1, [&](Value r) {
+            Value row = add(from, r), maskAt = maskRow(n, row, head), visible = visibleTo(row, key0, blockKeys);
+            if (mask && !isMaskOneForKeys)
+              maskAt = add(maskAt, key0);
+            Value base = spread(finite(loadNumber(logsumexp.memory, rowOf(logsumexp, n, row, head))), wide);
+            Value rowDelta = spread(loadNumber(delta.memory, rowOf(delta, n, row, head)), wide), zeros = number(wideType, 0);
+            // All of the block, as what rows together give to keys is read of all.
+            loop(blockKeys, wide, [&](Value key) {
+              Value seen, weightAt = add(add(weights, mul(r, keys)), key), scoreAt = add(add(scores, mul(r, keys)), key);
+              Value score = finished(load(scratch, weightAt, wide), maskAt, key, sub(blockKeys, key), sub(visible, key), seen);
+              Value weight = select(seen, exp(arith::SubFOp::create(b, loc, score, base)), zeros);
+              Value cotangent = times(arith::SubFOp::create(b, loc, load(scratch, scoreAt, wide), rowDelta), weight);
+              cotangent = select(is(arith::CmpFPredicate::OEQ, weight, zeros), zeros, cotangent);
+              if (double scale = attention.operands.scale; scale != 1)
+                cotangent = times(cotangent, number(wideType, scale));
+              store(weight, scratch, weightAt);
+              store(cotangent, scratch, scoreAt);
+            });
+          });
+          product(scratch, scores, index(keys), index(1), unitRows, index(keyRowsAt), keys, index(widthColumns), index(dqAt), widthColumns, needed, true);
+          loop(unitRows, 1, [&](Value r) {
+            Value part = add(mul(r, widthColumns), dqAt), to = rowOf(dq, n, add(from, r), head);
+            along(width, [&](int64_t column, Value mask) {
+              Value sum = plus(get(dq.memory, add(to, column), mask), load(scratch, add(part, column), lanes));
+              put(sum, dq.memory, add(to, column), mask);
+            });
+          });
+        });
+        loop(blockKeys, unit, [&](Value key) {
+          // The first of the rows that looks at one of these keys.
+          Value skipped = isCausal ? min(max(sub(add(key0, key), row0), index(0)), rows) : index(0);
+          Value count = sub(rows, skipped), unitKeys = min(sub(blockKeys, key), index(unit)), at = add(mul(skipped, keys), key);
+          product(scratch, add(at, weightsAt), index(1), index(keys), unitKeys, add(mul(skipped, nr), cotangentsAt), gradientRows, index(valueColumns), add(mul(key, valueColumns), dvAt),
+                  valueColumns, count, false);
+          product(scratch, add(at, scoresAt), index(1), index(keys), unitKeys, add(mul(skipped, nr), queriesAt), gradientRows, index(widthColumns), add(mul(key, widthColumns), dkAt), widthColumns,
+                  count, false);
+        });
+      });
+      loop(blockKeys, 1, [&](Value key) {
+        Value toKey = rowOf(dk, n, add(key0, key), head), toValue = rowOf(dv, n, add(key0, key), head);
+        along(width, [&](int64_t column, Value mask) { put(load(scratch, add(add(mul(key, widthColumns), dkAt), column), lanes), dk.memory, add(toKey, column), mask); });
+        along(valueWidth, [&](int64_t column, Value mask) { put(load(scratch, add(add(mul(key, valueColumns), dvAt), column), lanes), dv.memory, add(toValue, column), mask); });
+      });
+    });
+  });
+}
+
+int64_t Attention::scratchBytes() const {
+  // Only sizes are asked for, so nothing is built.
+  OpBuilder b(op->getContext());
+  Emitter emitter(*this, b, nullptr, {});
+  if (isa<AttentionOp>(op))
+    emitter.attend({}, {});
+  else
+    emitter.passBack({}, {});
+  return emitter.scratchElements * bytesOf(element);
+}
+
+void Attention::emit(OpBuilder &b, FrameAccess &frame, Value begin, Value end, Value scratch) const {
+  Emitter emitter(*this, b, &frame, memrefOf(b, op->getLoc(), scratch, element));
+  if (isa<AttentionOp>(op))
+    emitter.attend(begin, end);
+  else
+    emitter.passBack(begin, end);
+}
+
+} // namespace dlc::cpu
