@@ -8,6 +8,7 @@ import os
 
 PARAMETERS = {
     "char_lstm": dict(N=2, T=4, V=7, H=6),
+    "gpt": dict(N=2, T=35, V=19, d=24, heads=3, depth=2),
 }
 
 

@@ -269,6 +269,37 @@ class BatchNorm(LayerNorm):
         return {"norm.running_mean": self.layer.running_mean, "norm.running_var": self.layer.running_var}
 
 
+class Gpt(Trained):
+    heads, depth = 3, 2
+
+    def optimizer(self, parameters):
+        return torch.optim.AdamW(parameters, lr=3e-4, weight_decay=0.1)
+
+    def dense(self, name, x):
+        return F.linear(x, self.v[f"{name}.weight"].T, self.v.get(f"{name}.bias"))
+
+    def norm(self, name, x):
+        return F.layer_norm(x, x.shape[-1:], self.v[f"{name}.weight"], self.v[f"{name}.bias"])
+
+    def logits(self, tokens):
+        n, t = tokens.shape
+        x = self.v["token_embedding.weight"][tokens.long()] + self.v["position_embedding.weight"]
+        for i in range(self.depth):
+            block = f"blocks.{i}"
+            qkv = self.dense(f"{block}.attn.qkv", self.norm(f"{block}.ln1", x)).reshape(n, t, 3 * self.heads, -1)
+            q, k, v = (part.transpose(1, 2) for part in torch.chunk(qkv, 3, dim=2))
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(n, t, -1)
+            x = x + self.dense(f"{block}.attn.proj", y)
+            x = x + self.dense(f"{block}.mlp.2", F.gelu(self.dense(f"{block}.mlp.0", self.norm(f"{block}.ln2", x))))
+        return self.dense("head", self.norm("ln", x))
+
+    def loss(self, tokens, target):
+        return F.cross_entropy(self.logits(tokens).transpose(1, 2), target.long())
+
+    def step(self, tokens, target):
+        return self.train(self.loss(tokens, target))
+
+
 class Attention(Model):
     def attend(self, q, k, v, mask=None, **settings):
         """[N, T, heads, d], where torch has the heads ahead."""
@@ -1238,6 +1269,7 @@ MODELS = {
     "group_norm": GroupNorm,
     "batch_norm": BatchNorm,
     "attention": Attention,
+    "gpt": Gpt,
     "recurrent": Recurrent,
     "plain_layers": PlainLayers,
     "activations": Activations,

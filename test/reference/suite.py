@@ -120,6 +120,7 @@ def _programs():
         tolerance="training",
     )
 
+    yield gpt()
     yield mlp("mlp", ("nn.dropout(0.1)", "nn.dropout(0)"))
 
     x, label = uniform((16, 784), "lenet/x"), integers("lenet/label", (16,), 10)
@@ -226,6 +227,34 @@ def resnet18():
         dict(N=n, S=size, classes=10),
         tolerance="deep",
         on_gpu=False,  # too large for the stand-in; residual_net.dl is there
+    )
+
+
+def gpt():
+    n, t, v, d, heads, depth = 3, 20, 30, 24, 3, 2
+    shapes = {"token_embedding.weight": (v, d), "position_embedding.weight": (t, d), "head.weight": (d, v)}
+    norms = ["ln"]
+    for i in range(depth):
+        norms += [f"blocks.{i}.ln1", f"blocks.{i}.ln2"]
+        for part, cin, cout in (("attn.qkv", d, 3 * d), ("attn.proj", d, d), ("mlp.0", d, 4 * d), ("mlp.2", 4 * d, d)):
+            shapes |= {f"blocks.{i}.{part}.weight": (cin, cout), f"blocks.{i}.{part}.bias": (cout,)}
+    initial = {name: signed(f"gpt/{name}", shape, 2.0**-2) for name, shape in shapes.items()}
+    for name in norms:
+        initial |= {f"{name}.weight": 1 + signed(f"gpt/{name}.weight", (d,), 2.0**-2), f"{name}.bias": signed(f"gpt/{name}.bias", (d,), 2.0**-2)}
+    # What is added to all keys changes nothing: its derivative is rounding, which AdamW makes as large as any other in f32.
+    compared = tuple(name for name in initial if not name.endswith("qkv.bias"))
+    data = dict(tokens=integers("gpt/tokens", (n, t), v), target=integers("gpt/target", (n, t), v))
+    return Case(
+        "gpt",
+        os.path.join(EXAMPLES, "gpt.dl"),
+        [
+            Call("logits", dict(tokens=data["tokens"])),
+            Call("step", data, steps=20, variables=compared),
+            Call("loss", data, tag="loss_after"),
+        ],
+        initial,
+        dict(N=n, T=t, V=v, d=d, heads=heads, depth=depth),
+        tolerance="training",
     )
 
 
