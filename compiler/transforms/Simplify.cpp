@@ -109,6 +109,86 @@ struct ElementwiseWithoutUnits : OpInterfaceRewritePattern<ElementwiseOpInterfac
   }
 };
 
+/// How many leading axes of a reshape's result are one axis of its operand, where the others are the same; none where that is not what it does.
+static std::optional<int64_t> splitAxes(ReshapeOp op) {
+  SmallVector<AffineExpr> from = sizesOf(op.getX()), to = sizesOf(op.getResult());
+  int64_t count = static_cast<int64_t>(to.size()) - static_cast<int64_t>(from.size()) + 1;
+  if (from.empty() || count < 2 || ArrayRef(to).drop_front(count) != ArrayRef(from).drop_front() || productOf(ArrayRef(to).take_front(count), op.getContext()) != from.front())
+    return std::nullopt;
+  return count;
+}
+
+/// A value with its first `count` axes as one: what is there already, or the value reshaped.
+static Value withOneAxis(PatternRewriter &rewriter, Location loc, Value value, int64_t count) {
+  auto type = cast<RankedTensorType>(value.getType());
+  SmallVector<AffineExpr> sizes = sizesOf(type), merged{productOf(ArrayRef(sizes).take_front(count), type.getContext())};
+  merged.append(sizes.begin() + count, sizes.end());
+  RankedTensorType small = tensorType(merged, type.getElementType());
+  if (auto reshape = value.getDefiningOp<ReshapeOp>(); reshape && reshape.getX().getType() == small)
+    return reshape.getX();
+  if (auto fill = value.getDefiningOp<FillOp>())
+    return FillOp::create(rewriter, loc, small, fill.getValue());
+  if (auto iota = value.getDefiningOp<IotaOp>(); iota && static_cast<int64_t>(iota.getAxis()) >= count)
+    return IotaOp::create(rewriter, loc, small, iota.getAxis() - (count - 1));
+  if (auto broadcast = value.getDefiningOp<BroadcastOp>()) {
+    // Of what does not have these axes, or has all of them.
+    ArrayRef<int64_t> axes = broadcast.getAxes();
+    int64_t own = llvm::count_if(axes, [&](int64_t axis) { return axis < count; });
+    SmallVector<AffineExpr> from = sizesOf(broadcast.getX());
+    if (own == 0 || (own == count && ArrayRef(from).take_front(count) == ArrayRef(sizes).take_front(count))) {
+      Value x = own ? withOneAxis(rewriter, loc, broadcast.getX(), count) : broadcast.getX();
+      SmallVector<int64_t> moved;
+      if (own)
+        moved.push_back(0);
+      for (int64_t axis : axes.drop_front(own))
+        moved.push_back(axis - (count - 1));
+      return BroadcastOp::create(rewriter, loc, small, x, moved);
+    }
+  }
+  return ReshapeOp::create(rewriter, loc, small, value);
+}
+
+/// Is the reshape's operand computed in a kernel that what follows could be part of, but for the reshape?
+static bool isComputedWithOneAxis(ReshapeOp op) { return op && isa_and_nonnull<ContractionOpInterface, ElementwiseOpInterface, ReductionOpInterface>(op.getX().getDefiningOp()) && splitAxes(op); }
+
+/// What is computed of a product's rows has the product's shape, whatever shape the rows are seen under: so it is part of the product's kernel.
+struct ElementwiseOfRows : OpInterfaceRewritePattern<ElementwiseOpInterface> {
+  using OpInterfaceRewritePattern::OpInterfaceRewritePattern;
+  LogicalResult matchAndRewrite(ElementwiseOpInterface op, PatternRewriter &rewriter) const override {
+    auto rows = llvm::find_if(op->getOperands(), [](Value operand) { return isComputedWithOneAxis(operand.getDefiningOp<ReshapeOp>()); });
+    if (rows == op->getOperands().end())
+      return failure();
+    auto reshape = (*rows).getDefiningOp<ReshapeOp>();
+    SmallVector<Value> operands;
+    for (Value operand : op->getOperands())
+      operands.push_back(withOneAxis(rewriter, op.getLoc(), operand, *splitAxes(reshape)));
+    auto type = withElementType(cast<RankedTensorType>(reshape.getX().getType()), getElementTypeOrSelf(op->getResult(0).getType()));
+    Operation *small = rewriter.create(op.getLoc(), op->getName().getIdentifier(), operands, type, op->getAttrs());
+    rewriter.replaceOpWithNewOp<ReshapeOp>(op, op->getResult(0).getType(), small->getResult(0));
+    return success();
+  }
+};
+/// The same of reductions over none or all of the axes that are one there.
+struct ReductionOfRows : OpInterfaceRewritePattern<ReductionOpInterface> {
+  using OpInterfaceRewritePattern::OpInterfaceRewritePattern;
+  LogicalResult matchAndRewrite(ReductionOpInterface op, PatternRewriter &rewriter) const override {
+    auto reshape = op->getOperand(0).getDefiningOp<ReshapeOp>();
+    if (!isComputedWithOneAxis(reshape))
+      return failure();
+    int64_t count = *splitAxes(reshape), own = llvm::count_if(op.getReducedAxes(), [&](int64_t axis) { return axis < count; });
+    if (own != 0 && own != count)
+      return failure();
+    SmallVector<int64_t> axes;
+    if (own)
+      axes.push_back(0);
+    for (int64_t axis : op.getReducedAxes().drop_front(own))
+      axes.push_back(axis - (count - 1));
+    Value small = op.buildOver(rewriter, reshape.getX(), axes);
+    rewriter.replaceOpWithNewOp<ReshapeOp>(op, op->getResult(0).getType(), small);
+    return success();
+  }
+};
+
 /// Broadcasts compose; one of a reshape that only adds or drops dimensions of size 1 takes the reshape's operand.
 struct ComposeBroadcast : OpRewritePattern<BroadcastOp> {
   using OpRewritePattern::OpRewritePattern;
@@ -357,7 +437,7 @@ struct Simplify : impl::SimplifyBase<Simplify> {
     RewritePatternSet patterns(context);
     for (RegisteredOperationName op : context->getRegisteredOperationsByDialect(DlDialect::getDialectNamespace()))
       op.getCanonicalizationPatterns(patterns, context);
-    patterns.add<MoveOfFill, ElementwiseOfFills, ElementwiseWithoutUnits, ComposeBroadcast, ReductionOverUnits, CarryLess, LoopWithoutTurns, YieldLess, TakeKnownBranch>(context);
+    patterns.add<MoveOfFill, ElementwiseOfFills, ElementwiseWithoutUnits, ElementwiseOfRows, ReductionOfRows, ComposeBroadcast, ReductionOverUnits, CarryLess, LoopWithoutTurns, YieldLess, TakeKnownBranch>(context);
     FrozenRewritePatternSet frozen(std::move(patterns));
     KeepCheckpoint keepCheckpoint;
     GreedyRewriteConfig config;
