@@ -30,7 +30,7 @@ static LogicalResult runPasses(ModuleOp module, const PipelineOptions &options, 
   return passes.run(module);
 }
 
-/// From derivatives to kernels. Convolutions stay whole for the CPU's engine; the GPU's has no windows, and kernels are formed once for both.
+/// From derivatives to kernels, which are formed once for all targets: what a GPU's engine does not know is taken apart where there is a GPU.
 static void buildFusion(OpPassManager &passes, const PipelineOptions &options) {
   OpPassManager &model = passes.nest<dl::ModelOp>();
   model.addPass(createSimplify());      // first: maximum(x, 0) has to be relu before it is derived

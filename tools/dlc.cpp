@@ -15,6 +15,7 @@
 #include <charconv>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <unistd.h>
 
@@ -144,7 +145,7 @@ struct CommonFlags {
                    "What computes products on a GPU: auto, own or cublaslt")
         ->type_name("ENGINE")
         ->default_val("auto");
-    app.add_flag("--tf32", options.tf32, "Let cuBLASLt round the factors of f32 products to TF32");
+    app.add_flag("--tf32", options.tf32, "Let products of f32 round their factors to TF32");
     app.add_option("--print-ir-after", options.printIrAfter,
                    "Print the program after a pass, or after all, to stderr")
         ->type_name("PASS")
@@ -171,8 +172,10 @@ struct CommonFlags {
     if (options.cuda) {
       if (std::string wrong = checkGpuArchs(options.gpuArchs); !wrong.empty())
         throw UsageError{wrong};
-      if (options.tf32 && options.gemm == "own")
-        throw UsageError{"--tf32 is an option of cuBLASLt, which --gemm=own leaves out"};
+      constexpr int tf32Since = 80; // mma of TF32
+      for (const std::string &arch : options.gpuArchs)
+        if (options.tf32 && std::stoi(arch.substr(std::strlen("sm_"))) < tf32Since)
+          throw UsageError{"--tf32 needs GPUs of architecture sm_80 or later, not " + arch};
     }
     if (std::string wrong = checkTarget(options.march, options.triple); !wrong.empty())
       throw UsageError{wrong};

@@ -249,7 +249,7 @@ def Dl_ConvolutionResult : I32EnumAttr<"ConvolutionResult", "which of a convolut
   let cppNamespace = "::dlc::dl";
 }
 def Dl_ConvolutionOp : Dl_StructuralOp<"convolution", [ContractionOpInterface, DeclareOpInterfaceMethods<DifferentiableOpInterface>,
-                                                       DeclareOpInterfaceMethods<DecomposableOpInterface, ["isForEngine"]>]> {
+                                                       DeclareOpInterfaceMethods<DecomposableOpInterface, ["isForEngine", "isForGpu"]>]> {
   let summary = "A convolution, or the derivative of one in its input or weight";
   let description = [{
     One form, linear in each of three tensors: the sum over n, o, c, p, k of

@@ -302,6 +302,19 @@ bool ConvolutionOp::isForEngine() {
   return rows >= fewestRows && (getKind() == R::input ? input : output).getShape().back() >= shortestRow;
 }
 
+bool ConvolutionOp::isForGpu() {
+  // The engine reads through windows once for many rows of its result, in vectors along the last spatial axis, and wants to know all sizes but the number of images. A few rows, as of first layers
+  // and of channels each for itself, are not worth it.
+  using R = ConvolutionResult;
+  constexpr int64_t fewestRows = 8, shortestRow = 4;
+  RankedTensorType output = getTypeOf(R::output), input = getTypeOf(R::input), weight = getTypeOf(R::weight);
+  if (!weight.hasStaticShape() || ShapedType::isDynamicShape(output.getShape().drop_front()) || ShapedType::isDynamicShape(input.getShape().drop_front()) ||
+      !isa<Float32Type, Float64Type>(output.getElementType()))
+    return false;
+  int64_t rows = getKind() == R::input ? weight.getDimSize(1) : weight.getDimSize(0) / static_cast<int64_t>(getGroups());
+  return rows >= fewestRows && (getKind() == R::input ? input : output).getShape().back() >= shortestRow;
+}
+
 /// Sums of products over windows: for where the time goes into reading, and for targets whose engine has no windows.
 Value ConvolutionOp::buildDecomposition(OpBuilder &b) {
   using R = ConvolutionResult;

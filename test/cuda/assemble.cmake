@@ -1,10 +1,11 @@
-# Compiles PROGRAM to PTX and has PTXAS assemble it, for both engines and in f64, for an old and a new architecture. No kernel may need local memory: a stack, or spilled registers.
+# Compiles PROGRAM to PTX and has PTXAS assemble it, for both engines, in TF32 and in f64, for an old and a new architecture. No kernel may need local memory: a stack, or spilled registers.
 
 # But for one register (4 bytes, a stack of 8), which ptxas saves around its own subroutines of 64-bit division, of integers and of f64.
 set(allowed 8)
 
-foreach(flags --gemm=own --gemm=cublaslt --float=f64)
-  execute_process(COMMAND ${DLC} ${PROGRAM} --target=cuda ${flags} --emit=ptx -o ${OUTPUT}.ptx RESULT_VARIABLE failed)
+foreach(flags "--gemm=own" "--gemm=own --tf32" "--gemm=cublaslt" "--float=f64")
+  separate_arguments(words UNIX_COMMAND "${flags}")
+  execute_process(COMMAND ${DLC} ${PROGRAM} --target=cuda ${words} --emit=ptx -o ${OUTPUT}.ptx RESULT_VARIABLE failed)
   if(failed)
     message(FATAL_ERROR "dlc refuses ${PROGRAM}")
   endif()

@@ -6,7 +6,7 @@
 """Compiles programs for both targets into one artefact and calls each function on both, from the same seed and inputs: results and variables must agree, to rounding where
 numbers are added up and to the bit elsewhere, and the GPU must give the same bits twice. With --artefacts FOLDER what was compiled stays there, and what is there is not
 compiled; with --march=… and --compile-only that is for another machine. --libraries is a folder with a libcuda.so.1, the stand-in's or none for the
-driver of the system; --gemm and --float go to dlc. Ends with 'N passed, M failed'."""
+driver of the system; --gemm, --float and --tf32 go to dlc, and with the last one results differ by as much as TF32 makes them. Ends with 'N passed, M failed'."""
 
 import argparse
 import json
@@ -79,13 +79,13 @@ def make_inputs(arguments, rows, folder, rng):
     return ["--input", *flags] if flags else []
 
 
-def differ(name, a, b, exact):
+def differ(name, a, b, exact, tf32):
     if a.shape != b.shape or a.dtype != b.dtype:
         return f"{name}: {a.dtype}{a.shape} and {b.dtype}{b.shape}"
     if exact or not np.issubdtype(a.dtype, np.floating):
         same = np.array_equal(a, b, equal_nan=np.issubdtype(a.dtype, np.floating))
         return None if same else f"{name}: {np.count_nonzero(a != b)} of {a.size} elements differ"
-    tolerance = 2e-5 if a.dtype == np.float32 else 1e-12
+    tolerance = 1e-12 if a.dtype != np.float32 else 4e-3 if tf32 else 2e-5
     scale = float(np.max(np.abs(a), initial=1.0))
     error = float(np.max(np.abs(a.astype(np.float64) - b.astype(np.float64)), initial=0.0)) / scale
     return None if error <= tolerance else f"{name}: differs by {error:.3g} of the largest, more than {tolerance}"
@@ -93,7 +93,7 @@ def differ(name, a, b, exact):
 
 class Comparison:
     def __init__(self, arguments):
-        self.arguments, self.passed, self.failed = arguments, 0, 0
+        self.arguments, self.passed, self.failed, self.isRounded = arguments, 0, 0, False
 
     def report(self, what, problem):
         if problem:
@@ -107,7 +107,7 @@ class Comparison:
         name = os.path.splitext(os.path.basename(path))[0]
         artefact = os.path.join(self.arguments.artefacts or folder, name + ".so")
         if not self.arguments.artefacts or not os.path.exists(artefact):
-            words = [tool("dlc"), path, "--target=cpu,cuda", f"--gemm={self.arguments.gemm}", f"--float={self.arguments.float}", f"-march={self.arguments.march}", *defines(path), "-o", artefact]
+            words = [tool("dlc"), path, "--target=cpu,cuda", f"--gemm={self.arguments.gemm}", f"--float={self.arguments.float}", *["--tf32"] * self.arguments.tf32, f"-march={self.arguments.march}", *defines(path), "-o", artefact]
             code, text = run(words, None)
             if code:
                 return self.report(name, "does not compile: " + text.strip())
@@ -143,9 +143,10 @@ class Comparison:
             outputs.append(found)
         what = f"{name}.{function} with {rows} rows"
         for key, value in outputs[0].items():
-            self.report(what, differ(key, value, outputs[1][key], function in EXACT))
+            self.report(what, differ(key, value, outputs[1][key], function in EXACT, self.arguments.tf32))
+            self.isRounded |= differ(key, value, outputs[1][key], False, False) is not None
         if len(outputs) > 2:
-            self.report(what + " twice", next((p for p in (differ(key, value, outputs[2][key], True) for key, value in outputs[1].items()) if p), None))
+            self.report(what + " twice", next((p for p in (differ(key, value, outputs[2][key], True, False) for key, value in outputs[1].items()) if p), None))
 
 
 def main():
@@ -155,6 +156,7 @@ def main():
     parser.add_argument("--libraries", help="folder of libcuda.so.1")
     parser.add_argument("--gemm", default="auto")
     parser.add_argument("--float", default="f32", help="what f32 means in the programs")
+    parser.add_argument("--tf32", action="store_true")
     parser.add_argument("--march", default="native")
     parser.add_argument("--artefacts", help="folder of compiled programs")
     parser.add_argument("--compile-only", action="store_true")
@@ -165,6 +167,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for path in arguments.programs:
             comparison.program(path, folder)
+    if arguments.tf32:
+        comparison.report("TF32", None if comparison.isRounded else "no result differs by more than in f32")
     print(f"{comparison.passed} passed, {comparison.failed} failed")
     return 1 if comparison.failed or not comparison.passed else 0
 

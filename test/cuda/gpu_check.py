@@ -35,7 +35,7 @@ COPIED = ["tools/gpu-check.sh", "test/cuda/*.py", "test/cuda/*.dl", "test/dlrun/
           "test/small_sizes.py", "test/reference/checkpoints.py", "examples/*.dl", "docs/gpu-results.md"]
 # What compare.py calls every function of. The MLPs are not among them, since rounding alone makes their steps differ by more than it allows: Adam divides
 # small gradients by their size, and of many inputs to relu some lie so near to 0 that the order of a sum decides their sign. cuda_test.py has them.
-PROGRAMS = ["test/cuda/schedules.dl", "test/cuda/products.dl", "test/cuda/chunks.dl", "test/benchmark/programs/two_layer_sgd.dl", "examples/custom.dl", "examples/tiny.dl",
+PROGRAMS = ["test/cuda/schedules.dl", "test/cuda/products.dl", "test/cuda/convolutions.dl", "test/cuda/chunks.dl", "test/benchmark/programs/two_layer_sgd.dl", "examples/custom.dl", "examples/tiny.dl",
             "examples/two_layer_grad.dl"]
 TRAINING = [name for name, case in cases.CASES.items() if case.optimizer]
 # Functions of bandwidth.dl: what they do, and how many tensors they read and write.

@@ -6,7 +6,8 @@
 //===----------------------------------------------------------------------===//
 //
 // The engine promises one chain of fused multiply-adds over k for every element (where K is split:
-// one for each chunk, added in order), so all comparisons are for equal bits. The kernels' PTX runs
+// one for each chunk, added in order), so all comparisons are for equal bits. In TF32 the stand-in's
+// tensor core adds eight products and the sum before in double. The kernels' PTX runs
 // on the stand-in's engine, which ends a test at the first access out of bounds, race in shared
 // memory, or read of what nobody wrote.
 //
@@ -20,6 +21,7 @@
 #include <cstring>
 #include <map>
 #include <random>
+#include <set>
 
 using namespace dlc;
 using namespace dlc::test;
@@ -52,6 +54,15 @@ template <typename T> struct Buffer {
   uint64_t address;
 };
 
+/// As cvt.rna.tf32.f32 rounds.
+static double roundedToTf32(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  bits = (bits + 0x1000) & 0xffffe000;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
 /// What the engine promises, element by element.
 template <typename T> std::vector<T> reference(const GpuProduct &product, const Sizes &s, const std::vector<T> &lhs, const std::vector<T> &rhs) {
   std::vector<T> out;
@@ -61,8 +72,16 @@ template <typename T> std::vector<T> reference(const GpuProduct &product, const 
       for (int64_t j = 0; j < s.n; ++j) {
         auto chain = [&](int64_t begin, int64_t end) {
           T sum = 0;
-          for (int64_t k = begin; k < end; ++k)
-            sum = std::fma(product.shape.lhsTransposed ? A[k * s.m + i] : A[i * s.k + k], product.shape.rhsTransposed ? B[j * s.k + k] : B[k * s.n + j], sum);
+          auto left = [&](int64_t k) { return product.shape.lhsTransposed ? A[k * s.m + i] : A[i * s.k + k]; };
+          auto right = [&](int64_t k) { return product.shape.rhsTransposed ? B[j * s.k + k] : B[k * s.n + j]; };
+          for (int64_t k = begin; k < end && !product.shape.tf32; ++k)
+            sum = std::fma(left(k), right(k), sum);
+          for (int64_t first = begin; first < end && product.shape.tf32; first += 8) {
+            double products = 0;
+            for (int64_t k = first; k < std::min(first + 8, end); ++k)
+              products += roundedToTf32(static_cast<float>(left(k))) * roundedToTf32(static_cast<float>(right(k)));
+            sum = static_cast<T>(static_cast<float>(products + static_cast<double>(sum)));
+          }
           return sum;
         };
         T sum = 0;
@@ -275,6 +294,54 @@ TEST_P(GpuGemmOf, AdamInPlace) {
   check(runner, large, {136, 132, 19});
 }
 
+/// The smallest product of constant sizes that takes a tile of TF32.
+static std::optional<Sizes> smallestWithTile(MLIRContext *context, StringRef tile) {
+  std::optional<Sizes> best;
+  for (int64_t m : {10, 16, 30, 60, 133, 260, 516, 1030, 4100})
+    for (int64_t n : {10, 16, 30, 60, 133, 260, 516, 1030, 4100})
+      for (int64_t k : {20, 50, 130}) {
+        auto size = [&](int64_t n) { return getAffineConstantExpr(n, context); };
+        cuda::GemmShape shape{Float32Type::get(context), size(m), size(n), size(k), size(1)};
+        shape.tf32 = true;
+        if ((!best || m * n * k < best->m * best->n * best->k) && tileOf(cuda::Gemm(shape).describe()) == tile)
+          best = Sizes{m, n, k};
+      }
+  return best;
+}
+
+/// By tensor cores: each tile, whole and at edges, one slice and chunks of k.
+TEST_F(GpuGemm, Tf32) {
+  for (bool lhsTransposed : {false, true})
+    for (bool rhsTransposed : {false, true}) {
+      GpuModule module(*context);
+      std::vector<std::pair<GpuProduct, Sizes>> products;
+      auto add = [&](AffineExpr m, AffineExpr n, AffineExpr k, AffineExpr batch, std::vector<Sizes> sizes, Tail tail) {
+        cuda::GemmShape shape{f32, m, n, k, batch, lhsTransposed, rhsTransposed};
+        shape.tf32 = true;
+        GpuProduct product = module.add("p" + std::to_string(products.size()), shape, tail);
+        for (const Sizes &each : sizes)
+          products.push_back({product, each});
+      };
+      auto constant = [&](Sizes s, Tail tail = Tail::Store) { add(c(s.m), c(s.n), c(s.k), c(s.batch), {s}, tail); };
+      add(m, n, k, batch, {{3, 5, 2}, {129, 65, 17}, {5, 150, 33, 3, true, false}}, Tail::BiasRelu);
+      add(m * 4, n * 4, k * 4, batch, {{4, 4, 4}, {132, 260, 20}, {8, 8, 12, 2, true, true}}, Tail::Adam);
+      constant({6, 25, 1500}, Tail::Adam);
+      constant({64, 32, 1024, 2}, Tail::BiasRelu);
+      constant({133, 100, 10}, Tail::BiasRelu);
+      for (const char *tile : {"128x64x16", "64x64x32", "32x32x32", "64x16x32", "16x64x32"}) {
+        std::optional<Sizes> sizes = smallestWithTile(context.get(), tile);
+        ASSERT_TRUE(sizes) << tile;
+        constant(*sizes, Tail::BiasRelu);
+      }
+      Runner runner(module);
+      EXPECT_EQ(tileOf(products[3].first.description), "128x128x16");
+      for (auto &[product, sizes] : products) {
+        EXPECT_NE(product.description.find(", tf32"), std::string::npos);
+        runner.check<float>(product, sizes);
+      }
+    }
+}
+
 /// Of no steps of k the product is zero, and the epilogue runs; of no elements nothing runs.
 TEST_F(GpuGemm, Empty) {
   GpuModule module(*context);
@@ -454,6 +521,56 @@ TEST_F(GpuGemm, Figures) {
       std::printf("%-10s %s %-22s %5ld %4ld %3.0f %%; %6ld %2u", one.tile, one.type.isF64() ? "f64" : "f32",
                   one.tail == Tail::Adam ? "adam, k dynamic" : isa<AffineConstantExpr>(one.m) ? "" : isa<AffineConstantExpr>(one.n) ? "m dynamic" : "all dynamic",
                   loop["all"], loop["ld.shared"], 100.0 * loop["fma"] / loop["all"], launch.sharedBytes, launch.residentBlocks);
+      for (const GpuProduct::Launch &each : product.launches)
+        if (auto it = assembled.find(each.kernel); it != assembled.end()) {
+          EXPECT_EQ(it->second.spilled, 0) << each.kernel;
+          EXPECT_LE(it->second.registers * static_cast<int64_t>(each.threads * each.residentBlocks), 65536) << each.kernel;
+          EXPECT_EQ(it->second.sharedBytes, each.sharedBytes) << each.kernel;
+          std::printf(" %3ld", it->second.registers);
+        }
+      std::printf("\n");
+    }
+  }
+}
+
+/// What ptxas makes of the tensor cores' kernels, of each tile: the loop's products once, and no register in local memory.
+TEST_F(GpuGemm, Tf32Figures) {
+  struct Case {
+    AffineExpr m, n, k;
+    bool lhsTransposed = false;
+    Tail tail = Tail::Store;
+  };
+  SmallVector<Case> cases = {{c(4096), c(4096), c(4096)}, {m * 4, n * 4, k, true, Tail::Adam}, {m, n, k, false, Tail::BiasRelu}, {c(784), c(512), k, true, Tail::Adam}};
+  for (const char *tile : {"128x64x16", "64x64x32", "32x32x32", "64x16x32", "16x64x32"})
+    if (std::optional<Sizes> sizes = smallestWithTile(context.get(), tile))
+      cases.push_back({c(sizes->m), c(sizes->n), c(sizes->k)});
+  for (const char *architecture : {"sm_80", "sm_90"}) {
+    GpuModule module(*context);
+    std::vector<GpuProduct> products;
+    for (const Case &one : cases) {
+      cuda::GemmShape shape{f32, one.m, one.n, one.k, c(1), one.lhsTransposed};
+      shape.tf32 = true;
+      products.push_back(module.add("p" + std::to_string(products.size()), shape, one.tail));
+    }
+    EXPECT_EQ(tileOf(products[0].description), "128x128x16");
+    std::string ptx = module.ptx(architecture);
+    std::map<std::string, PtxasInfo> assembled = runPtxas(ptx, architecture);
+    std::printf("%s: tile; shared bytes, resident blocks, registers\n", architecture);
+    for (const GpuProduct &product : products) {
+      SCOPED_TRACE(testing::Message() << architecture << ' ' << product.description);
+      const GpuProduct::Launch &launch = product.launches[0];
+      StringRef text = kernelText(ptx, launch.kernel);
+      int64_t tm, tn, tk;
+      ASSERT_EQ(std::sscanf(product.description.c_str(), "%ldx%ldx%ld", &tm, &tn, &tk), 3);
+      if (auto all = dyn_cast<AffineConstantExpr>(product.shape.k)) // one slice has no more steps than it needs
+        tk = std::min<int64_t>(tk, llvm::alignTo(all.getValue(), 8));
+      // A loop of a few turns is unrolled.
+      int64_t ofSlice = tm * tn * tk / (16 * 8 * 8) / (launch.threads / 32), count = text.count("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32");
+      EXPECT_EQ(count % ofSlice, 0);
+      EXPECT_GE(count, ofSlice);
+      EXPECT_EQ(text.count("fma.rn.f"), 0u);
+      EXPECT_EQ(text.find(".local"), StringRef::npos);
+      std::printf("%-10s %6ld %2u", tileOf(product.description).c_str(), launch.sharedBytes, launch.residentBlocks);
       for (const GpuProduct::Launch &each : product.launches)
         if (auto it = assembled.find(each.kernel); it != assembled.end()) {
           EXPECT_EQ(it->second.spilled, 0) << each.kernel;

@@ -6,6 +6,7 @@
 //
 //   loops, rows, columns   one kernel for all of them, which share the grid by ranges of blocks; two where a long reduction is cut into chunks
 //   a product              cuBLASLt's call, and a kernel for what it has no epilogue for; and one or two kernels of the engine, epilogue inside
+//   a convolution          one or two kernels of the engine
 //   a check                one block
 //   an extern function     the launch that its pragma asks for
 //   attention              one kernel, its gradient two
@@ -17,6 +18,7 @@
 #include "compiler/lowering/ExternWrapper.h"
 #include "compiler/lowering/cpu/CpuTarget.h"
 #include "compiler/lowering/cuda/Attention.h"
+#include "compiler/lowering/cuda/Convolution.h"
 #include "compiler/lowering/cuda/Gemm.h"
 #include "compiler/lowering/cuda/KernelEmitter.h"
 #include "compiler/lowering/cuda/Products.h"
@@ -78,7 +80,18 @@ private:
   Part partWithSum(const ProductPlan &plan);
   void lowerProduct(FusedOp kernel, const ProductPlan &plan);
   void lowerCublas(FusedOp kernel, const ProductPlan &plan, dl_cuda_when when);
+  /// A product as the engine takes it.
+  struct EngineProduct {
+    Operation *op;
+    GemmShape shape;
+    /// Says what the engine reads, but for the sizes.
+    std::function<void(OpBuilder &, KernelAccess &, GemmOperands &)> setFactors;
+    /// Where in the result a piece of the epilogue begins.
+    std::function<ElementIndex(OpBuilder &, KernelAccess &, ValueRange batchRowCol)> resultIndex;
+  };
+  void lowerEngine(FusedOp kernel, const EngineProduct &product, dl_cuda_when when);
   void lowerOwn(FusedOp kernel, const ProductPlan &plan, dl_cuda_when when);
+  void lowerConvolution(FusedOp kernel, ConvolutionOp op);
   std::pair<uint32_t, uint32_t> updateFactors(FusedOp kernel, const ProductPlan &plan, dl_cuda_when when);
 
   bool isVariable(int64_t buffer) const { return cuda.buffers[buffer].kind == DL_BUFFER_VARIABLE; }
@@ -395,25 +408,15 @@ void FunctionLowering::lowerCublas(FusedOp kernel, const ProductPlan &plan, dl_c
   lowerParts(rest, when);
 }
 
-void FunctionLowering::lowerOwn(FusedOp kernel, const ProductPlan &plan, dl_cuda_when when) {
-  MatmulOp product = plan.product;
+/// The engine's kernels, with what is fused into the product in the epilogue of the last one.
+void FunctionLowering::lowerEngine(FusedOp kernel, const EngineProduct &product, dl_cuda_when when) {
   Location loc = kernel.getLoc();
-  MLIRContext *context = b.getContext();
-  auto type = cast<FloatType>(getElementTypeOrSelf(product.getType()));
-  SmallVector<AffineExpr> full = sizesOf(product.getResult()), lhs = sizesOf(product.getLhs()), rhs = sizesOf(product.getRhs());
-  int64_t rank = full.size();
-  GemmShape shape;
-  shape.type = type;
-  shape.m = normalizeSize(full[rank - 2]);
-  shape.n = normalizeSize(full[rank - 1]);
-  shape.k = normalizeSize(lhs[rank - (product.getLhsTransposed() ? 2 : 1)]);
-  shape.batch = normalizeSize(productOf(ArrayRef(full).drop_back(2), context));
-  shape.lhsTransposed = product.getLhsTransposed();
-  shape.rhsTransposed = product.getRhsTransposed();
+  GemmShape shape = product.shape;
+  shape.tf32 = options.tf32 && shape.type.isF32();
   Gemm gemm(shape);
   std::optional<uint32_t> workspace;
   if (AffineExpr count = gemm.workspaceElements(); count != b.getAffineConstantExpr(0))
-    workspace = addBuffer(count, type);
+    workspace = addBuffer(count, shape.type);
   auto yield = cast<YieldOp>(kernel.getBody().front().getTerminator());
   bool guarded = hasChecks && writesVariables(kernel);
 
@@ -422,18 +425,13 @@ void FunctionLowering::lowerOwn(FusedOp kernel, const ProductPlan &plan, dl_cuda
     access.setResidentBlocks(gemm.residentBlocks(part));
     OpBuilder body = access.bodyBuilder();
     GemmOperands operands;
-    operands.lhs = access.buffer(bufferOfFactor(kernel, product.getLhs()), type);
-    operands.rhs = access.buffer(bufferOfFactor(kernel, product.getRhs()), type);
+    product.setFactors(body, access, operands);
     operands.m = access.size(shape.m);
     operands.n = access.size(shape.n);
     operands.k = access.size(shape.k);
     operands.batch = access.size(shape.batch);
-    if (shape.batch != b.getAffineConstantExpr(1)) {
-      operands.lhsBatchStride = access.size(normalizeSize(productOf(ArrayRef(lhs).take_back(2), context)));
-      operands.rhsBatchStride = access.size(normalizeSize(productOf(ArrayRef(rhs).take_back(2), context)));
-    }
     if (workspace)
-      operands.workspace = access.buffer(*workspace, type);
+      operands.workspace = access.buffer(*workspace, shape.type);
     bool isLast = part + 1 == gemm.launchCount();
     if (guarded && isLast)
       operands.fault = access.fault();
@@ -441,29 +439,17 @@ void FunctionLowering::lowerOwn(FusedOp kernel, const ProductPlan &plan, dl_cuda
     SmallVector<Value> stores;
     if (isLast) {
       for (auto [argument, number] : llvm::zip(kernel.getBody().getArguments(), inputs(kernel)))
-        if (llvm::any_of(argument.getUsers(), [&](Operation *user) { return user != product; }))
+        if (llvm::any_of(argument.getUsers(), [&](Operation *user) { return user != product.op; }))
           elements.setMemory(argument, access.buffer(number, getElementTypeOrSelf(argument.getType())));
       for (auto [value, number] : llvm::zip(yield.getOperands(), results(kernel)))
         stores.push_back(access.buffer(number, getElementTypeOrSelf(value.getType())));
     }
     gemm.emit(part, body, loc, operands, [&](OpBuilder &e, Location, ValueRange batchRowCol, Value acc) {
       elements.pushScope();
-      elements.setAvailable(product.getResult(), acc);
-      ElementIndex at;
-      Value batch = batchRowCol[0];
-      for (int64_t axis = 0; axis < rank - 2; ++axis) {
-        Value index = batch;
-        if (axis < rank - 3) {
-          Value inner = access.size(normalizeSize(productOf(ArrayRef(full).slice(axis + 1, rank - 3 - axis), context)));
-          index = arith::DivUIOp::create(e, loc, batch, inner);
-          batch = arith::SubIOp::create(e, loc, batch, arith::MulIOp::create(e, loc, index, inner));
-        }
-        at.dims.push_back(index);
-      }
-      at.dims.push_back(batchRowCol[1]);
-      at.dims.push_back(batchRowCol[2]);
+      elements.setAvailable(product.op->getResult(0), acc);
+      ElementIndex at = product.resultIndex(e, access, batchRowCol);
       if (gemm.lanes() > 1)
-        elements.setVectorStart(batchRowCol[2]);
+        elements.setVectorStart(at.isFlat ? at.linear : at.dims.back());
       SmallVector<Value> values;
       for (Value value : yield.getOperands())
         values.push_back(elements.element(e, computedValue(value), at, gemm.lanes(), {}));
@@ -473,6 +459,67 @@ void FunctionLowering::lowerOwn(FusedOp kernel, const ProductPlan &plan, dl_cuda
     });
     addLaunch(access, gemm.threads(part), gemm.blocks(part), when, nameOf(kernel) + (isLast ? "" : "_chunks"), loc);
   }
+}
+
+void FunctionLowering::lowerOwn(FusedOp kernel, const ProductPlan &plan, dl_cuda_when when) {
+  MatmulOp product = plan.product;
+  MLIRContext *context = b.getContext();
+  auto type = cast<FloatType>(getElementTypeOrSelf(product.getType()));
+  SmallVector<AffineExpr> full = sizesOf(product.getResult()), lhs = sizesOf(product.getLhs()), rhs = sizesOf(product.getRhs());
+  int64_t rank = full.size();
+  EngineProduct own;
+  own.op = product;
+  own.shape.type = type;
+  own.shape.m = normalizeSize(full[rank - 2]);
+  own.shape.n = normalizeSize(full[rank - 1]);
+  own.shape.k = normalizeSize(lhs[rank - (product.getLhsTransposed() ? 2 : 1)]);
+  own.shape.batch = normalizeSize(productOf(ArrayRef(full).drop_back(2), context));
+  own.shape.lhsTransposed = product.getLhsTransposed();
+  own.shape.rhsTransposed = product.getRhsTransposed();
+  own.setFactors = [&](OpBuilder &, KernelAccess &access, GemmOperands &operands) {
+    operands.lhs = access.buffer(bufferOfFactor(kernel, product.getLhs()), type);
+    operands.rhs = access.buffer(bufferOfFactor(kernel, product.getRhs()), type);
+    if (own.shape.batch != b.getAffineConstantExpr(1)) {
+      operands.lhsBatchStride = access.size(normalizeSize(productOf(ArrayRef(lhs).take_back(2), context)));
+      operands.rhsBatchStride = access.size(normalizeSize(productOf(ArrayRef(rhs).take_back(2), context)));
+    }
+  };
+  own.resultIndex = [&](OpBuilder &e, KernelAccess &access, ValueRange batchRowCol) {
+    Location loc = kernel.getLoc();
+    ElementIndex at;
+    Value batch = batchRowCol[0];
+    for (int64_t axis = 0; axis < rank - 2; ++axis) {
+      Value index = batch;
+      if (axis < rank - 3) {
+        Value inner = access.size(normalizeSize(productOf(ArrayRef(full).slice(axis + 1, rank - 3 - axis), context)));
+        index = arith::DivUIOp::create(e, loc, batch, inner);
+        batch = arith::SubIOp::create(e, loc, batch, arith::MulIOp::create(e, loc, index, inner));
+      }
+      at.dims.push_back(index);
+    }
+    at.dims.push_back(batchRowCol[1]);
+    at.dims.push_back(batchRowCol[2]);
+    return at;
+  };
+  lowerEngine(kernel, own, when);
+}
+
+void FunctionLowering::lowerConvolution(FusedOp kernel, ConvolutionOp op) {
+  SmallVector<Operation *> epilogue;
+  for (Operation &other : kernel.getBody().front())
+    if (&other != op.getOperation())
+      epilogue.push_back(&other);
+  Convolution convolution(op, ElementEmitter::isFlat(epilogue));
+  Type type = getElementTypeOrSelf(op.getType());
+  EngineProduct product;
+  product.op = op;
+  product.shape = convolution.shape();
+  product.setFactors = [&](OpBuilder &body, KernelAccess &access, GemmOperands &operands) {
+    Value lhs = access.buffer(bufferOfFactor(kernel, op.getLhs()), type), rhs = access.buffer(bufferOfFactor(kernel, op.getRhs()), type);
+    convolution.setFactors(body, kernel.getLoc(), operands, lhs, rhs);
+  };
+  product.resultIndex = [&](OpBuilder &e, KernelAccess &, ValueRange batchRowCol) { return convolution.resultIndex(e, kernel.getLoc(), batchRowCol); };
+  lowerEngine(kernel, product, DL_CUDA_ALWAYS);
 }
 
 void FunctionLowering::lowerProduct(FusedOp kernel, const ProductPlan &plan) {
@@ -555,7 +602,9 @@ LogicalResult FunctionLowering::run() {
     else if (auto check = dyn_cast<CheckIndexOp>(nodes.front()))
       lowerCheck(check);
     else if (auto it = plans.find(nodes.front()); it != plans.end())
-      lowerProduct(cast<FusedOp>(nodes.front()), it->second);
+      lowerProduct(kernel, it->second);
+    else if (auto convolutions = kernel.getBody().front().getOps<ConvolutionOp>(); !convolutions.empty())
+      lowerConvolution(kernel, *convolutions.begin());
     else
       lowerShared(nodes);
   }

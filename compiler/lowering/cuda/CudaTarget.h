@@ -26,7 +26,7 @@ enum class GemmChoice {
 
 struct CudaOptions {
   GemmChoice gemm = GemmChoice::Auto;
-  bool tf32 = false; // cuBLASLt may round the factors of f32 products to TF32
+  bool tf32 = false; // products of f32 may round their factors to TF32; for sm_80 and later
 };
 
 /// The pass cuda-emit-kernels; fills in `description` (which must outlive it) for the runtime.

@@ -34,10 +34,22 @@ using namespace mlir;
 
 namespace dlc::cuda {
 
-/// Elements between two steps of k in shared memory, beyond the tile's: a row of an operand whose
-/// contiguous dimension is k is written down a column of shared memory, and with these the 32 lanes
-/// of a warp meet 32 banks (see Operand).
-static constexpr int64_t padding = 4;
+/// Elements between two steps of k in shared memory, beyond the tile's. With 4, a row of an operand
+/// whose contiguous dimension is k, which is written down a column of shared memory, meets 32 banks
+/// (see Operand); with 8, the lanes that read a fragment do.
+static int64_t paddingOf(const GemmShape &shape) { return shape.tf32 ? 8 : 4; }
+
+/// Of mma.m16n8k8: steps of k, and the lanes of a warp along C's rows and columns, where each has two
+/// neighbours.
+static constexpr int64_t fragmentSteps = 8, fragmentLanesM = 8, fragmentLanesN = 4,
+                         fragmentVectorN = 2;
+
+/// What it takes to compute where elements of a factor lie that is no matrix: registers of a thread,
+/// and instructions for each of its loads.
+static constexpr int64_t placeRegisters = 16, placeInstructions = 20;
+
+/// Registers that a thread may have, as they are handed out.
+static constexpr int64_t mostRegisters = 248;
 
 /// Threads of a block that adds chunks.
 static constexpr int64_t combineThreads = 256;
@@ -50,12 +62,19 @@ static bool isMultiple(AffineExpr size, int64_t of) {
   return size.getLargestKnownDivisor() % of == 0;
 }
 
-/// Elements of a vector along a dimension of this size: all vectors are whole and aligned.
-static int64_t vectorAlong(AffineExpr contiguous, FloatType type) {
+/// Elements of a vector along a dimension of this size: all vectors are whole and aligned, and within
+/// a run, if there is one.
+static int64_t vectorAlong(AffineExpr contiguous, FloatType type, int64_t run) {
   int64_t width = widest(type);
-  while (!isMultiple(contiguous, width))
+  while (!isMultiple(contiguous, width) || run % width != 0)
     width /= 2;
   return width;
+}
+static int64_t lhsVector(const GemmShape &shape) {
+  return vectorAlong(shape.lhsTransposed ? shape.m : shape.k, shape.type, shape.lhsRun);
+}
+static int64_t rhsVector(const GemmShape &shape) {
+  return vectorAlong(shape.rhsTransposed ? shape.k : shape.n, shape.type, shape.rhsRun);
 }
 
 static bool isConstant(AffineExpr size, int64_t value) {
@@ -65,7 +84,7 @@ static bool isConstant(AffineExpr size, int64_t value) {
 
 //===--- schedules ---===//
 
-ArrayRef<Gemm::Tile> Gemm::tiles(FloatType type) {
+ArrayRef<Gemm::Tile> Gemm::tiles(const GemmShape &shape) {
   static const Tile ofF32[] = {
       {128, 128, 8, 8, 8}, {128, 64, 8, 8, 8}, {64, 64, 16, 8, 4},
       {32, 32, 32, 4, 2},  {64, 16, 32, 4, 2}, {16, 64, 32, 2, 4},
@@ -76,19 +95,43 @@ ArrayRef<Gemm::Tile> Gemm::tiles(FloatType type) {
       {64, 16, 16, 4, 2},
       {16, 64, 16, 2, 4},
   };
-  if (type.isF32())
+  // Longer slices than of f32: a tensor core is done with them sooner.
+  static const Tile ofTf32[] = {
+      {128, 128, 16, 8, 8}, {128, 64, 16, 8, 8}, {64, 64, 32, 8, 4},
+      {32, 32, 32, 4, 2},   {64, 16, 32, 4, 2},  {16, 64, 32, 2, 4},
+  };
+  if (shape.tf32)
+    return ofTf32;
+  if (shape.type.isF32())
     return ofF32;
   return ofF64;
 }
 
+/// Loads of a thread for a slice.
+static int64_t loadsOf(int64_t elements, int64_t threads, int64_t width) {
+  return elements / threads / width;
+}
+
 /// Registers of a thread, a little more than ptxas takes: sums, a step's elements, the next slice
-/// and its loads' addresses and conditions, the rest. A multiple of 8, as they are handed out.
+/// and its loads' addresses and conditions, what places are computed from, the rest. A multiple of 8,
+/// as they are handed out.
 int64_t Gemm::registers(const Tile &tile, const GemmShape &shape) {
   const int64_t lhs = tile.m * tile.k / tile.threads(), rhs = tile.n * tile.k / tile.threads();
-  const int64_t loads = lhs / vectorAlong(shape.lhsTransposed ? shape.m : shape.k, shape.type) +
-                        rhs / vectorAlong(shape.rhsTransposed ? shape.k : shape.n, shape.type);
-  const int64_t elements = tile.threadM * tile.threadN + tile.threadM + tile.threadN + lhs + rhs;
-  return llvm::alignTo(elements * bytesOf(shape.type) / 4 + 3 * loads + 28, 8);
+  const int64_t lhsLoads = lhs / lhsVector(shape), rhsLoads = rhs / rhsVector(shape);
+  // Of TF32, ptxas keeps more at hand of each load: found by trial.
+  auto perLoad = [&](int64_t run, int64_t width) {
+    if (shape.tf32)
+      return width == widest(shape.type) ? 4 : run ? 5 : 7;
+    return run ? 2 : 3;
+  };
+  const int64_t loads = perLoad(shape.lhsRun, lhsVector(shape)) * lhsLoads +
+                        perLoad(shape.rhsRun, rhsVector(shape)) * rhsLoads;
+  // A fragment's elements are loaded as they are multiplied.
+  const int64_t ofStep = tile.threadM + tile.threadN / (shape.tf32 ? 2 : 1);
+  const int64_t rest = shape.tf32 ? 20 : 28;
+  const int64_t elements = tile.threadM * tile.threadN + ofStep + lhs + rhs;
+  const int64_t places = (shape.lhsRun ? placeRegisters : 0) + (shape.rhsRun ? placeRegisters : 0);
+  return llvm::alignTo(elements * bytesOf(shape.type) / 4 + loads + places + rest, 8);
 }
 
 /// A size in an estimate; `sample` stands for what is known only at run time.
@@ -128,7 +171,16 @@ Gemm::Plan Gemm::choosePlan(const GemmShape &shape) {
     double issued = warps / 4 *
                     (tile.threadM * tile.threadN * (bytes / 4) +
                      llvm::divideCeil(tile.threadM, lanes) + llvm::divideCeil(tile.threadN, lanes));
+    int64_t places =
+        (shape.lhsRun ? loadsOf(tile.m * tile.k, tile.threads(), lhsVector(shape)) : 0) +
+        (shape.rhsRun ? loadsOf(tile.n * tile.k, tile.threads(), rhsVector(shape)) : 0);
+    if (shape.tf32)
+      issued = warps / 4 * (tile.threadM * tile.threadN + 2 * tile.threadM + tile.threadN) /
+               fragmentSteps;
+    issued += warps / 4 * placeInstructions * places / tile.k;
     double shared = warps * (tile.threadM + tile.threadN) * bytes / 4;
+    if (shape.tf32)
+      shared = warps * (2 * tile.threadM + tile.threadN) / fragmentSteps;
     double step = std::max(issued, shared);
     double waves = std::ceil(blocks / (multiprocessors * resident));
     double together = std::min<double>(resident, std::ceil(blocks / multiprocessors));
@@ -145,6 +197,8 @@ Gemm::Plan Gemm::choosePlan(const GemmShape &shape) {
 
   std::optional<Plan> best;
   auto consider = [&](const Tile &tile, int64_t chunk) {
+    if (registers(tile, shape) > mostRegisters)
+      return;
     // A multiprocessor has 65536 registers, and more threads than these do not make it faster.
     int64_t resident = std::min<int64_t>(65536 / registers(tile, shape), 1024) / tile.threads();
     double cost = 1;
@@ -153,7 +207,7 @@ Gemm::Plan Gemm::choosePlan(const GemmShape &shape) {
     if (!best || cost < best->cost)
       best = Plan{tile, resident, chunk != 0, chunk, cost};
   };
-  for (const Tile &tile : tiles(shape.type)) {
+  for (const Tile &tile : tiles(shape)) {
     consider(tile, 0);
     if (!shape.maySplit)
       continue;
@@ -170,8 +224,10 @@ Gemm::Plan Gemm::choosePlan(const GemmShape &shape) {
 }
 
 Gemm::Gemm(const GemmShape &shape)
-    : shape(shape), vectorLanes(vectorAlong(shape.n, shape.type)), plan(choosePlan(shape)) {
+    : shape(shape), vectorLanes(vectorAlong(shape.n, shape.type, shape.outRun)),
+      plan(choosePlan(shape)) {
   assert((shape.type.isF32() || shape.type.isF64()) && "a product of f32 or f64");
+  assert((!shape.tf32 || shape.type.isF32()) && "TF32 is for f32");
 }
 
 AffineExpr Gemm::chunks() const {
@@ -194,7 +250,8 @@ unsigned Gemm::residentBlocks(unsigned launch) const { return launch == 1 ? 4 : 
 int64_t Gemm::sharedBytes(unsigned launch) const {
   if (launch == 1)
     return 0;
-  return 2 * plan.tile.k * (plan.tile.m + plan.tile.n + 2 * padding) * bytesOf(shape.type);
+  return 2 * plan.tile.k * (plan.tile.m + plan.tile.n + 2 * paddingOf(shape)) *
+         bytesOf(shape.type);
 }
 
 AffineExpr Gemm::workspaceElements() const {
@@ -208,8 +265,10 @@ std::string Gemm::describe() const {
   llvm::raw_string_ostream os(words);
   const Tile &t = plan.tile;
   os << t.m << 'x' << t.n << 'x' << t.k << " of " << t.threadM << 'x' << t.threadN << ", lhs "
-     << vectorAlong(shape.lhsTransposed ? shape.m : shape.k, shape.type) << ", rhs "
-     << vectorAlong(shape.rhsTransposed ? shape.k : shape.n, shape.type) << ", out " << vectorLanes;
+     << lhsVector(shape) << (shape.lhsRun ? " by place" : "") << ", rhs " << rhsVector(shape)
+     << (shape.rhsRun ? " by place" : "") << ", out " << vectorLanes;
+  if (shape.tf32)
+    os << ", tf32";
   if (plan.splits)
     os << ", k by " << plan.chunk;
   return words;
@@ -279,6 +338,22 @@ void storeGlobal(OpBuilder &b, Location loc, Value value, Value memory, Value at
   vector::StoreOp::create(b, loc, value, memory, ValueRange{at}, /*nontemporal=*/false, alignment);
 }
 
+/// An f32 or a vector of them with the bits that TF32 has not being 0.
+Value roundToTf32(OpBuilder &b, Location loc, Value value) {
+  auto one = [&](Value x) -> Value {
+    Value bits = NVVM::ConvertFloatToTF32Op::create(b, loc, b.getI32Type(), x,
+                                                    NVVM::FPRoundingMode::RNA);
+    return arith::BitcastOp::create(b, loc, b.getF32Type(), bits);
+  };
+  auto vector = dyn_cast<VectorType>(value.getType());
+  if (!vector)
+    return one(value);
+  SmallVector<Value> rounded;
+  for (int64_t e = 0; e < vector.getNumElements(); ++e)
+    rounded.push_back(one(vector::ExtractOp::create(b, loc, value, e)));
+  return vector::FromElementsOp::create(b, loc, vector, rounded);
+}
+
 /// Shared memory, addressed by elements.
 struct Shared {
   Value base; ///< !llvm.ptr<3>
@@ -313,27 +388,34 @@ struct Shared {
 struct Operand {
   Value memory;
   Type element;
-  int64_t tile, width;
-  bool alongK;
+  int64_t tile, width, padding;
+  bool alongK, tf32;
 
-  SmallVector<Value> from; ///< index of each load but for the slice's first k
+  const GemmElements *elements; ///< null: a matrix
+  SmallVector<Value> from; ///< of a matrix: index of each load but for the slice's first k
+  SmallVector<unsigned> column; ///< else: which of the columns each load reads
+  SmallVector<GemmElements::Column> columns;
   SmallVector<Value> k;    ///< each load's first k in the slice, an index
   SmallVector<Value> to;   ///< place of each load in a slice of shared memory, in i32
   Value stride;            ///< elements of memory from one k to the next, an index
 
   int64_t pitch() const { return tile + padding; }
 
-  /// `start` is the first element of the matrix, `first` the tile's first of `size` along mn.
-  Operand(OpBuilder &b, Location loc, Value memory, FloatType type, bool alongK, int64_t tile,
-          int64_t tileK, int64_t threads, int64_t width, Value thread, Value start, Value first,
-          Value size, bool isWhole, Value sizeK)
-      : memory(memory), element(type), tile(tile), width(width), alongK(alongK) {
+  /// `start` is the first element of the matrix, `first` the tile's first of `size` along mn, `entry`
+  /// the number in the batch.
+  Operand(OpBuilder &b, Location loc, Value memory, const GemmShape &shape, bool alongK,
+          int64_t tile, int64_t tileK, int64_t threads, int64_t width, Value thread, Value start, Value first,
+          Value size, bool isWhole, Value sizeK, const GemmElements *elements, Value entry)
+      : memory(memory), element(shape.type), tile(tile), width(width), padding(paddingOf(shape)),
+        alongK(alongK), tf32(shape.tf32), elements(elements) {
     Integers i{b, loc};
+    FloatType type = shape.type;
     stride = alongK ? i.index(1) : size;
-    const int64_t loads = tile * tileK / threads / width;
+    const int64_t loads = loadsOf(tile * tileK, threads, width);
     assert(loads * threads * width == tile * tileK && "threads share a slice evenly");
     for (int64_t load = 0; load < loads; ++load) {
       Value row, kk;
+      unsigned number = 0; // of what is the same row
       if (!alongK) {
         const int64_t across = tile / width;
         assert(threads % across == 0);
@@ -348,7 +430,8 @@ struct Operand {
                      load * (rows / tile) * sector * width);
         } else {
           const int64_t passes = tile / rows;
-          row = i.add(unit, load % passes * rows);
+          number = load % passes;
+          row = i.add(unit, number * rows);
           kk = i.add(low, load / passes * sector * width);
         }
       }
@@ -357,8 +440,15 @@ struct Operand {
       if (!isWhole)
         mn = i.min(mn, i.sub(size, i.index(alongK ? 1 : width)));
       Value kIndex = i.toIndex(kk);
-      Value at = alongK ? i.add(i.mul(mn, sizeK), kIndex) : i.add(i.mul(kIndex, size), mn);
-      from.push_back(i.add(start, at));
+      if (!elements) {
+        Value at = alongK ? i.add(i.mul(mn, sizeK), kIndex) : i.add(i.mul(kIndex, size), mn);
+        from.push_back(i.add(start, at));
+      } else {
+        assert(number <= columns.size());
+        if (number == columns.size())
+          columns.push_back(elements->column(b, loc, entry, mn));
+        column.push_back(number);
+      }
       k.push_back(kIndex);
       to.push_back(i.add(i.mul(kk, pitch()), row));
     }
@@ -370,14 +460,25 @@ struct Operand {
             SmallVectorImpl<Value> &values) const {
     Integers i{b, loc};
     Value offset = i.mul(kStart, stride);
-    for (auto [at, kk] : llvm::zip(from, k)) {
-      Value place = i.add(at, offset);
-      if (!kEnd) {
+    for (auto [load, kk] : llvm::enumerate(k)) {
+      Value place, exists;
+      if (elements) {
+        GemmElements::Place found =
+            elements->place(b, loc, columns[column[load]], i.add(kStart, kk));
+        place = found.at;
+        exists = found.exists;
+      } else {
+        place = i.add(from[load], offset);
+      }
+      // Along k, k is a multiple of the width: vectors are whole.
+      if (kEnd) {
+        Value isStep = i.less(i.add(kStart, kk), kEnd);
+        exists = exists ? arith::AndIOp::create(b, loc, exists, isStep).getResult() : isStep;
+      }
+      if (!exists) {
         values.push_back(loadGlobal(b, loc, memory, place, width));
         continue;
       }
-      // Along k, k is a multiple of the width: vectors are whole.
-      Value exists = i.less(i.add(kStart, kk), kEnd);
       place = arith::SelectOp::create(b, loc, exists, place, i.index(0));
       Value loaded = loadGlobal(b, loc, memory, place, width);
       values.push_back(
@@ -389,8 +490,8 @@ struct Operand {
   void store(OpBuilder &b, Location loc, const Shared &shared, Value buffer,
              ValueRange values) const {
     Integers i{b, loc};
-    for (auto [place, value] : llvm::zip(to, values)) {
-      Value at = i.add(buffer, place);
+    for (auto [place, given] : llvm::zip(to, values)) {
+      Value at = i.add(buffer, place), value = tf32 ? roundToTf32(b, loc, given) : given;
       if (!alongK || width == 1) {
         shared.store(b, loc, value, shared.at(b, loc, at));
         continue;
@@ -401,7 +502,7 @@ struct Operand {
     }
   }
 
-  size_t loads() const { return from.size(); }
+  size_t loads() const { return k.size(); }
 };
 
 } // namespace
@@ -434,15 +535,19 @@ struct Gemm::Emitter {
   // columns come in vectors, with those of the other threads between them, so that the lanes of a
   // load from shared memory read neighbours or the same.
   const int64_t threadsM = tile.m / tile.threadM, threadsN = tile.n / tile.threadN;
-  const int64_t vectorM = std::min(tile.threadM, widest(type)),
-                vectorN = std::min(tile.threadN, widest(type));
-  Value threadRow{}, threadColumn{};
+  // Fragments of mma are 8 threads along m and 4 along n.
+  const int64_t lanesM = shape.tf32 ? fragmentLanesM : 4, lanesN = shape.tf32 ? fragmentLanesN : 8;
+  const int64_t vectorM = shape.tf32 ? 1 : std::min(tile.threadM, widest(type)),
+                vectorN = shape.tf32 ? fragmentVectorN : std::min(tile.threadN, widest(type));
+  Value threadRow{}, threadColumn{}, warpColumn{}, lane{};
 
   void barrier() const { NVVM::BarrierOp::create(b, loc); }
 
   Shared defineShared();
   void product();
   SmallVector<Value> compute(const Shared &shared, Value buffer, int64_t steps, ValueRange sums);
+  SmallVector<Value> computeTf32(const Shared &shared, Value buffer, int64_t steps,
+                                 ValueRange sums);
   void finish(const Shared &shared, ArrayRef<Value> sums, ValueRange tileStart, GemmEpilogue use);
   void combine();
 };
@@ -484,21 +589,21 @@ void Gemm::Emitter::product() {
   Value kBegin = i.mul(chunk, gemm.plan.chunk);
   Value kEnd = gemm.plan.splits ? i.min(i.add(kBegin, gemm.plan.chunk), k) : k;
 
-  Value warp = i.div(thread, 32), lane = i.rem(thread, 32);
-  const int64_t lanesN = 8, lanesM = 4, warpsN = threadsN / lanesN;
-  assert(threadsN % lanesN == 0 && threadsM % lanesM == 0 && "a warp is 4 by 8 threads");
+  Value warp = i.div(thread, 32);
+  lane = i.rem(thread, 32);
+  const int64_t warpsN = threadsN / lanesN;
+  assert(threadsN % lanesN == 0 && threadsM % lanesM == 0 && "a warp is a rectangle of threads");
   threadRow = i.add(i.mul(i.div(warp, warpsN), lanesM), i.div(lane, lanesN));
-  threadColumn = i.add(i.mul(i.rem(warp, warpsN), lanesN), i.rem(lane, lanesN));
+  warpColumn = i.rem(warp, warpsN);
+  threadColumn = i.add(i.mul(warpColumn, lanesN), i.rem(lane, lanesN));
 
   auto start = [&](Value stride) { return stride ? i.mul(entry, stride) : i.index(0); };
-  AffineExpr lhsContiguous = shape.lhsTransposed ? shape.m : shape.k;
-  AffineExpr rhsContiguous = shape.rhsTransposed ? shape.k : shape.n;
-  Operand lhs(b, loc, operands.lhs, type, !shape.lhsTransposed, tile.m, tile.k, tile.threads(),
-              vectorAlong(lhsContiguous, type), thread, start(operands.lhsBatchStride), row, m,
-              isMultiple(shape.m, tile.m), k);
-  Operand rhs(b, loc, operands.rhs, type, shape.rhsTransposed, tile.n, tile.k, tile.threads(),
-              vectorAlong(rhsContiguous, type), thread, start(operands.rhsBatchStride), column, n,
-              isMultiple(shape.n, tile.n), k);
+  Operand lhs(b, loc, operands.lhs, shape, !shape.lhsTransposed, tile.m, tile.k, tile.threads(),
+              lhsVector(shape), thread, start(operands.lhsBatchStride), row, m,
+              isMultiple(shape.m, tile.m), k, shape.lhsRun ? &operands.lhsElements : nullptr, entry);
+  Operand rhs(b, loc, operands.rhs, shape, shape.rhsTransposed, tile.n, tile.k, tile.threads(),
+              rhsVector(shape), thread, start(operands.rhsBatchStride), column, n,
+              isMultiple(shape.n, tile.n), k, shape.rhsRun ? &operands.rhsElements : nullptr, entry);
 
   // Elements of a half of shared memory: a slice of A, then one of B.
   const int64_t rhsAt = tile.k * lhs.pitch(), half = tile.k * (lhs.pitch() + rhs.pitch());
@@ -535,6 +640,7 @@ void Gemm::Emitter::product() {
       all && all.getValue() <= tile.k && !gemm.plan.splits) {
     // One slice is all there is. A loop of one turn would lose its next slice's branches when LLVM
     // looks at it, and then its order: all elements first, which no thread has registers for.
+    // Steps that are beyond the last one and in a fragment are zeros.
     SmallVector<Value> sums = compute(shared, i.i32(0), all.getValue(), zeros);
     barrier();
     if (beforeEpilogue)
@@ -586,7 +692,9 @@ void Gemm::Emitter::product() {
 /// Adds the products of a slice's first steps to the sums, rows by columns.
 SmallVector<Value> Gemm::Emitter::compute(const Shared &shared, Value buffer, int64_t steps,
                                           ValueRange sums) {
-  const int64_t lhsPitch = tile.m + padding, rhsPitch = tile.n + padding;
+  if (shape.tf32)
+    return computeTf32(shared, buffer, steps, sums);
+  const int64_t lhsPitch = tile.m + paddingOf(shape), rhsPitch = tile.n + paddingOf(shape);
   Value lhsAt = shared.at(b, loc, i.add(buffer, i.mul(threadRow, vectorM)));
   Value rhsAt = shared.at(b, loc, i.add(buffer, i.mul(threadColumn, vectorN)), tile.k * lhsPitch);
   auto fragment = [&](Value at, int64_t step, int64_t count, int64_t vector, int64_t stride) {
@@ -615,13 +723,66 @@ SmallVector<Value> Gemm::Emitter::compute(const Shared &shared, Value buffer, in
   return result;
 }
 
+/// The same by tensor cores, whose fragments the PTX ISA lays out so: with g = lane / 4 and t = lane %
+/// 4, a lane has of A rows g and g + 8 in steps t and t + 4, of B column g in these steps, of C rows g
+/// and g + 8 in columns 2t and 2t + 1. What is row g + 8 of a fragment is the thread's next row here.
+SmallVector<Value> Gemm::Emitter::computeTf32(const Shared &shared, Value buffer, int64_t steps,
+                                              ValueRange sums) {
+  const int64_t lhsPitch = tile.m + paddingOf(shape), rhsPitch = tile.n + paddingOf(shape);
+  Type i32 = b.getI32Type(), f32 = b.getF32Type();
+  Value group = i.div(lane, fragmentLanesN), step = i.rem(lane, fragmentLanesN);
+  Value lhsAt = shared.at(b, loc, i.add(i.add(buffer, i.mul(step, lhsPitch)), threadRow));
+  Value fragmentColumn =
+      i.add(i.mul(warpColumn, fragmentLanesN * fragmentVectorN), group);
+  Value rhsAt = shared.at(b, loc, i.add(i.add(buffer, i.mul(step, rhsPitch)), fragmentColumn),
+                          tile.k * lhsPitch);
+  auto load = [&](Value at, int64_t offset) -> Value {
+    Value p = LLVM::GEPOp::create(b, loc, at.getType(), type, at,
+                                  ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(offset)});
+    return LLVM::LoadOp::create(b, loc, i32, p, shared.alignment(1));
+  };
+  auto accumulator = LLVM::LLVMStructType::getLiteral(b.getContext(), {f32, f32, f32, f32});
+  SmallVector<Value> result(sums);
+  const int64_t fragmentsN = tile.threadN / fragmentVectorN, halfSteps = fragmentSteps / 2;
+  for (int64_t kk = 0; kk < steps; kk += fragmentSteps) {
+    SmallVector<Value> rows[2], columns[2]; // of the first and the second half of the steps
+    for (int64_t half = 0; half < 2; ++half) {
+      for (int64_t r = 0; r < tile.threadM; ++r)
+        rows[half].push_back(load(lhsAt, (kk + half * halfSteps) * lhsPitch + r * threadsM));
+      for (int64_t c = 0; c < fragmentsN; ++c)
+        columns[half].push_back(
+            load(rhsAt, (kk + half * halfSteps) * rhsPitch + c * fragmentVectorN * threadsN));
+    }
+    for (int64_t r = 0; r < tile.threadM; r += 2)
+      for (int64_t c = 0; c < fragmentsN; ++c) {
+        Value *upper = &result[r * tile.threadN + c * fragmentVectorN],
+              *lower = upper + tile.threadN;
+        Value product = NVVM::MmaOp::create(
+            b, loc, accumulator,
+            ValueRange{rows[0][r], rows[0][r + 1], rows[1][r], rows[1][r + 1]},
+            ValueRange{columns[0][c], columns[1][c]},
+            ValueRange{upper[0], upper[1], lower[0], lower[1]}, ArrayRef<int64_t>{16, 8, 8},
+            /*b1Op=*/std::nullopt, /*intOverflow=*/std::nullopt,
+            std::array<NVVM::MMATypes, 2>{NVVM::MMATypes::tf32, NVVM::MMATypes::tf32},
+            std::array<NVVM::MMALayout, 2>{NVVM::MMALayout::row, NVVM::MMALayout::col});
+        auto part = [&](int64_t number) -> Value {
+          return LLVM::ExtractValueOp::create(b, loc, product, ArrayRef<int64_t>{number});
+        };
+        upper[0] = part(0), upper[1] = part(1), lower[0] = part(2), lower[1] = part(3);
+      }
+  }
+  return result;
+}
+
 /// Hands the tile that begins at (entry, row, column) to `use`, through the shared memory that the
 /// operands no longer need: in as many parts as it takes, each with some of every thread's rows.
 void Gemm::Emitter::finish(const Shared &shared, ArrayRef<Value> sums, ValueRange tileStart,
                            GemmEpilogue use) {
   const int64_t lanes = gemm.vectorLanes;
+  // Rows that the lanes of a fragment write at once lie 8 banks apart.
+  const int64_t pitch = tile.n + (shape.tf32 ? 8 : 0);
   int64_t parts = 1;
-  while (tile.m * tile.n / parts * bytesOf(type) > gemm.sharedBytes(0))
+  while (tile.m * pitch / parts * bytesOf(type) > gemm.sharedBytes(0))
     parts *= 2;
   const int64_t rows = tile.threadM / parts, pieces = tile.n / lanes;
   assert(rows >= 1 && threadsM * rows * pieces % tile.threads() == 0);
@@ -640,13 +801,13 @@ void Gemm::Emitter::finish(const Shared &shared, ArrayRef<Value> sums, ValueRang
       auto branch = scf::IfOp::create(b, loc, isThis, /*withElseRegion=*/false);
       b.setInsertionPointToStart(branch.thenBlock());
     }
-    Value to = shared.at(b, loc, i.add(i.mul(threadRow, tile.n), i.mul(threadColumn, vectorN)));
+    Value to = shared.at(b, loc, i.add(i.mul(threadRow, pitch), i.mul(threadColumn, vectorN)));
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t c = 0; c < tile.threadN; c += vectorN) {
         Value p0 =
             LLVM::GEPOp::create(b, loc, to.getType(), type, to,
                                 ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(
-                                    r * threadsM * tile.n + c / vectorN * vectorN * threadsN)});
+                                    r * threadsM * pitch + c / vectorN * vectorN * threadsN)});
         ArrayRef<Value> some = sums.slice((p * rows + r) * tile.threadN + c, vectorN);
         Value value =
             vectorN == 1
@@ -682,7 +843,7 @@ void Gemm::Emitter::finish(const Shared &shared, ArrayRef<Value> sums, ValueRang
     if (exists)
       b.setInsertionPointToStart(
           scf::IfOp::create(b, loc, exists, /*withElseRegion=*/false).thenBlock());
-    Value acc = shared.load(b, loc, shared.at(b, loc, i.add(i.mul(r, tile.n), c)), lanes);
+    Value acc = shared.load(b, loc, shared.at(b, loc, i.add(i.mul(r, pitch), c)), lanes);
     use(b, loc, ValueRange{tileStart[0], row, column}, acc);
   }
   // The next part overwrites this one.

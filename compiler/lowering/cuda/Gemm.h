@@ -10,10 +10,15 @@
 // stock conversions. Whoever asks for a product gives an epilogue, which receives the finished C
 // piece by piece and decides what becomes of it: C itself is never stored by the engine.
 //
+// A factor need not lie in memory as a matrix: whoever asks for the product says where an element
+// of it is, or that it is 0. So a convolution is a product (Convolution.h) without a copy of its
+// windows.
+//
 // Every element of C is one chain of fused multiply-adds over k = 0, 1, ..., starting at zero, as
 // on the CPU. Where K is split, each chunk is such a chain, and the chunks are added in their
 // order. The number of chunks depends on the sizes alone. So the bits depend neither on the device,
-// nor on the schedule of its blocks.
+// nor on the schedule of its blocks. In TF32 a link of the chain is eight steps, which a tensor core
+// adds up as it does.
 //
 // A block computes a tile of C in slices of k. While it works on one slice in shared memory, its
 // threads hold the next one in registers, which then goes to the other half of shared memory: one
@@ -49,6 +54,13 @@
 // operand of f32 that is 16 wide and not transposed on its way, which take two turns. All this is
 // counted, not measured: no figure here is a time.
 //
+// In TF32, factors are rounded on their way to shared memory (cvt.rna), and a warp computes with
+// mma.m16n8k8. Rows and columns of its fragments are dealt out among the block's warps as those of
+// threads are above, so all but the innermost loop is the same. A fragment's elements are loaded one
+// by one: rows of shared memory, 8 elements longer than the tile, put the four steps of k that a
+// warp's lanes read at once 8 banks apart, so that no two meet. ldmatrix would want k contiguous and
+// moves the same bytes.
+//
 //===----------------------------------------------------------------------===//
 
 #ifndef DLC_COMPILER_LOWERING_CUDA_GEMM_H
@@ -59,6 +71,7 @@
 #include "mlir/IR/BuiltinTypes.h"
 #include "llvm/ADT/STLFunctionalExtras.h"
 
+#include <functional>
 #include <string>
 
 namespace dlc::cuda {
@@ -73,6 +86,31 @@ struct GemmShape {
   /// K may be split over blocks, at the price of a workspace and a second launch. The epilogue then
   /// runs in the second one.
   bool maySplit = true;
+  /// Where not 0, A (B) is no matrix: GemmOperands::lhsElements (rhsElements) say where its elements
+  /// lie. Along the dimension that would be contiguous, those with numbers from a multiple of the
+  /// run on are side by side in memory, aligned, and exist or not together.
+  int64_t lhsRun = 0, rhsRun = 0;
+  /// Where not 0, the epilogue's pieces do not go beyond multiples of it in a row of C.
+  int64_t outRun = 0;
+  /// Of f32: factors may be rounded to TF32, so that tensor cores multiply them (sm_80 and later).
+  bool tf32 = false;
+};
+
+/// Where the elements of a factor lie that is no matrix. Columns stand for rows where the factor is A.
+struct GemmElements {
+  /// What a column contributes, computed once for each that a thread reads.
+  using Column = llvm::SmallVector<mlir::Value, 4>;
+  std::function<Column(mlir::OpBuilder &b, mlir::Location loc, mlir::Value entry,
+                       mlir::Value column)>
+      column;
+  /// The place in memory of a step of k in a column, an index, and whether there is one, an i1 (null:
+  /// always). Steps may be beyond k: their place is not looked at, but must be a number.
+  struct Place {
+    mlir::Value at, exists;
+  };
+  std::function<Place(mlir::OpBuilder &b, mlir::Location loc, llvm::ArrayRef<mlir::Value> column,
+                      mlir::Value step)>
+      place;
 };
 
 /// The operands of a product, in the kernel that code is emitted into.
@@ -82,6 +120,8 @@ struct GemmOperands {
   /// index, in elements: the size of one matrix, or 0 to give every batch entry the same matrix.
   /// Null when batch is the constant 1.
   mlir::Value lhsBatchStride, rhsBatchStride;
+  /// For a factor with a run.
+  GemmElements lhsElements, rhsElements;
   mlir::Value workspace; ///< memref<?xT> of workspaceElements(); null when that is 0
   /// memref<?xi64>, or null: unless its first element is 0, the kernel does nothing.
   mlir::Value fault;
@@ -158,7 +198,7 @@ private:
   unsigned vectorLanes;
   Plan plan;
 
-  static llvm::ArrayRef<Tile> tiles(mlir::FloatType type);
+  static llvm::ArrayRef<Tile> tiles(const GemmShape &shape);
   static int64_t registers(const Tile &tile, const GemmShape &shape);
   static Plan choosePlan(const GemmShape &shape);
   mlir::AffineExpr chunks() const;

@@ -16,7 +16,7 @@ def CudaEmitKernels : Pass<"cuda-emit-kernels", "::mlir::ModuleOp"> {
     Examples: test/lowering/cuda.
   }];
   let options = [Option<"gemm", "gemm", "std::string", "\"auto\"", "what computes products: auto, own or cublaslt">,
-                 Option<"tf32", "tf32", "bool", "false", "cuBLASLt may round factors to TF32">,
+                 Option<"tf32", "tf32", "bool", "false", "products of f32 may round their factors to TF32">,
                  Option<"launches", "print-launches", "bool", "false", "print the list of launches to stderr">];
   let statistics = [Statistic<"kernels", "kernels", "kernels, each counted once">, Statistic<"products", "products", "products for cuBLASLt">];
   let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::cf::ControlFlowDialect", "::mlir::func::FuncDialect", "::mlir::LLVM::LLVMDialect", "::mlir::NVVM::NVVMDialect",

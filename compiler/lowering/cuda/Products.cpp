@@ -57,11 +57,10 @@ static std::optional<unsigned> resultNumber(FusedOp kernel, Value value) {
   return std::nullopt;
 }
 
+/// The product of matrices that a kernel has; a convolution is none.
 static MatmulOp matmulOf(FusedOp kernel) {
-  for (Operation &op : kernel.getBody().front())
-    if (isa<ContractionOpInterface>(op))
-      return cast<MatmulOp>(op);
-  return {};
+  auto products = kernel.getBody().front().getOps<MatmulOp>();
+  return products.empty() ? MatmulOp() : *products.begin();
 }
 
 namespace {
@@ -312,7 +311,7 @@ void Planner::matchSums() {
 ProductPlans Planner::run() {
   SmallVector<FusedOp> kernels;
   for (auto kernel : function.getBody().front().getOps<FusedOp>())
-    if (kernel.getSchedule() == "gemm")
+    if (matmulOf(kernel))
       kernels.push_back(kernel);
   for (FusedOp kernel : kernels) {
     ProductPlan plan;

@@ -33,7 +33,7 @@ struct ProductPlan {
 
 using ProductPlans = llvm::MapVector<mlir::Operation *, ProductPlan>;
 
-/// Looks at all kernels of a planned function that have a product.
+/// Looks at all kernels of a planned function that have a product of matrices.
 ProductPlans planProducts(dl::FuncOp function, const CudaOptions &options);
 
 /// Elements that the length of a row must be a multiple of, where gelu_tanh's operand is written.
