@@ -26,9 +26,9 @@ def Decompose : Pass<"dl-decompose", "::dlc::dl::ModelOp"> {
   let summary = "Takes composite ops apart";
   let description = [{
     Softmax, cross entropy and their like stay whole while gradients look at them; here they become reductions and elementwise ops, of which fusion makes one pass.
-    With `for-engine`, ops that are better left whole for a target whose engine computes them stay so. Example: test/transforms/decompose.mlir.
+    What a GPU's engine computes stays whole (every engine does then); with `for-engine`, where there is no GPU, what the CPU's does. Example: test/transforms/decompose.mlir.
   }];
-  let options = [Option<"forEngine", "for-engine", "bool", "false", "leave whole what a target's engine computes">];
+  let options = [Option<"forEngine", "for-engine", "bool", "false", "leave whole what the CPU's engine computes, not the GPU's">];
   let statistics = [Statistic<"composites", "composites", "ops taken apart">];
   let dependentDialects = ["::dlc::dl::DlDialect"];
 }

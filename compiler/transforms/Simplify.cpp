@@ -11,6 +11,7 @@
 #include "mlir/Transforms/GreedyPatternRewriteDriver.h"
 #include "mlir/Transforms/RegionUtils.h"
 #include "llvm/ADT/SetVector.h"
+#include "llvm/ADT/SmallSet.h"
 
 using namespace mlir;
 using namespace dlc::dl;
@@ -218,6 +219,70 @@ struct ComposeBroadcast : OpRewritePattern<BroadcastOp> {
     if (i != from.size())
       return failure();
     rewriter.replaceOpWithNewOp<BroadcastOp>(op, op.getType(), reshape.getX(), axes);
+    return success();
+  }
+};
+
+/// A window over what a broadcast repeats, as one over what is repeated. Axes that only the broadcast has are not looked at: whoever asks knows that they are not left, or does not mind.
+WindowOp windowOfRepeated(OpBuilder &b, WindowOp op, BroadcastOp broadcast, APFloat outside) {
+  SmallVector<AffineExpr> map;
+  SmallVector<int64_t> divisors;
+  for (int64_t axis : broadcast.getAxes()) {
+    map.push_back(op.getMap().getResult(axis));
+    divisors.push_back(op.getDivisors()[axis]);
+  }
+  auto type = withElementType(cast<RankedTensorType>(op.getType()), getElementTypeOrSelf(broadcast.getX().getType()));
+  return WindowOp::create(b, op.getLoc(), type, broadcast.getX(), AffineMap::get(op.getMap().getNumDims(), 0, map, b.getContext()), divisors, outside);
+}
+/// The broadcast that a value is, if it repeats whole axes of floats.
+BroadcastOp wholeBroadcast(Value value) {
+  auto broadcast = value.getDefiningOp<BroadcastOp>();
+  if (!broadcast || !isa<FloatType>(getElementTypeOrSelf(value.getType())))
+    return {};
+  SmallVector<AffineExpr> from = sizesOf(broadcast.getX()), to = sizesOf(value);
+  for (auto [size, axis] : llvm::zip(from, broadcast.getAxes()))
+    if (size != to[axis])
+      return {};
+  return broadcast;
+}
+
+/// A window that stays inside of a broadcast is one over the broadcast's operand.
+struct WindowOfBroadcast : OpRewritePattern<WindowOp> {
+  using OpRewritePattern::OpRewritePattern;
+  LogicalResult matchAndRewrite(WindowOp op, PatternRewriter &rewriter) const override {
+    BroadcastOp broadcast = wholeBroadcast(op.getX());
+    if (!broadcast || broadcast.getAxes().empty() || op.getElementOutside())
+      return failure();
+    rewriter.replaceOp(op, windowOfRepeated(rewriter, op, broadcast, op.getOutside()));
+    return success();
+  }
+};
+
+/// A window over a number where two repeated values are equal, and elsewhere what is outside of the window too: it looks at what is repeated, and nobody has to keep the choice. The gradient of a
+/// maximum over windows is one.
+struct WindowOfChoice : OpRewritePattern<WindowOp> {
+  using OpRewritePattern::OpRewritePattern;
+  LogicalResult matchAndRewrite(WindowOp op, PatternRewriter &rewriter) const override {
+    auto choice = op.getX().getDefiningOp<SelectOp>();
+    auto condition = choice ? choice.getCondition().getDefiningOp<CompareOp>() : CompareOp();
+    auto otherwise = choice ? choice.getWhenFalse().getDefiningOp<FillOp>() : FillOp();
+    auto number = otherwise ? dyn_cast<FloatAttr>(otherwise.getValue()) : FloatAttr();
+    if (!condition || condition.getPredicate() != ComparePredicate::eq || !number || number.getValueAsDouble() != op.getOutside().convertToDouble())
+      return failure();
+    BroadcastOp lhs = wholeBroadcast(condition.getLhs()), rhs = wholeBroadcast(condition.getRhs()), value = wholeBroadcast(choice.getWhenTrue());
+    if (!lhs || !rhs || !value)
+      return failure();
+    // Outside of an axis of the sides they are not equal, outside of the value's it is the number.
+    llvm::SmallSet<int64_t, 8> covered;
+    for (BroadcastOp each : {lhs, rhs, value})
+      covered.insert(each.getAxes().begin(), each.getAxes().end());
+    if (static_cast<int64_t>(covered.size()) != op.getMap().getNumResults())
+      return failure();
+    APFloat nan = APFloat::getNaN(APFloat::IEEEdouble());
+    Value a = windowOfRepeated(rewriter, op, lhs, nan), c = windowOfRepeated(rewriter, op, rhs, nan), x = windowOfRepeated(rewriter, op, value, op.getOutside());
+    Value equal = CompareOp::create(rewriter, op.getLoc(), a, c, ComparePredicate::eq);
+    Value fill = FillOp::create(rewriter, op.getLoc(), cast<RankedTensorType>(op.getType()), op.getOutside().convertToDouble());
+    rewriter.replaceOpWithNewOp<SelectOp>(op, op.getType(), equal, x, fill);
     return success();
   }
 };
@@ -437,7 +502,8 @@ struct Simplify : impl::SimplifyBase<Simplify> {
     RewritePatternSet patterns(context);
     for (RegisteredOperationName op : context->getRegisteredOperationsByDialect(DlDialect::getDialectNamespace()))
       op.getCanonicalizationPatterns(patterns, context);
-    patterns.add<MoveOfFill, ElementwiseOfFills, ElementwiseWithoutUnits, ElementwiseOfRows, ReductionOfRows, ComposeBroadcast, ReductionOverUnits, CarryLess, LoopWithoutTurns, YieldLess, TakeKnownBranch>(context);
+    patterns.add<MoveOfFill, ElementwiseOfFills, ElementwiseWithoutUnits, ElementwiseOfRows, ReductionOfRows, ComposeBroadcast, WindowOfBroadcast, WindowOfChoice, ReductionOverUnits, CarryLess,
+                 LoopWithoutTurns, YieldLess, TakeKnownBranch>(context);
     FrozenRewritePatternSet frozen(std::move(patterns));
     KeepCheckpoint keepCheckpoint;
     GreedyRewriteConfig config;

@@ -240,33 +240,44 @@ TensorExpr broadcastBack(TensorExpr small, TensorExpr x, ArrayRef<int64_t> axes)
 TensorExpr sumAlong(TensorExpr x, int64_t axis) { return broadcastBack(sum(x, axis), x, {axis}); }
 
 TensorExpr selectFirst(TensorExpr x, TensorExpr y, TensorExpr dy, ArrayRef<int64_t> axes) {
-  // Among the elements equal to the result, the one with the smallest row-major number along the axes.
+  // Among the elements equal to the result, the one with the smallest row-major number along the axes. That number is as exact as an element where there are few: then what is kept for the gradient
+  // is two tensors of the result's size, and which element is the first can be said wherever it is asked.
   OpBuilder &b = *x.b;
-  RankedTensorType numbers = withElementType(x.type(), b.getI32Type());
-  std::optional<TensorExpr> place;
+  if (axes.empty())
+    return dy;
+  SmallVector<AffineExpr> sizes;
+  int64_t count = 1;
   for (int64_t axis : axes) {
-    TensorExpr step = iota(numbers, axis, x);
+    sizes.push_back(sizesOf(x.type())[axis]);
+    auto constant = dyn_cast<AffineConstantExpr>(sizes.back());
+    count = constant && count <= (1 << 24) ? count * constant.getValue() : (1 << 24) + 1;
+  }
+  auto element = x.type().getElementType();
+  const bool isExact = isa<Float32Type, Float64Type>(element) && count <= (1 << 24);
+  RankedTensorType numbers = isExact ? tensorType(sizes, element) : withElementType(x.type(), b.getI32Type());
+  std::optional<TensorExpr> place;
+  for (auto [i, axis] : llvm::enumerate(axes)) {
+    TensorExpr step = iota(numbers, isExact ? i : axis, x);
     if (place) {
-      AffineExpr size = sizesOf(x.type())[axis];
       TensorExpr count = step.number(0);
-      if (auto constant = dyn_cast<AffineConstantExpr>(size))
+      if (auto constant = dyn_cast<AffineConstantExpr>(sizes[i]))
         count = step.number(static_cast<double>(constant.getValue()));
       else {
         RankedTensorType scalar = RankedTensorType::get({}, b.getI32Type());
-        Value value = SizeOp::create(b, x.loc, scalar, sizeMap(size, b.getContext()));
+        Value value = SizeOp::create(b, x.loc, scalar, sizeMap(sizes[i], b.getContext()));
         count = {b, x.loc, BroadcastOp::create(b, x.loc, numbers, value, ArrayRef<int64_t>{})};
       }
       step = *place * count + step;
     }
     place = step;
   }
-  if (!place) // a reduction over no axis
-    return dy;
-  TensorExpr far = place->number(2147483647.0);
-  TensorExpr candidates = select(eq(x, broadcastBack(y, x, axes)), *place, far);
+  if (isExact)
+    place = TensorExpr(b, x.loc, BroadcastOp::create(b, x.loc, x.type(), place->value, axes));
+  // No place is that far: of NaN none is the first.
+  TensorExpr candidates = select(eq(x, broadcastBack(y, x, axes)), *place, place->number(2147483647.0));
   TensorExpr first = broadcastBack({b, x.loc, MinOp::create(b, x.loc, candidates.value, axes)}, candidates, axes);
   TensorExpr back = broadcastBack(dy, x, axes);
-  return select(eq(candidates, first), select(eq(candidates, far), back.number(0.0), back), back.number(0.0));
+  return select(eq(*place, first), back, back.number(0.0));
 }
 
 TensorExpr wideLabel(TensorExpr label) {

@@ -4,6 +4,7 @@
 
 #include "dialects/dl/DlExpr.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "llvm/Support/MathExtras.h"
 
 using namespace mlir;
 using namespace dlc::dl;
@@ -203,37 +204,100 @@ std::optional<SmallVector<int64_t>> WindowOp::getAxisMap() {
 LogicalResult WindowOp::buildVjp(OpBuilder &b, ValueRange cotangents, SmallVectorImpl<Value> &grads) {
   // An element of the operand lies in those windows at whose other indices its own axes can be solved for: own = (divisor * index - offset - others) / factor. The cotangents there, 0 where
   // there is no such window, are a window over the cotangents; they are added up.
+  //
+  // Where windows step by a stride, that quotient is whole for a few of the places in a window only. Along such an axis, index = stride * p + k + offset, the operand's elements are counted by
+  // their quotient j and remainder r instead: index - offset = stride * j + r, so the places are k = stride * m + r and the windows p = j - m.
   auto from = cast<RankedTensorType>(getX().getType()), to = cast<RankedTensorType>(getType());
-  SmallVector<Place> places = placesOf(*this), back(to.getRank());
-  SmallVector<int64_t> own = *getOwnAxes(), divisors(to.getRank(), 1), others;
+  const int64_t rank = to.getRank();
+  SmallVector<Place> places = placesOf(*this);
+  SmallVector<int64_t> own = *getOwnAxes();
   SmallVector<AffineExpr> sizes = sizesOf(to), operandSizes = sizesOf(from);
-  for (int64_t i = 0; i < to.getRank(); ++i) {
-    back[i].factors.assign(to.getRank(), 0);
-    back[i].factors[i] = 1;
+
+  // Of an operand's axis: the index of the place in the window, if it is counted by quotient and remainder.
+  auto placeIndex = [&](int64_t axis) -> std::optional<int64_t> {
+    const Place &place = places[axis];
+    std::optional<int64_t> found;
+    for (auto [i, factor] : llvm::enumerate(place.factors)) {
+      if (factor == 0 || static_cast<int64_t>(i) == own[axis])
+        continue;
+      bool isElsewhere = false;
+      for (auto [other, otherPlace] : llvm::enumerate(places))
+        isElsewhere |= static_cast<int64_t>(other) != axis && otherPlace.factors[i] != 0;
+      if (factor != 1 || found || isElsewhere || llvm::is_contained(own, i) || !isa<AffineConstantExpr>(sizes[i]))
+        return std::nullopt;
+      found = i;
+    }
+    return place.factors[own[axis]] > 1 && place.divisor == 1 && place.offset <= 0 ? found : std::nullopt;
+  };
+  // The new window's indices: those of the result, and before an own one its remainder.
+  SmallVector<int64_t> index(rank), remainder(rank, -1);
+  SmallVector<AffineExpr> newSizes;
+  SmallVector<std::optional<int64_t>> counted(rank);
+  for (auto [axis, i] : llvm::enumerate(own))
+    counted[i] = placeIndex(axis);
+  for (int64_t i = 0; i < rank; ++i) {
+    if (counted[i]) {
+      remainder[i] = newSizes.size();
+      newSizes.push_back({});
+    }
+    index[i] = newSizes.size();
+    newSizes.push_back(sizes[i]);
+  }
+  SmallVector<Place> back(rank);
+  SmallVector<int64_t> divisors(rank, 1), summed;
+  for (int64_t i = 0; i < rank; ++i) {
+    back[i].factors.assign(newSizes.size(), 0);
+    back[i].factors[index[i]] = 1;
+    if (!llvm::is_contained(own, i))
+      summed.push_back(index[i]);
   }
   for (auto [axis, place] : llvm::enumerate(places)) {
     int64_t i = own[axis], factor = place.factors[i], sign = factor < 0 ? -1 : 1;
-    for (int64_t j = 0; j < to.getRank(); ++j)
-      back[i].factors[j] = sign * (j == i ? place.divisor : -place.factors[j]);
+    if (std::optional<int64_t> k = counted[i]) {
+      back[i].factors[index[*k]] = -1;
+      back[*k].factors[index[*k]] = factor;
+      back[*k].factors[remainder[i]] = 1;
+      newSizes[remainder[i]] = b.getAffineConstantExpr(factor);
+      newSizes[index[i]] = normalizeSize((operandSizes[axis] + (factor - 1 - place.offset)).floorDiv(factor));
+      newSizes[index[*k]] = b.getAffineConstantExpr(llvm::divideCeil(cast<AffineConstantExpr>(sizes[*k]).getValue(), factor));
+      continue;
+    }
+    for (int64_t j = 0; j < rank; ++j)
+      back[i].factors[index[j]] = sign * (j == i ? place.divisor : -place.factors[j]);
     back[i].offset = sign * -place.offset;
     divisors[i] = sign * factor;
-    sizes[i] = operandSizes[axis];
+    newSizes[index[i]] = operandSizes[axis];
   }
   SmallVector<AffineExpr> exprs;
   for (const Place &place : back)
     exprs.push_back(exprOf(place, getContext()));
-  for (int64_t i = 0; i < to.getRank(); ++i)
-    if (!llvm::is_contained(own, i))
-      others.push_back(i);
-  Value windows = WindowOp::create(b, getLoc(), tensorType(sizes, to.getElementType()), cotangents[0], AffineMap::get(to.getRank(), 0, exprs, getContext()), divisors, APFloat(0.0));
-  Value dx = others.empty() ? windows : SumOp::create(b, getLoc(), windows, others).getResult();
-  // What is left has the own axes in order.
-  SmallVector<int64_t> order(own), permutation;
-  llvm::sort(order);
-  for (int64_t index : own)
-    permutation.push_back(llvm::find(order, index) - order.begin());
+  Type element = to.getElementType();
+  Value dx = WindowOp::create(b, getLoc(), tensorType(newSizes, element), cotangents[0], AffineMap::get(newSizes.size(), 0, exprs, getContext()), divisors, APFloat(0.0));
+  if (!summed.empty())
+    dx = SumOp::create(b, getLoc(), dx, summed);
+
+  // What is left, in the order of the operand's axes; quotients and remainders as one index, from the first element on.
+  SmallVector<int64_t> left, permutation;
+  for (int64_t i = 0; i < static_cast<int64_t>(newSizes.size()); ++i)
+    if (!llvm::is_contained(summed, i))
+      left.push_back(i);
+  SmallVector<AffineExpr> joined, starts;
+  for (auto [axis, i] : llvm::enumerate(own)) {
+    permutation.push_back(llvm::find(left, index[i]) - left.begin());
+    joined.push_back(newSizes[index[i]]);
+    starts.push_back(b.getAffineConstantExpr(0));
+    if (!counted[i])
+      continue;
+    permutation.push_back(llvm::find(left, remainder[i]) - left.begin());
+    joined.back() = normalizeSize(joined.back() * places[axis].factors[i]);
+    starts.back() = b.getAffineConstantExpr(-places[axis].offset);
+  }
   if (!llvm::is_sorted(permutation))
     dx = TransposeOp::create(b, getLoc(), dx, permutation);
+  if (left.size() != own.size())
+    dx = ReshapeOp::create(b, getLoc(), tensorType(joined, element), dx);
+  if (joined != operandSizes)
+    dx = SliceOp::create(b, getLoc(), from, dx, sizeMap(starts, getContext()), SmallVector<int64_t>(own.size(), 1));
   grads.push_back(dx);
   return success();
 }

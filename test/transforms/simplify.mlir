@@ -112,4 +112,34 @@ dl.model @m dims [] {
     %g:2 = dl.gradient %loss wrt %a, %k : (tensor<f32>, tensor<8xf32>, tensor<8x1xf32>) -> (tensor<8xf32>, tensor<8x1xf32>)
     dl.return %g#0, %g#1 : tensor<8xf32>, tensor<8x1xf32>
   }
+  // A window over a choice between repeated values looks at these: the gradient of a maximum over windows keeps none of them.
+  // CHECK-LABEL: dl.func @window_of_choice
+  // CHECK-SAME:    %[[PLACE:.*]]: tensor<3xf32>, %[[FIRST:.*]]: tensor<4x5xf32>, %[[DY:.*]]: tensor<4x5xf32>)
+  // CHECK-DAG:     %[[P:.*]] = dl.window %[[PLACE]] #{{.*}} over [1] else 0x7FF8000000000000 : tensor<3xf32> -> tensor<4x2x2x6xf32>
+  // CHECK-DAG:     %[[F:.*]] = dl.window %[[FIRST]] #{{.*}} over [1, 1] else 0x7FF8000000000000 : tensor<4x5xf32> -> tensor<4x2x2x6xf32>
+  // CHECK-DAG:     %[[D:.*]] = dl.window %[[DY]] #{{.*}} over [1, 1] else 0.0{{.*}} : tensor<4x5xf32> -> tensor<4x2x2x6xf32>
+  // CHECK:         %[[IS:.*]] = dl.compare eq %[[P]], %[[F]]
+  // CHECK-NEXT:    dl.select %[[IS]], %[[D]], %{{.*}}
+  dl.func @window_of_choice(%place: tensor<3xf32>, %first: tensor<4x5xf32>, %dy: tensor<4x5xf32>) -> tensor<4x2x2x6xf32> {
+    %p = dl.broadcast %place [1] : tensor<3xf32> -> tensor<4x3x5xf32>
+    %f = dl.broadcast %first [0, 2] : tensor<4x5xf32> -> tensor<4x3x5xf32>
+    %d = dl.broadcast %dy [0, 2] : tensor<4x5xf32> -> tensor<4x3x5xf32>
+    %zero = dl.fill 0.0 : f64 : tensor<4x3x5xf32>
+    %is = dl.compare eq %p, %f : tensor<4x3x5xf32> -> tensor<4x3x5xi1>
+    %c = dl.select %is, %d, %zero : tensor<4x3x5xi1>, tensor<4x3x5xf32>
+    %y = dl.window %c affine_map<(n, m, r, j) -> (n, m * 2 + r, j - m)> over [1, 1, 1] else 0.0 : tensor<4x3x5xf32> -> tensor<4x2x2x6xf32>
+    dl.return %y : tensor<4x2x2x6xf32>
+  }
+  // Inside of a broadcast a window looks at what is repeated; one that leaves an axis that only the broadcast has does not.
+  // CHECK-LABEL: dl.func @window_of_broadcast
+  // CHECK-SAME:    %[[DY:.*]]: tensor<4x5xf32>)
+  // CHECK:         %[[ALL:.*]] = dl.broadcast %[[DY]] [0, 2]
+  // CHECK-DAG:     dl.window %[[DY]] #{{.*}} over [1, 1] else
+  // CHECK-DAG:     dl.window %[[ALL]] #{{.*}} over [1, 1, 1] else
+  dl.func @window_of_broadcast(%dy: tensor<4x5xf32>) -> (tensor<4x2x3xf32>, tensor<4x2x6xf32>) {
+    %d = dl.broadcast %dy [0, 2] : tensor<4x5xf32> -> tensor<4x3x5xf32>
+    %y = dl.window %d affine_map<(n, m, j) -> (n, m, j + m)> over [1, 1, 1] else 0.0 : tensor<4x3x5xf32> -> tensor<4x2x3xf32>
+    %z = dl.window %d affine_map<(n, m, j) -> (n, m, j + m)> over [1, 1, 1] else 0.0 : tensor<4x3x5xf32> -> tensor<4x2x6xf32>
+    dl.return %y, %z : tensor<4x2x3xf32>, tensor<4x2x6xf32>
+  }
 }

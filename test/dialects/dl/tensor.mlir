@@ -45,7 +45,7 @@ dl.model @m dims ["N"] {
     // CHECK-NEXT: dl.concat %{{.*}}, %{{.*}} axis 0 : tensor<?x4xf32, #{{.*}}>, tensor<?x4xf32, #{{.*}}> -> tensor<?x4xf32, #{{.*}}>
     %5 = dl.concat %x, %x axis 0 : tensor<?x4xf32, #n4>, tensor<?x4xf32, #n4> -> tensor<?x4xf32, affine_map<()[s0] -> (s0 * 2, 4)>>
     // CHECK-NEXT: dl.window %{{.*}} #{{.*}} over [1, 1] else 0xFFF0000000000000 : tensor<?x4xf32, #{{.*}}> -> tensor<?x3x2xf32, #{{.*}}>
-    %7 = dl.window %x affine_map<(n, k, p) -> (n, p * 2 + k - 1)> over [1, 1] else 0xFFF0000000000000 : tensor<?x4xf32, #n4> -> tensor<?x3x2xf32, affine_map<()[s0] -> (s0, 3, 2)>>
+    %8 = dl.window %x affine_map<(n, k, p) -> (n, p * 2 + k - 1)> over [1, 1] else 0xFFF0000000000000 : tensor<?x4xf32, #n4> -> tensor<?x3x2xf32, affine_map<()[s0] -> (s0, 3, 2)>>
     dl.return
   }
   // CHECK-LABEL: dl.func @places
