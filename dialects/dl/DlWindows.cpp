@@ -354,16 +354,15 @@ LogicalResult ConvolutionOp::verify() {
 }
 
 bool ConvolutionOp::isForEngine() {
-  // The engine reads through windows once for many rows of its result, in vectors along the last spatial axis, and wants to know all sizes but the number of images. A few rows, as of first layers
-  // and of channels each for itself, are not worth it.
+  // The engine wants to know all sizes but the number of images. For a weight it has vectors along the output's channels, so where these are few, as where each channel is for itself, a sum over
+  // rows of the image is better.
   using R = ConvolutionResult;
-  constexpr int64_t fewestRows = 8, shortestRow = 4;
+  constexpr int64_t fewestChannels = 4;
   RankedTensorType output = getTypeOf(R::output), input = getTypeOf(R::input), weight = getTypeOf(R::weight);
   if (!weight.hasStaticShape() || ShapedType::isDynamicShape(output.getShape().drop_front()) || ShapedType::isDynamicShape(input.getShape().drop_front()) ||
       !isa<Float32Type, Float64Type>(output.getElementType()))
     return false;
-  int64_t rows = getKind() == R::input ? weight.getDimSize(1) : weight.getDimSize(0) / static_cast<int64_t>(getGroups());
-  return rows >= fewestRows && (getKind() == R::input ? input : output).getShape().back() >= shortestRow;
+  return getKind() != R::weight || weight.getDimSize(0) / static_cast<int64_t>(getGroups()) >= fewestChannels;
 }
 
 bool ConvolutionOp::isForGpu() {

@@ -556,7 +556,7 @@ const std::map<std::string, std::vector<MakeCase>> &casesOfOps() {
     using Dims = ArrayRef<AffineExpr>;
     (*cases)["dl.window"] = {
         // windows of 3, 2 apart, padded by 1; over two axes, kernel first; spread; the gather of such windows, which divides
-        window({n, c(9)}, {n, c(3), c(5)}, [](Dims d) { return Sizes{d[0], d[2] * 2 + d[1] - 1}; }, {1, 1}, -kInf),
+        window({n, c(9)}, {n, c(3), c(5)}, [](Dims d) { return Sizes{d[0], d[2] * 2 + d[1] - 1}; }, {1, 1}, -3),
         window({n, c(40)}, {n, c(5), c(40)}, [](Dims d) { return Sizes{d[0], d[2] + d[1] - 2}; }, {1, 1}, 0),
         window({n, c(2), c(7), c(20)}, {n, c(2), c(3), c(2), c(5), c(19)}, [](Dims d) { return Sizes{d[0], d[1], d[4] + d[2], d[5] + d[3]}; }, {1, 1, 1, 1}, 0),
         window({c(2), c(6), c(35)}, {c(2), c(3), c(3), c(6), c(33)}, [](Dims d) { return Sizes{d[0], d[3] + d[1] * 2 - 2, d[4] + d[2] * 2 - 1}; }, {1, 1, 1}, 0),
@@ -586,7 +586,16 @@ const std::map<std::string, std::vector<MakeCase>> &casesOfOps() {
                {{n, c(20), c(9), c(9)}, {c(33), c(20), c(3), c(3)}, {n, c(33), c(7), c(7)}, {1, 1}, {0, 0}, {1, 1}},
                {{n, c(16), c(9), c(9)}, {c(18), c(8), c(3), c(3)}, {n, c(18), c(5), c(5)}, {2, 2}, {1, 1}, {1, 1}, 2},
                {{c(2), c(8), c(4), c(6)}, {c(12), c(8), c(1), c(1)}, {c(2), c(12), c(4), c(6)}, {1, 1}, {0, 0}, {1, 1}}, // points
-               {{n, c(8), c(3), c(4), c(8)}, {c(8), c(8), c(2), c(2), c(2)}, {n, c(8), c(2), c(3), c(5)}, {1, 1, 2}, {0, 0, 1}, {1, 1, 1}}})
+               {{n, c(8), c(3), c(4), c(8)}, {c(8), c(8), c(2), c(2), c(2)}, {n, c(8), c(2), c(3), c(5)}, {1, 1, 2}, {0, 0, 1}, {1, 1, 1}},
+               {{n, c(5), c(2), c(2)}, {c(40), c(5), c(3), c(3)}, {n, c(40), c(2), c(2)}, {1, 1}, {1, 1}, {1, 1}},   // rows shorter than a vector
+               {{n, c(9), c(6), c(6)}, {c(19), c(9), c(3), c(3)}, {n, c(19), c(3), c(3)}, {2, 2}, {1, 1}, {1, 1}},   // a network's step down
+               {{n, c(17), c(4), c(5)}, {c(18), c(17), c(1), c(1)}, {n, c(18), c(2), c(3)}, {2, 2}, {0, 0}, {1, 1}}, // and its projection
+               {{c(2), c(2), c(11), c(12)}, {c(3), c(2), c(3), c(2)}, {c(2), c(3), c(3), c(5)}, {3, 2}, {1, 0}, {2, 3}}, // places that some remainders reach
+               {{c(1), c(2), c(5), c(4)}, {c(4), c(2), c(2), c(2)}, {c(1), c(4), c(2), c(1)}, {3, 3}, {0, 0}, {1, 1}}, // and elements that none does
+               {{c(2), c(6), c(7)}, {c(12), c(3), c(3)}, {c(2), c(12), c(4)}, {2}, {1}, {1}, 2},
+               {{c(1), c(1), c(1100)}, {c(2), c(1), c(3)}, {c(1), c(2), c(1100)}, {1}, {1}, {1}},  // rows longer than a tile
+               {{c(1), c(1), c(270)}, {c(40), c(1), c(3)}, {c(1), c(40), c(270)}, {1}, {1}, {1}},
+               {{n, c(1), c(24), c(23)}, {c(5), c(1), c(2), c(2)}, {n, c(5), c(23), c(22)}, {1, 1}, {0, 0}, {1, 1}}}) // more positions than a block has
         convolutions.push_back(convolution(kind, each));
     auto concat = [](std::vector<Sizes> inputs, int64_t axis, Type element) -> MakeCase {
       return [=](FloatType type) {

@@ -37,7 +37,7 @@
 // CHECK-LABEL: dl.func @own
 // CHECK-SAME:    %[[X:.*]]: tensor<4xf32>, %[[N:.*]]: tensor<i32>
 // CHECK-NEXT:    dl.return %[[X]], %[[N]]
-// A convolution is a sum of products of windows; one that an engine is good at stays whole for it, one with a few rows of results does not.
+// A convolution is a sum of products of windows; for an engine it stays whole, unless it is of a weight with few channels in a group.
 // CHECK-LABEL: dl.func @convolution
 // CHECK-SAME:    %[[X:.*]]: tensor<5x4x9x9xf32>, %[[W:.*]]: tensor<8x4x3x3xf32>
 // CHECK-DAG:     %[[WINDOWS:.*]] = dl.window %[[X]] #{{.*}} over [1, 1, 1, 1] else 0.0{{.*}} : tensor<5x4x9x9xf32> -> tensor<5x8x4x3x3x5x5xf32>
@@ -50,11 +50,16 @@
 // CHECK:         dl.return
 // ENGINE-LABEL: dl.func @convolution
 // ENGINE:        dl.convolution output
-// ENGINE-NOT:    dl.convolution input
+// ENGINE:        dl.convolution input
 // ENGINE:        dl.convolution weight
+// ENGINE-LABEL: dl.func @grouped
+// ENGINE:        dl.convolution output
+// ENGINE-NOT:    dl.convolution
 // CHECK-LABEL: dl.func @grouped
 // CHECK:         dl.sum %{{.*}} [3, 4] : tensor<2x2x3x2x5x3xf32> -> tensor<2x2x3x3xf32>
 // CHECK-NEXT:    dl.reshape %{{.*}} : tensor<2x2x3x3xf32> -> tensor<2x6x3xf32>
+// CHECK:         dl.sum %{{.*}} [4, 5] : tensor<2x3x2x5x2x3xf32> -> tensor<2x3x2x5xf32>
+// CHECK-NEXT:    dl.reshape %{{.*}} : tensor<2x3x2x5xf32> -> tensor<6x2x5xf32>
 // Attention and its gradient are whole where targets have kernels for heads of that size. Else they are products and a softmax, in which a row without keys is 0. A GPU's shared memory has room for narrower heads.
 // CHECK-LABEL: dl.func @attention
 // CHECK:         dl.attention causal %{{.*}} : (tensor<2x5x3x4xf32>
@@ -103,9 +108,10 @@ dl.model @m dims [] {
     %dw = dl.convolution weight of %x, %y strides [2, 2] paddings [1, 1] dilations [1, 1] groups 1 : tensor<5x4x9x9xf32>, tensor<5x8x5x5xf32> -> tensor<8x4x3x3xf32>
     dl.return %y, %dx, %dw : tensor<5x8x5x5xf32>, tensor<5x4x9x9xf32>, tensor<8x4x3x3xf32>
   }
-  dl.func @grouped(%x: tensor<2x4x7xf32>, %w: tensor<6x2x5xf32>) -> tensor<2x6x3xf32> {
+  dl.func @grouped(%x: tensor<2x4x7xf32>, %w: tensor<6x2x5xf32>) -> (tensor<2x6x3xf32>, tensor<6x2x5xf32>) {
     %y = dl.convolution output of %x, %w strides [1] paddings [0] dilations [1] groups 2 : tensor<2x4x7xf32>, tensor<6x2x5xf32> -> tensor<2x6x3xf32>
-    dl.return %y : tensor<2x6x3xf32>
+    %dw = dl.convolution weight of %x, %y strides [1] paddings [0] dilations [1] groups 2 : tensor<2x4x7xf32>, tensor<2x6x3xf32> -> tensor<6x2x5xf32>
+    dl.return %y, %dw : tensor<2x6x3xf32>, tensor<6x2x5xf32>
   }
   dl.func @attention(%q: tensor<2x5x3x4xf32>, %w: tensor<2x5x1x512xf32>) -> (tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>, tensor<2x5x1x512xf32>) {
     %y, %l = dl.attention causal %q, %q, %q scale 0.5 : (tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>, tensor<2x5x3x4xf32>) -> (tensor<2x5x3x4xf32>, tensor<2x5x3xf32>)

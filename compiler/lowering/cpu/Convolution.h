@@ -1,57 +1,137 @@
-//===- Convolution.h - convolutions as products through windows -*- C++ -*-===//
+//===- Convolution.h - convolutions as products through shifted images -*- C++ -*-===//
 // Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// A convolution is a product of which one factor lies nowhere: its element is an element of a tensor that a window reaches, or 0 beyond the tensor's ends. The engine of
-// products (Gemm.h) asks for panels of that factor when it wants them, and they are read through the windows then; the other factor is read where it lies. Which tensor is what, for each of n
-// images and g groups, with o and c the channels of a group, p, i and k the elements of an output's, input's or kernel's image:
+// A convolution is a product of which one factor lies nowhere: its element is an element of an image that a window reaches, or 0 beyond the image's ends. A first launch copies the images with zeros
+// around them into the workspace. There a place in the kernel is a distance, the same for all positions, so the factor's element lies at (where a position is) + (how far a step is from it): a
+// table of distances, made once by each thread, takes the place of a matrix. Which tensor is what, for each of n images and g groups, with o and c the channels of a group, p, i and k the elements
+// of an output's, input's or kernel's image:
 //
-//   computed   rows   columns   steps   added up over   through windows   where it lies
-//   output     o      p         c, k    -               input             weight
-//   input      c      i         o       k               output            weight
-//   weight     o      c, k      p       n               input             output
+//   computed   positions   channels   steps   through the images   the other factor
+//   output     p           o          c, k    input                weight
+//   input      i           c          o, k    output               weight
+//   weight     c, k        o          n, p    input                output
 //
-// Columns that are positions are counted with rows of the image filled up to whole vectors, so that a vector never goes from one row to the next.
+// The schedule is
+//   wide     channels are rows and positions columns: vectors are read from the images. For few channels; where rows of the image are long.
+//   tall     positions of all images are rows and channels columns: numbers are read from the images, vectors from the other factor, which the first launch transposes into panels.
+//   weight   the same, with the sum over images and positions.
+//
+// A stride of the output is undone by the copy where vectors are read: the images are divided by the remainder of their places, each part an image of its own. A stride of the input divides the
+// result in the same way: a part is reached by some places of the kernel only, and only these are its steps.
+//
+// As in Gemm.h every element is one chain of fused multiply-adds over the steps in order, from zero, whatever the schedule.
 
 #ifndef DLC_COMPILER_LOWERING_CPU_CONVOLUTION_H
 #define DLC_COMPILER_LOWERING_CPU_CONVOLUTION_H
 
 #include "compiler/lowering/ElementEmitter.h"
 #include "compiler/lowering/cpu/CpuInfo.h"
-#include "compiler/lowering/cpu/Gemm.h"
 
 namespace dlc::cpu {
+
+/// What the kernels of a convolution read and use, in the function that code is emitted into.
+struct ConvolutionOperands {
+  mlir::Value lhs, rhs;  ///< the op's operands, memref<?xT>
+  mlir::Value images;    ///< how many there are, an index
+  mlir::Value workspace; ///< memref<?xT> of workspaceElements()
+  mlir::Value kept;      ///< memref<?xi64>, whose element is -1 when a thread's first call of a launch begins
+  mlir::Value tables;    ///< memref<?xi64> of tableElements(), the thread's own, left as they are from call to call
+  mlir::Value scratch;   ///< memref<?xT> of scratchElements(), the thread's own
+};
+
+/// Receives `lanes` neighbours (along the result's last axis; of a weight in row-major order) of the finished result. `mask` (a prefix; null: all) says which exist.
+using ConvolutionEpilogue = llvm::function_ref<void(mlir::OpBuilder &b, mlir::Location loc, const ElementIndex &at, mlir::Value acc, int64_t lanes, mlir::Value mask)>;
 
 class Convolution {
 public:
   /// All sizes but the number of images must be static.
   Convolution(dl::ConvolutionOp op, const CpuInfo &cpu);
 
-  GemmShape shape() const;
-  /// What the product reads: `lhs` and `rhs` are the op's operands as memref<?xT>, `images` how many images there are (an index).
-  GemmOperands operands(mlir::OpBuilder &b, mlir::Location loc, mlir::Value lhs, mlir::Value rhs, mlir::Value images) const;
-  /// Are the engine's vectors neighbours in memory only, which may lie in several rows of the result?
-  bool crossesRows() const { return kind == dl::ConvolutionResult::weight; }
-  /// Where in the result a vector of the engine's lies; by its row-major number alone where it may cross rows. `mask` is narrowed to the lanes that exist there.
-  ElementIndex resultIndex(mlir::OpBuilder &b, mlir::Location loc, mlir::ValueRange batchRowCol, mlir::Value &mask) const;
-  /// The indices of one element of a vector that may cross rows.
-  ElementIndex resultIndexOfLane(mlir::OpBuilder &b, mlir::Location loc, mlir::ValueRange batchRowCol, mlir::Value lane) const;
+  /// The copy and the product.
+  unsigned launchCount() const { return 2; }
+  mlir::AffineExpr workspaceElements(mlir::AffineExpr images) const;
+  int64_t tableElements() const { return rowTableElements() + 2 * tableSteps; }
+  int64_t scratchElements() const;
+  /// Number of tasks of a launch, an index value.
+  mlir::Value tasks(unsigned launch, mlir::OpBuilder &b, mlir::Location loc, mlir::Value images) const;
+  /// Emits tasks begin to end - 1 (index values) of a launch. `byNumber`: the epilogue takes places in a weight by their row-major number; otherwise it gets one element of it at a time.
+  void emit(unsigned launch, mlir::OpBuilder &b, mlir::Location loc, const ConvolutionOperands &operands, mlir::Value begin, mlir::Value end, bool byNumber, ConvolutionEpilogue epilogue) const;
+
+  /// The schedule in words, for tests: "tall 6x16 tile 64x64 k 288".
+  std::string describe() const;
 
 private:
   using Sizes = llvm::SmallVector<int64_t>;
+  enum class Schedule { Wide, Tall, Weight };
+  struct Plan {
+    Schedule schedule = Schedule::Wide;
+    int64_t mr = 0, nv = 0;         ///< micro-tile: rows, vectors
+    int64_t lines = 1, part = 0;    ///< of positions in a tile: rows of the image; or a part of one, if a row is long (0: whole ones)
+    int64_t rows = 0, columns = 0;  ///< tile
+    int64_t kBlock = 0;             ///< steps between two visits of a tile's accumulators
+    int64_t blockImages = 1, blockSlices = 0; ///< of a weight's steps: images, or slices along the first axis of one
+    double cycles = 0;
+  };
+  /// How images lie in the workspace (or, if `inPlace`, where they are), along each spatial axis.
+  struct Images {
+    bool inPlace = false, phased = false;
+    Sizes extent;            ///< places that are read, of each part
+    Sizes front;             ///< zeros before the first element; negative: elements that are left out. Of the whole, if divided into parts
+    Sizes dims;              ///< distances: extents, but the last one where the zeros behind a row are those before the next
+    int64_t part = 0;        ///< elements of a part
+    int64_t plane = 0;       ///< from channel to channel
+    int64_t image = 0;       ///< from image to image
+  };
   struct Emitter;
+
   bool isWeight() const { return kind == dl::ConvolutionResult::weight; }
-  /// The sizes of an image of the tensor that is read through windows, and of the one of the columns.
-  const Sizes &source() const { return kind == dl::ConvolutionResult::input ? p : i; }
-  const Sizes &positions() const { return kind == dl::ConvolutionResult::input ? i : p; }
-  int64_t paddedRow() const;
+  bool isInput() const { return kind == dl::ConvolutionResult::input; }
+  int64_t axes() const { return p.size(); }
+  /// The image that is read, its channels in a group, and the one of the positions.
+  const Sizes &source() const { return isInput() ? p : i; }
+  int64_t sourceChannels() const { return isInput() ? o : c; }
+  const Sizes &target() const { return isInput() ? i : p; }
+  /// Channels of a group of what is computed; of a weight its outputs.
+  int64_t channels() const { return isInput() ? c : o; }
+  /// Parts of the result along an axis: positions j * stride + remainder.
+  int64_t remainders(int64_t axis) const { return isInput() ? strides[axis] : 1; }
+  int64_t parts() const;
+  /// Of an axis' part: the first j, and how many there are.
+  int64_t firstPosition(int64_t axis, int64_t remainder) const;
+  int64_t positionCount(int64_t axis, int64_t remainder) const;
+  int64_t mostPositions(int64_t axis) const;
+  /// Places of the kernel along an axis that reach the part: the first one, how many.
+  std::pair<int64_t, int64_t> placesOf(int64_t axis, int64_t remainder) const;
+  /// From place to place of those.
+  int64_t placeStep(int64_t axis) const;
+  /// Rows of the image in a part, as columns (with the rows between) or as rows of the product.
+  int64_t linesOfImage(Schedule schedule) const;
+  int64_t lineParts() const;
+
+  Images layout(Schedule schedule) const;
+  Plan choosePlan() const;
+  Plan planOf(Schedule schedule, int64_t mr, int64_t nv) const;
+  /// The most steps, of a weight those of a block.
+  int64_t stepsOf(const Plan &plan) const;
+  int64_t rowTableElements() const;
+  int64_t nr() const { return plan.nv * lanes; }
+  int64_t panels() const;
+  /// Of the transposed factor: elements of a panel, and of all of an image's or of all.
+  int64_t panelElements() const;
+  int64_t matrixElements() const;
+  int64_t rowStride() const; ///< of the transposed tile
 
   dl::ConvolutionResult kind;
   mlir::FloatType element;
+  CpuInfo cpu;
   int64_t lanes;
-  int64_t images; // ShapedType::kDynamic if it is left to the call
+  int64_t imageCount; // ShapedType::kDynamic if it is left to the call
   int64_t groups, o, c;
   Sizes p, i, k, strides, paddings, dilations;
+  Plan plan;
+  Images images;
+  int64_t tableSteps = 0;
 };
 
 } // namespace dlc::cpu

@@ -105,6 +105,8 @@ void ModelLowering::emitLaunch(FuncOp function, ArrayRef<Operation *> nodes, uns
     KernelBody body(makeKernel((name + "_" + Twine(i)).str(), kernel.getLoc()), /*takesBuffers=*/true);
     emitter.emit(part, body.b, body.frame, body.begin, body.end, body.scratch);
     body.finish();
+    if (std::string schedule = emitter.describe(); !schedule.empty() && part + 1 == emitter.launchCount())
+      body.kernel->setAttr("schedule", b.getStringAttr(schedule)); // for whoever reads what was lowered
     parts.push_back({body.kernel, llvm::to_vector(body.frame.takenBuffers())});
   }
   KernelBody body(makeKernel(name, loc));

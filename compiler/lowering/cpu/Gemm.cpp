@@ -31,21 +31,11 @@
 // dropped. Only where such a read would leave the matrix, in its last row or rows, a padded copy of
 // these rows is read.
 //
-// A B that is read through windows (a convolution's) is always packed, by code of whoever asked for
-// the product; A has whatever strides it has, and several such products may be added up.
-//
 //===----------------------------------------------------------------------===//
 
 #include "compiler/lowering/cpu/Gemm.h"
+#include "compiler/lowering/cpu/ProductEmitter.h"
 
-#include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/Func/IR/FuncOps.h"
-#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
-#include "mlir/Dialect/Math/IR/Math.h"
-#include "mlir/Dialect/MemRef/IR/MemRef.h"
-#include "mlir/Dialect/SCF/IR/SCF.h"
-#include "mlir/Dialect/Vector/IR/VectorOps.h"
-#include "mlir/IR/BuiltinOps.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/MathExtras.h"
@@ -64,21 +54,6 @@ using namespace dlc::cpu;
 
 namespace {
 
-/// What is assumed of sizes that are known only at run time: they are mostly a batch.
-constexpr int64_t assumedSize = 128;
-
-/// Rows that the micro-kernel may have: each needs an address, and x86 has 16 general registers.
-constexpr int64_t maxRows = 8;
-
-/// Work of a task below which more tasks do not pay, in cycles of one core (about 7 microseconds).
-constexpr int64_t taskCycles = 16 * 1024;
-
-/// Tiles there should be: enough for 16 threads to share evenly.
-constexpr int64_t wantedTiles = 16;
-
-/// Steps of a block that is transposed on its way into a panel: the columns wait in L1 and L2.
-constexpr int64_t transposedSteps = 256;
-
 /// From how many rows on B is packed when a run-time size decides.
 constexpr int64_t rowsForPacking = 160;
 
@@ -86,53 +61,20 @@ constexpr int64_t rowsForPacking = 160;
 /// of its steps is in another place, and the processor's table of pages is small.
 constexpr int64_t pagesInReach = 128, pageBytes = 4096;
 
-/// Bytes of a line of every cache of every x86 processor.
-constexpr int64_t lineBytes = 64;
-
 /// Groups of rows of A that are packed together, so that whole cache lines are read.
 constexpr int64_t packedGroups = 8;
 
-/// Estimates in cycles, fitted to measurements on Sapphire Rapids: for each vector that is
-/// transposed in registers, packed by a copy, or read for the first time in a tile; for each call
-/// of a micro-kernel and each accumulator in it; for a launch.
-constexpr double transposeCycles = 7, copyCycles = 9, firstReadCycles = 3, callCycles = 40,
-                 accumulatorCycles = 1.5, launchCycles = 10000;
-
-/// What another micro-kernel has to save to be worth its code, beyond a few percent.
-constexpr double sharedCycles = 1500;
-
 /// Bytes of a packed panel that L2 delivers in a cycle.
 constexpr double panelBytesPerCycle = 40;
-
-int64_t orAssumed(int64_t size) {
-  return ShapedType::isDynamic(size) ? assumedSize : std::max<int64_t>(size, 1);
-}
 
 /// Whether a transposed A of these sizes is packed.
 bool packsTransposed(int64_t rows, int64_t k, int64_t bytes) {
   return k * std::min(rows * bytes, pageBytes) > pagesInReach * pageBytes;
 }
 
-/// Divides `size` into the fewest parts of at most `limit` and makes them alike; a multiple of
-/// `unit`.
-int64_t balancedPart(int64_t size, int64_t limit, int64_t unit) {
-  int64_t parts = llvm::divideCeil(size, std::max(limit, unit));
-  return llvm::alignTo(llvm::divideCeil(size, std::max<int64_t>(parts, 1)), unit);
-}
-
 /// Rows and vectors of the micro-kernel that is taken if nothing speaks against it.
 std::pair<int64_t, int64_t> usualMicroTile(const CpuInfo &cpu) {
   return cpu.vectorRegisters >= 32 ? std::pair(4, 4) : std::pair(6, 2);
-}
-
-/// Cycles that one step of k takes in a micro-kernel of `mr` rows and `nv` vectors: the largest of
-/// what the two multiply-add units, the two load units, the latency of a chain (4) and the front
-/// end (5 instructions) allow.
-double cyclesPerStep(int64_t mr, int64_t nv) {
-  double fma = mr * nv / 2.0;
-  double load = (mr + nv) / 2.0;
-  double frontEnd = (mr * nv + nv + (nv > 1 ? mr : 0) + 4) / 5.0;
-  return std::max({fma, load, frontEnd, 4.0});
 }
 
 } // namespace
@@ -148,8 +90,6 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
   const auto [usualRows, usualVectors] = usualMicroTile(cpu);
   Plan best, usual;
   for (bool swapped : {false, true}) {
-    if (swapped && shape.throughWindows)
-      continue;
     const bool lhsTransposed = swapped ? !shape.rhsTransposed : shape.lhsTransposed;
     const bool rhsTransposed = swapped ? !shape.lhsTransposed : shape.rhsTransposed;
     const int64_t shapeRows = swapped ? shape.n : shape.m;
@@ -176,7 +116,7 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
         const double groups = anyRows ? (rows + mr / 2.0) / mr : llvm::divideCeil(rows, mr);
         const double step = cyclesPerStep(mr, nv), call = callCycles + accumulatorCycles * mr * nv;
         for (Packing packing : {Packing::None, Packing::Task}) {
-          if (packing == Packing::None && (rhsTransposed || shape.throughWindows))
+          if (packing == Packing::None && rhsTransposed)
             continue;
           Plan plan;
           plan.swapped = swapped;
@@ -206,7 +146,7 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
           if (swapped || rhsTransposed)
             plan.cycles += sharedCycles + 0.02 * plan.cycles;
           // With rows known at run time the same code serves one and many.
-          if (anyRows && !rhsTransposed && !shape.throughWindows) {
+          if (anyRows && !rhsTransposed) {
             plan.rhs = Packing::RunTime;
             plan.kBlock = packedBlock;
           }
@@ -234,31 +174,22 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
                : packsTransposed(rows, k, bytes)            ? Packing::Launch
                                                             : Packing::None;
 
-  if (shape.throughWindows) {
-    const int64_t steps = shape.rhsTransposed ? std::min(best.kBlock, transposedSteps) : best.kBlock;
-    best.kBlock = std::max<int64_t>(steps / shape.kUnit, 1) * shape.kUnit;
-  }
-
   // A tile that reads B where it lies brings each panel into L1 once, so it is high. One that finds
   // B packed is low and wide, so that its rows of A serve several panels. Where packed columns are
   // not kept from tile to tile, because K has several blocks, it is high again for packing to pay.
-  const bool repacks =
-      best.rhs == Packing::Task && ((staticK && k > best.kBlock) || shape.addends != 1);
+  const bool repacks = best.rhs == Packing::Task && staticK && k > best.kBlock;
   const int64_t panelsInL2 = std::max<int64_t>(1, cpu.l2Bytes / 2 / (nr * bytes * best.kBlock));
   // The wider, the longer are the pieces of memory that the epilogue goes through.
   const int64_t packedPanels = std::max(std::min<int64_t>(2, panelsInL2), panelsInL2 / 2);
   int64_t tilePanels = best.rhs == Packing::None ? 1 : balancedPart(panels, packedPanels, 1);
   best.mTile = balancedPart(rows, repacks ? 512 : best.rhs == Packing::Task ? 32 : 128, best.mr);
-  // Accumulators are visited for each block: they stay in L2 beside the panels.
-  if (repacks && shape.throughWindows)
-    tilePanels = std::clamp<int64_t>(cpu.l2Bytes / 4 / (best.mTile * nr * bytes), 1, tilePanels);
   auto tiles = [&] {
     return llvm::divideCeil(rows, best.mTile) * llvm::divideCeil(panels, tilePanels);
   };
   while (tiles() < wantedTiles) {
     if (tilePanels > 1)
       tilePanels = llvm::divideCeil(tilePanels, 2);
-    else if (best.mTile > std::max<int64_t>(2 * best.mr, 16) && !(repacks && shape.throughWindows))
+    else if (best.mTile > std::max<int64_t>(2 * best.mr, 16))
       best.mTile = llvm::alignTo(best.mTile / 2, best.mr);
     else
       break;
@@ -272,9 +203,9 @@ Gemm::Gemm(const CpuInfo &cpu, const GemmShape &shape)
   assert((shape.type.isF32() || shape.type.isF64()) && "products are computed in f32 and f64");
   // A matrix with one row or column is the same in either storage; take the one that needs no
   // transposition.
-  if (!shape.throughWindows && (shape.m == 1 || shape.k == 1))
+  if (shape.m == 1 || shape.k == 1)
     this->shape.lhsTransposed = true;
-  if (!shape.throughWindows && (shape.n == 1 || shape.k == 1))
+  if (shape.n == 1 || shape.k == 1)
     this->shape.rhsTransposed = false;
   plan = choosePlan(cpu, this->shape);
 }
@@ -285,13 +216,10 @@ Gemm::Gemm(const CpuInfo &cpu, const GemmShape &shape)
 
 /// What one emission knows: the builder, the sizes as values, and the product as it is computed,
 /// i.e. exchanged if the plan says so.
-struct Gemm::Emitter {
+struct Gemm::Emitter : ProductEmitter {
   const Gemm &gemm;
   const Plan &plan;
-  OpBuilder &b;
-  Location loc;
-  Type element;
-  int64_t lanes, nr;
+  int64_t nr;
 
   // The product as it is computed.
   int64_t staticRows, staticColumns, staticK;
@@ -304,108 +232,11 @@ struct Gemm::Emitter {
   // panels of B share their place with the last rows of a panel that is read where it lies: never
   // both at once.
   int64_t transposedOffset = 0, packedOffset = 0, scratchElements = 0;
-  // Columns of a panel through windows that is still to be transposed: where, and how far apart.
-  int64_t columnsOffset = 0, columnsRow = 0;
-  const GemmOperands *operands;
 
   Emitter(const Gemm &gemm, OpBuilder &b, Location loc, const GemmOperands *operands);
 
-  //===--- Arithmetic on indices, folded where possible ---===//
-
-  Value index(int64_t value) { return arith::ConstantIndexOp::create(b, loc, value); }
-  Value add(Value x, Value y) { return b.createOrFold<arith::AddIOp>(loc, x, y); }
-  Value add(Value x, int64_t y) { return y == 0 ? x : add(x, index(y)); }
-  Value sub(Value x, Value y) { return b.createOrFold<arith::SubIOp>(loc, x, y); }
-  Value mul(Value x, Value y) { return b.createOrFold<arith::MulIOp>(loc, x, y); }
-  Value mul(Value x, int64_t y) { return mul(x, index(y)); }
-  Value div(Value x, Value y) { return b.createOrFold<arith::DivUIOp>(loc, x, y); }
-  Value div(Value x, int64_t y) { return div(x, index(y)); }
-  Value rem(Value x, Value y) { return b.createOrFold<arith::RemUIOp>(loc, x, y); }
-  Value min(Value x, Value y) { return b.createOrFold<arith::MinSIOp>(loc, x, y); }
-  Value max(Value x, Value y) { return b.createOrFold<arith::MaxSIOp>(loc, x, y); }
-  Value ceilDiv(Value x, int64_t y) { return div(add(x, y - 1), y); }
-  Value ceilDivByValue(Value x, Value y) { return div(add(x, sub(y, index(1))), y); }
-  Value roundUp(Value x, int64_t y) { return mul(ceilDiv(x, y), y); }
-  Value less(Value x, Value y) {
-    return b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::slt, x, y);
-  }
-  Value boolean(bool value) { return arith::ConstantIntOp::create(b, loc, value, 1); }
-
-  //===--- Vectors ---===//
-
-  VectorType vectorType() const { return VectorType::get({lanes}, element); }
-  VectorType maskType() const { return VectorType::get({lanes}, b.getI1Type()); }
-  Value zeroVector() {
-    return arith::ConstantOp::create(
-        b, loc, vectorType(), SplatElementsAttr::get(vectorType(), b.getFloatAttr(element, 0)));
-  }
-  Value load(Value memory, Value at) {
-    return vector::LoadOp::create(b, loc, vectorType(), memory, ValueRange{at});
-  }
-  void store(Value vector, Value memory, Value at) {
-    vector::StoreOp::create(b, loc, vector, memory, ValueRange{at});
-  }
-  /// The first `count` lanes; none if it is negative.
-  Value mask(Value count) {
-    return vector::CreateMaskOp::create(b, loc, maskType(), ValueRange{count});
-  }
-  Value maskedLoad(Value memory, Value at, Value mask) {
-    return vector::MaskedLoadOp::create(b, loc, vectorType(), memory, ValueRange{at}, mask,
-                                        zeroVector());
-  }
-
-  /// Brings the line of an element into the cache, to be written. Another thread may have read it
-  /// since this one wrote it; asked for only by the store, every line would wait for the other core.
-  /// As text, because LLVM has the instruction only for processors that are known to act on it, while
-  /// all others ignore it.
-  void own(Value memory, Value at) {
-    Value base = memref::ExtractAlignedPointerAsIndexOp::create(b, loc, memory);
-    Value address = add(base, mul(at, element.getIntOrFloatBitWidth() / 8));
-    address = arith::IndexCastOp::create(b, loc, b.getI64Type(), address);
-    LLVM::InlineAsmOp::create(b, loc, /*resultTypes=*/Type(), ValueRange{address}, "prefetchw ($0)", "r",
-                              /*has_side_effects=*/true, /*is_align_stack=*/false,
-                              LLVM::TailCallKind::None, /*asm_dialect=*/LLVM::AsmDialectAttr(),
-                              /*operand_attrs=*/ArrayAttr());
-  }
-
-  //===--- Control flow ---===//
-
-  /// For loops that must stay small, not become a page of unrolled code. The lowering from scf to
-  /// cf hands attributes of the LLVM dialect on to the branch, whose own attribute has this name
-  /// (without the "llvm." that is also seen).
-  LLVM::LoopAnnotationAttr noUnroll() {
-    MLIRContext *context = b.getContext();
-    auto unroll = LLVM::LoopUnrollAttr::get(context, b.getBoolAttr(true), {}, {}, {}, {}, {}, {});
-    return LLVM::LoopAnnotationAttr::get(context, {}, {}, {}, unroll, {}, {}, {}, {}, {}, {}, {},
-                                         {}, {}, {}, ArrayRef<LLVM::AccessGroupAttr>());
-  }
-  void loop(Value from, Value to, Value step, llvm::function_ref<void(Value)> body) {
-    auto op = scf::ForOp::create(b, loc, from, to, step);
-    op->setAttr("loop_annotation", noUnroll());
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(op.getBody());
-    body(op.getInductionVar());
-  }
-  void loop(Value to, int64_t step, llvm::function_ref<void(Value)> body) {
-    loop(index(0), to, index(step), body);
-  }
-  void when(Value condition, llvm::function_ref<void()> body) {
-    auto op = scf::IfOp::create(b, loc, condition, /*withElseRegion=*/false);
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(op.thenBlock());
-    body();
-  }
-
-  //===--- Outlined functions ---===//
-
-  MemRefType memoryType() const { return MemRefType::get({ShapedType::kDynamic}, element); }
-  /// Finds the function `name` in the surrounding module, or makes it with `body`.
-  func::FuncOp outlined(const std::string &name, ArrayRef<Type> arguments,
-                        llvm::function_ref<void(ValueRange)> body);
   func::FuncOp microKernel();
   func::FuncOp tileKernel();
-  func::FuncOp transposition();
-  std::string typeName() const { return element.isF32() ? "f32" : "f64"; }
 
   //===--- Kernels ---===//
 
@@ -414,14 +245,10 @@ struct Gemm::Emitter {
   Value tasks(unsigned launch);
   void packingKernel(Value begin, Value end);
   void productKernel(Value begin, Value end, Value scratch, GemmEpilogue epilogue);
-  /// What the accumulators of a tile become where B is read through windows.
-  void multiplyThroughWindows(Value entry, Value m0, Value tileRows, Value n0, Value tileColumns,
-                              Value fresh, Value scratch);
 
   /// Whether columns of B that one tile has packed may serve the next one.
   bool keepsPanels() const {
-    return plan.rhs != Packing::None && gemm.shape.addends == 1 &&
-           (ShapedType::isDynamic(staticK) || staticK <= plan.kBlock);
+    return plan.rhs != Packing::None && (ShapedType::isDynamic(staticK) || staticK <= plan.kBlock);
   }
   /// Whether panels of columns may stick out.
   bool ragged() const { return ShapedType::isDynamic(staticColumns) || staticColumns % nr != 0; }
@@ -448,8 +275,8 @@ struct Gemm::Emitter {
 };
 
 Gemm::Emitter::Emitter(const Gemm &gemm, OpBuilder &b, Location loc, const GemmOperands *operands)
-    : gemm(gemm), plan(gemm.plan), b(b), loc(loc), element(gemm.shape.type),
-      lanes(gemm.vectorLanes), nr(gemm.plan.nv * gemm.vectorLanes), operands(operands) {
+    : ProductEmitter(gemm.cpu, gemm.shape.type, b, loc), gemm(gemm), plan(gemm.plan),
+      nr(gemm.plan.nv * gemm.vectorLanes) {
   const GemmShape &shape = gemm.shape;
   const bool swapped = plan.swapped;
   staticRows = swapped ? shape.n : shape.m;
@@ -470,11 +297,6 @@ Gemm::Emitter::Emitter(const Gemm &gemm, OpBuilder &b, Location loc, const GemmO
   const int64_t packed =
       plan.rhs == Packing::None ? 0 : plan.nTile * llvm::alignTo(plan.kBlock, lanes);
   packedOffset = place(std::max(packed, maxTailRows() * nr));
-  if (shape.throughWindows && rhsTransposed) {
-    // Whole vectors are written, so there is room for one behind the last step.
-    columnsRow = llvm::alignTo(plan.kBlock, lanes) + lanes;
-    columnsOffset = place(nr * columnsRow);
-  }
 
   if (!operands)
     return;
@@ -501,30 +323,6 @@ Gemm::Emitter::Emitter(const Gemm &gemm, OpBuilder &b, Location loc, const GemmO
     updated = operands->updated;
 }
 
-func::FuncOp Gemm::Emitter::outlined(const std::string &name, ArrayRef<Type> arguments,
-                                     llvm::function_ref<void(ValueRange)> body) {
-  auto module = b.getInsertionBlock()->getParentOp()->getParentOfType<ModuleOp>();
-  if (!module)
-    module = cast<ModuleOp>(b.getInsertionBlock()->getParentOp());
-  if (auto existing = module.lookupSymbol<func::FuncOp>(name))
-    return existing;
-  OpBuilder::InsertionGuard guard(b);
-  b.setInsertionPointToEnd(module.getBody());
-  auto function = func::FuncOp::create(b, loc, name, b.getFunctionType(arguments, {}));
-  function.setPrivate();
-  // One copy, whoever calls it: inlined it would compete with its surroundings for registers, and
-  // LLVM would specialize it for constant arguments if it may be duplicated.
-  function->setAttr("passthrough", b.getStrArrayAttr({"noinline", "noduplicate", "nounwind"}));
-  function->setAttr("llvm.linkage",
-                    LLVM::LinkageAttr::get(b.getContext(), LLVM::Linkage::Internal));
-  Block *entry = function.addEntryBlock();
-  b.setInsertionPointToStart(entry);
-  body(entry->getArguments());
-  b.setInsertionPointToEnd(entry);
-  func::ReturnOp::create(b, loc);
-  return function;
-}
-
 /// C[mr, nr] += A[mr, count] * B[count, nr], or = when `first`. Rows beyond `rows` repeat the last
 /// one.
 func::FuncOp Gemm::Emitter::microKernel() {
@@ -548,145 +346,17 @@ func::FuncOp Gemm::Emitter::microKernel() {
           for (int64_t v = 0; v < nv; ++v)
             places.push_back(add(row, v * lanes));
         }
-
-        SmallVector<Type> types(mr * nv, vectorType());
-        auto start = scf::IfOp::create(b, loc, types, first, /*withElseRegion=*/true);
-        {
-          OpBuilder::InsertionGuard guard(b);
-          b.setInsertionPointToStart(start.thenBlock());
-          scf::YieldOp::create(b, loc, SmallVector<Value>(mr * nv, zeroVector()));
-          b.setInsertionPointToStart(start.elseBlock());
-          SmallVector<Value> loaded;
-          for (Value place : places)
-            loaded.push_back(load(c, place));
-          scf::YieldOp::create(b, loc, loaded);
-        }
-
-        SmallVector<Value> carried(start.getResults());
-        carried.push_back(index(0));
-        carried.push_back(bAt);
-        auto steps = scf::ForOp::create(b, loc, index(0), count, index(1), carried);
-        {
-          OpBuilder::InsertionGuard guard(b);
-          b.setInsertionPointToStart(steps.getBody());
-          ValueRange state = steps.getRegionIterArgs();
-          Value aOffset = state[mr * nv], bOffset = state[mr * nv + 1];
-          SmallVector<Value> bVectors, next;
-          for (int64_t v = 0; v < nv; ++v)
-            bVectors.push_back(load(bMemory, add(bOffset, v * lanes)));
-          for (int64_t i = 0; i < mr; ++i) {
-            Value scalar = memref::LoadOp::create(b, loc, a, ValueRange{add(aRows[i], aOffset)});
-            Value spread = vector::BroadcastOp::create(b, loc, vectorType(), scalar);
-            for (int64_t v = 0; v < nv; ++v)
-              next.push_back(math::FmaOp::create(b, loc, spread, bVectors[v], state[i * nv + v]));
-          }
-          next.push_back(add(aOffset, aStep));
-          next.push_back(add(bOffset, bStep));
-          scf::YieldOp::create(b, loc, next);
-        }
-        for (int64_t i = 0; i < mr * nv; ++i)
-          store(steps.getResult(i), c, places[i]);
+        multiplySteps(
+            mr, nv, bMemory, c, places, count, first, ValueRange{index(0), bAt},
+            [&](ValueRange at, SmallVectorImpl<Value> &next) {
+              next.push_back(add(at[0], aStep));
+              next.push_back(add(at[1], bStep));
+              return Step{at[0], at[1]};
+            },
+            [&](int64_t row, Value step) {
+              return memref::LoadOp::create(b, loc, a, ValueRange{add(aRows[row], step)}).getResult();
+            });
       });
-}
-
-/// destination[columns, rows] = source[rows, columns]^T in blocks of lanes x lanes, by exchanges
-/// between registers. Whole blocks are written: rows beyond `rows` repeat the last one, columns
-/// beyond `columns` are not read and become zero.
-func::FuncOp Gemm::Emitter::transposition() {
-  Type memory = memoryType(), idx = b.getIndexType();
-  std::string name = llvm::formatv("dl.transpose_{0}_{1}", typeName(), lanes).str();
-  return outlined(name, {memory, idx, idx, idx, idx, memory, idx, idx}, [&](ValueRange arguments) {
-    Value source = arguments[0], sourceBase = arguments[1], sourceRow = arguments[2],
-          rows = arguments[3];
-    Value columns = arguments[4], destination = arguments[5], base = arguments[6],
-          destinationRow = arguments[7];
-    // The blocks, along the rows of the source.
-    OpBuilder::InsertionGuard guard(b);
-    Value block[2], size[2] = {rows, columns};
-    for (int i : {0, 1}) {
-      auto blocks = scf::ForOp::create(b, loc, index(0), size[i], index(lanes));
-      block[i] = blocks.getInductionVar();
-      b.setInsertionPointToStart(blocks.getBody());
-    }
-    Value sourceAt = add(add(sourceBase, mul(block[0], sourceRow)), block[1]);
-    Value at = add(add(base, mul(block[1], destinationRow)), block[0]);
-    Value existing = mask(sub(columns, block[1])), last = add(sub(rows, block[0]), -1);
-
-    // Each register with the (row, column) of its elements, so that the order in which columns come
-    // out follows from the exchanges and need not be worked out by hand.
-    struct Register {
-      Value value;
-      SmallVector<std::pair<int64_t, int64_t>> labels;
-    };
-    SmallVector<Register> registers;
-    for (int64_t i = 0; i < lanes; ++i) {
-      Register r;
-      r.value = maskedLoad(source, add(sourceAt, mul(min(index(i), last), sourceRow)), existing);
-      for (int64_t j = 0; j < lanes; ++j)
-        r.labels.push_back({i, j});
-      registers.push_back(r);
-    }
-
-    // Exchanges registers i and i + distance for all i: `select` lists, for the low and the high
-    // result, elements of the pair (numbered through).
-    auto exchange = [&](int64_t distance, ArrayRef<int64_t> low, ArrayRef<int64_t> high) {
-      for (int64_t i = 0; i < lanes; ++i) {
-        if (i & distance)
-          continue;
-        Register x = registers[i], y = registers[i + distance];
-        auto pick = [&](ArrayRef<int64_t> order) {
-          Register r;
-          r.value = vector::ShuffleOp::create(b, loc, x.value, y.value, order);
-          for (int64_t e : order)
-            r.labels.push_back(e < lanes ? x.labels[e] : y.labels[e - lanes]);
-          return r;
-        };
-        registers[i] = pick(low);
-        registers[i + distance] = pick(high);
-      }
-    };
-
-    // Within 128 bits: interleave single elements, then pairs (unpcklps, unpcklpd and their high
-    // halves).
-    const int64_t quad = std::min<int64_t>(lanes, 128 / element.getIntOrFloatBitWidth());
-    int64_t distance = 1;
-    for (int64_t width = 1; width < quad; width *= 2, distance *= 2) {
-      SmallVector<int64_t> low, high;
-      for (int64_t base = 0; base < lanes; base += quad) {
-        for (int64_t half : {0, 1}) {
-          SmallVector<int64_t> &order = half ? high : low;
-          for (int64_t e = 0; e < quad / 2; e += width) {
-            for (int64_t from : {int64_t(0), lanes})
-              for (int64_t j = 0; j < width; ++j)
-                order.push_back(from + base + half * quad / 2 + e + j);
-          }
-        }
-      }
-      exchange(distance, low, high);
-    }
-    // Across: even units of both, odd units of both (vperm2f128, vshuff32x4).
-    for (; distance < lanes; distance *= 2) {
-      SmallVector<int64_t> low, high;
-      for (int64_t odd : {0, 1}) {
-        SmallVector<int64_t> &order = odd ? high : low;
-        for (int64_t from : {int64_t(0), lanes})
-          for (int64_t unit = odd; unit < lanes / quad; unit += 2)
-            for (int64_t j = 0; j < quad; ++j)
-              order.push_back(from + unit * quad + j);
-      }
-      exchange(distance, low, high);
-    }
-
-    SmallVector<Value> byColumn(lanes);
-    for (Register &r : registers) {
-      for ([[maybe_unused]] auto [row, label] : llvm::enumerate(r.labels))
-        assert(label.first == static_cast<int64_t>(row) && label.second == r.labels[0].second &&
-               "exchanges do not transpose");
-      byColumn[r.labels[0].second] = r.value;
-    }
-    for (auto [j, value] : llvm::enumerate(byColumn))
-      store(value, destination, add(at, mul(destinationRow, j)));
-  });
 }
 
 /// Multiplies one tile: accumulators = A[rows of the tile, K] * B[K, columns of the tile].
@@ -694,17 +364,15 @@ func::FuncOp Gemm::Emitter::transposition() {
 /// copy.
 func::FuncOp Gemm::Emitter::tileKernel() {
   func::FuncOp micro = microKernel();
-  // Panels through windows come packed.
-  const bool transposes = rhsTransposed && !gemm.shape.throughWindows;
-  func::FuncOp transpose = transposes ? transposition() : func::FuncOp();
+  func::FuncOp transpose = rhsTransposed ? transposition() : func::FuncOp();
   Type memory = memoryType(), idx = b.getIndexType(), i1 = b.getI1Type();
   std::string name =
-      llvm::formatv("dl.tile_{0}_{1}x{2}{3}", typeName(), plan.mr, nr, transposes ? "_t" : "")
+      llvm::formatv("dl.tile_{0}_{1}x{2}{3}", typeName(), plan.mr, nr, rhsTransposed ? "_t" : "")
           .str();
   if (!updated.empty())
     name += "_u" + std::to_string(updated.size());
   SmallVector<Type> types{memory, idx, idx, idx,    idx, idx, memory, idx, idx,
-                          idx,    idx, idx, memory, idx, idx, idx,    i1,  i1, i1};
+                          idx,    idx, idx, memory, idx, idx, idx,    i1,  i1};
   if (!updated.empty())
     types.push_back(idx);
   types.append(updated.size(), memory);
@@ -720,8 +388,6 @@ func::FuncOp Gemm::Emitter::tileKernel() {
     Value scratch = *next++, packedAt = *next++, cRow = *next++, kBlock = *next++;
     // Whether B is read from packed panels, and whether these are still to be packed.
     Value packs = *next++, fresh = *next++;
-    // Whether the accumulators begin with these steps.
-    Value begins = *next++;
     // What the epilogue will read: where the tile begins in it, and the memory.
     Value updateAt = updated.empty() ? Value() : *next++;
     SmallVector<Value> updates(next, arguments.end());
@@ -746,13 +412,12 @@ func::FuncOp Gemm::Emitter::tileKernel() {
     loop(index(0), max(k, index(1)), kBlock, [&](Value k0) {
       Value count = min(sub(k, k0), kBlock);
       Value isFirst = b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, k0, index(0));
-      isFirst = b.createOrFold<arith::AndIOp>(loc, isFirst, begins);
       loop(panels, 1, [&](Value p) {
         Value column = mul(p, nr);
         Value n = add(n0, column);
         Value packedPanel = add(mul(p, panelElements), packedAt);
         Value bAt = packedPanel, bStep = index(nr), bFrom = scratch, direct = count, tail;
-        if (transposes) {
+        if (rhsTransposed) {
           when(fresh, [&] {
             func::CallOp::create(b, loc, transpose,
                                  ValueRange{bMemory, add(add(bBase, k0), mul(n, k)), k,
@@ -820,10 +485,7 @@ Value Gemm::Emitter::tasks(unsigned launch) {
   const double stepsPerTask = taskCycles / cyclesPerStep(plan.mr, plan.nv);
   const int64_t microTiles = (plan.mTile / plan.mr) * (plan.nTile / nr);
   const int64_t unit = std::max<int64_t>(1, std::llround(stepsPerTask / microTiles));
-  Value steps = mul(tiles, k);
-  if (gemm.shape.throughWindows)
-    steps = mul(steps, operands->addends);
-  Value worth = max(ceilDiv(steps, unit), index(1));
+  Value worth = max(ceilDiv(mul(tiles, k), unit), index(1));
   return min(tiles, worth);
 }
 
@@ -851,56 +513,6 @@ void Gemm::Emitter::packingKernel(Value begin, Value end) {
   });
 }
 
-void Gemm::Emitter::multiplyThroughWindows(Value entry, Value m0, Value tileRows, Value n0,
-                                           Value tileColumns, Value fresh, Value scratch) {
-  func::FuncOp multiply = tileKernel();
-  func::FuncOp transpose = rhsTransposed ? transposition() : func::FuncOp();
-  const int64_t panelElements = llvm::alignTo(plan.kBlock, lanes) * nr;
-  Value zero = index(0), one = index(1);
-  // Of no addends the sum is zero: one round without steps clears the accumulators.
-  Value addends = operands->addends, steps = k;
-  if (ShapedType::isDynamic(gemm.shape.addends))
-    steps = arith::SelectOp::create(b, loc, less(zero, addends), k, zero);
-  loop(max(addends, one), 1, [&](Value addend) {
-    Value aBase = add(operands->lhsBegin(b, loc, entry, addend), mul(m0, operands->lhsRow));
-    loop(zero, max(steps, one), index(plan.kBlock), [&](Value k0) {
-      Value count = min(sub(steps, k0), index(plan.kBlock));
-      when(fresh, [&] {
-        loop(ceilDiv(tileColumns, nr), 1, [&](Value p) {
-          GemmPanel panel;
-          panel.entry = entry;
-          panel.addend = addend;
-          panel.k0 = k0;
-          panel.count = count;
-          panel.column = add(n0, mul(p, nr));
-          panel.existing = min(sub(columns, panel.column), index(nr));
-          panel.scratch = scratch;
-          Value at = add(mul(p, panelElements), packedOffset);
-          panel.at = rhsTransposed ? index(columnsOffset) : at;
-          panel.columns = nr;
-          panel.row = columnsRow;
-          operands->packPanel(b, loc, panel);
-          if (transpose)
-            func::CallOp::create(b, loc, transpose,
-                                 ValueRange{scratch, index(columnsOffset), index(columnsRow),
-                                            panel.existing, count, scratch, at, index(nr)});
-        });
-      });
-      auto isZero = [&](Value x) {
-        return b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, x, zero);
-      };
-      Value begins = b.createOrFold<arith::AndIOp>(loc, isZero(addend), isZero(k0));
-      func::CallOp::create(b, loc, multiply,
-                           ValueRange{lhs, add(aBase, mul(k0, operands->lhsStep)),
-                                      operands->lhsRow, operands->lhsStep,
-                                      mul(operands->lhsRow, plan.mr), tileRows, scratch, zero, n0,
-                                      tileColumns, columns, count, scratch, index(packedOffset),
-                                      index(plan.nTile), index(plan.kBlock), boolean(true),
-                                      boolean(false), begins});
-    });
-  });
-}
-
 void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpilogue epilogue) {
   func::FuncOp multiply = tileKernel();
   auto [down, across, tiles] = tileCounts();
@@ -914,7 +526,6 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
   Value kBlock = b.createOrFold<arith::SelectOp>(
       loc, packs, index(plan.kBlock),
       index(plan.rhs == Packing::RunTime ? plan.directBlock : plan.kBlock));
-  const bool throughWindows = gemm.shape.throughWindows;
   // How A is read.
   Value a = lhs, aRow = lhsTransposed ? index(1) : k, aStep = lhsTransposed ? rows : index(1);
   Value aGroup = mul(aRow, plan.mr);
@@ -941,8 +552,8 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
   Value m0 = mul(rowTile, plan.mTile);
   Value n0 = mul(single ? columnTile : rem(columnTile, across), plan.nTile);
   Value entry = single ? index(0) : div(columnTile, across);
-  Value lhsBase = single || throughWindows ? index(0) : mul(entry, lhsBatchStride);
-  Value rhsBase = single || throughWindows ? index(0) : mul(entry, rhsBatchStride);
+  Value lhsBase = single ? index(0) : mul(entry, lhsBatchStride);
+  Value rhsBase = single ? index(0) : mul(entry, rhsBatchStride);
   Value tileRows = min(sub(rows, m0), index(plan.mTile)),
         tileColumns = min(sub(columns, n0), index(plan.nTile));
 
@@ -954,20 +565,16 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
     if (ShapedType::isDynamic(staticK))
       fresh = b.createOrFold<arith::OrIOp>(loc, fresh, less(kBlock, k));
   }
-  if (throughWindows) {
-    multiplyThroughWindows(entry, m0, tileRows, n0, tileColumns, fresh, scratch);
-  } else {
-    Value aBase = add(lhsBase, mul(rowTile, mul(aGroup, plan.mTile / plan.mr)));
-    SmallVector<Value> arguments{a,       aBase, aRow,    aStep,
-                                 aGroup,  tileRows, rhs, rhsBase,
-                                 n0,      tileColumns, columns, k,
-                                 scratch, index(packedOffset), index(plan.nTile), kBlock,
-                                 packs,   fresh, boolean(true)};
-    if (!updated.empty())
-      arguments.push_back(add(mul(add(mul(entry, rows), m0), columns), n0));
-    llvm::append_range(arguments, updated);
-    func::CallOp::create(b, loc, multiply, arguments);
-  }
+  Value aBase = add(lhsBase, mul(rowTile, mul(aGroup, plan.mTile / plan.mr)));
+  SmallVector<Value> arguments{a,       aBase, aRow,    aStep,
+                               aGroup,  tileRows, rhs, rhsBase,
+                               n0,      tileColumns, columns, k,
+                               scratch, index(packedOffset), index(plan.nTile), kBlock,
+                               packs,   fresh};
+  if (!updated.empty())
+    arguments.push_back(add(mul(add(mul(entry, rows), m0), columns), n0));
+  llvm::append_range(arguments, updated);
+  func::CallOp::create(b, loc, multiply, arguments);
 
   // Back in terms of C: which rows and columns the tile has, and where.
   Value cRows = tileRows, cColumns = tileColumns, row0 = m0, column0 = n0;

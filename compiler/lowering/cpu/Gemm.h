@@ -10,10 +10,8 @@
 // receives the finished C vector by vector and decides what becomes of it: C itself is never stored
 // by the engine.
 //
-// A convolution is the same with a B that lies nowhere: whoever asks for it packs panels of B.
-//
-// Every element of C is one chain of fused multiply-adds over k = 0, 1, ..., starting at zero (and of
-// the addends, where there are several, one after the other). So its bits depend neither on the schedule, nor on threads, nor on the vector width.
+// Every element of C is one chain of fused multiply-adds over k = 0, 1, ..., starting at zero. So
+// its bits depend neither on the schedule, nor on threads, nor on the vector width.
 //
 //===----------------------------------------------------------------------===//
 
@@ -28,7 +26,6 @@
 #include "mlir/IR/BuiltinTypes.h"
 #include "llvm/ADT/STLFunctionalExtras.h"
 
-#include <functional>
 #include <string>
 
 namespace dlc::cpu {
@@ -41,25 +38,6 @@ struct GemmShape {
   int64_t m, n, k;
   int64_t batch = 1;
   bool lhsTransposed = false, rhsTransposed = false;
-  /// B lies nowhere as a matrix: its panels are packed by GemmOperands::packPanel, and A is read with
-  /// the strides that stand there. n is static then, and k; with rhsTransposed, steps that are
-  /// neighbours come together.
-  bool throughWindows = false;
-  /// With throughWindows: so many products are added up, one after the other.
-  int64_t addends = 1;
-  /// With throughWindows: blocks of steps are multiples of it; k is one.
-  int64_t kUnit = 1;
-};
-
-/// A panel of B that is wanted: steps k0 to k0 + count of columns `column` to column + existing, for
-/// an entry of the batch and an addend (index values).
-struct GemmPanel {
-  mlir::Value entry, addend, k0, count, column, existing;
-  /// Where it goes, from element `at` on: step by step, `columns` elements each, columns beyond the
-  /// existing ones whatever they are; with rhsTransposed column by column, the existing ones, `row`
-  /// elements from one to the next, of which the first count count.
-  mlir::Value scratch, at;
-  int64_t columns, row;
 };
 
 /// The operands of a product, in the function that code is emitted into.
@@ -73,13 +51,6 @@ struct GemmOperands {
   /// its next one: then operands that one call has packed into the scratch serve the next. May be
   /// null.
   mlir::Value kept;
-  /// With throughWindows, A is lhs from lhsBegin on, for an entry and an addend, with these strides
-  /// from row to row and from step to step; panels of B come from packPanel; there is no rhs.
-  std::function<mlir::Value(mlir::OpBuilder &, mlir::Location, mlir::Value entry,
-                            mlir::Value addend)>
-      lhsBegin;
-  std::function<void(mlir::OpBuilder &, mlir::Location, const GemmPanel &)> packPanel;
-  mlir::Value lhsRow, lhsStep, addends; ///< index
   /// Dense memrefs of C's shape and type T that the epilogue reads and writes in place. While a tile
   /// is multiplied its part of them is on its way.
   llvm::SmallVector<mlir::Value> updated;

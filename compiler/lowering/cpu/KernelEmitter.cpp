@@ -171,7 +171,6 @@ KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel
     full = sizesOf(contraction->getResult(0));
   if (auto op = dyn_cast_or_null<ConvolutionOp>(contraction)) {
     convolution.emplace(op, cpu);
-    gemm.emplace(cpu, convolution->shape());
     return;
   }
   if (contraction) {
@@ -225,15 +224,25 @@ KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel
     segment = reduced.empty() ? std::max<int64_t>(lanes, 1024) : lanes;
 }
 
-int64_t KernelEmitter::scratchBytes() const { return gemm ? keptBytes + gemm->scratchBytes() : attention ? attention->scratchBytes() : 0; }
-
 AffineExpr KernelEmitter::workspaceElements(Type &elementType) const {
-  if (!gemm || convolution) // which packs nothing for all threads
+  if (convolution) {
+    elementType = getElementTypeOrSelf(contraction->getResult(0));
+    return convolution->workspaceElements(imageCount());
+  }
+  if (!gemm)
     return {};
   int64_t rank = full.size();
   SmallVector<AffineExpr> lhs = sizesOf(product().getLhs());
   elementType = getElementTypeOrSelf(product().getLhs().getType());
   return gemm->workspaceElements(full[rank - 2], full[rank - 1], lhs[rank - (product().getLhsTransposed() ? 2 : 1)], productOf(ArrayRef(full).drop_back(2), kernel.getContext()));
+}
+
+int64_t KernelEmitter::tableBytes() const { return llvm::alignTo(convolution->tableElements() * static_cast<int64_t>(sizeof(int64_t)), DL_BUFFER_ALIGNMENT); }
+
+int64_t KernelEmitter::scratchBytes() const {
+  if (convolution)
+    return keptBytes + tableBytes() + convolution->scratchElements() * (getElementTypeOrSelf(contraction->getResult(0)).getIntOrFloatBitWidth() / 8);
+  return gemm ? keptBytes + gemm->scratchBytes() : attention ? attention->scratchBytes() : 0;
 }
 
 /// What tasks are made of: elements of a flat loop, rows of a reduction along the last axes, segments of the last axis otherwise.
@@ -262,26 +271,24 @@ int64_t KernelEmitter::unitsPerTask() const {
   return std::max<int64_t>(elementsPerTask / std::max<int64_t>(perUnit, 1), 1);
 }
 
+AffineExpr KernelEmitter::imageCount() const { return sizesOf(cast<ConvolutionOp>(contraction).getTypeOf(ConvolutionResult::output)).front(); }
+
+Value KernelEmitter::operandMemory(FrameAccess &frame, Value value) const {
+  // Through ops that only say under which shape the operand lies.
+  while (Operation *def = value.getDefiningOp())
+    value = def->getOperand(0);
+  int64_t number = kernel->getAttrOfType<DenseI64ArrayAttr>("input_buffers")[cast<BlockArgument>(value).getArgNumber()];
+  return frame.buffer(number, getElementTypeOrSelf(value.getType()));
+}
+
 GemmOperands KernelEmitter::gemmOperands(OpBuilder &b, FrameAccess &frame) const {
   GemmOperands operands;
-  auto bufferOf = [&](Value value) {
-    // Through ops that only say under which shape the operand lies.
-    while (Operation *def = value.getDefiningOp())
-      value = def->getOperand(0);
-    int64_t number = kernel->getAttrOfType<DenseI64ArrayAttr>("input_buffers")[cast<BlockArgument>(value).getArgNumber()];
-    return frame.buffer(number, getElementTypeOrSelf(value.getType()));
-  };
-  if (convolution) {
-    auto op = cast<ConvolutionOp>(contraction);
-    Value images = frame.size(sizesOf(op.getTypeOf(ConvolutionResult::output)).front());
-    return convolution->operands(b, kernel.getLoc(), bufferOf(op.getLhs()), bufferOf(op.getRhs()), images);
-  }
   MatmulOp product = this->product();
   MLIRContext *context = b.getContext();
   int64_t rank = full.size();
   SmallVector<AffineExpr> lhs = sizesOf(product.getLhs()), rhs = sizesOf(product.getRhs());
-  operands.lhs = bufferOf(product.getLhs());
-  operands.rhs = bufferOf(product.getRhs());
+  operands.lhs = operandMemory(frame, product.getLhs());
+  operands.rhs = operandMemory(frame, product.getRhs());
   operands.m = frame.size(full[rank - 2]);
   operands.n = frame.size(full[rank - 1]);
   operands.k = frame.size(lhs[rank - (product.getLhsTransposed() ? 2 : 1)]);
@@ -303,13 +310,15 @@ GemmOperands KernelEmitter::gemmOperands(OpBuilder &b, FrameAccess &frame) const
   for (auto [argument, number] : llvm::zip(kernel.getBody().getArguments(), kernel->getAttrOfType<DenseI64ArrayAttr>("input_buffers").asArrayRef())) {
     auto type = cast<RankedTensorType>(argument.getType());
     if (llvm::is_contained(written, number) && type.getElementType() == product.getType().getElementType() && sizesOf(type) == full && isReadElsewhere(number))
-      operands.updated.push_back(bufferOf(argument));
+      operands.updated.push_back(operandMemory(frame, argument));
   }
   return operands;
 }
 
 Value KernelEmitter::tasks(unsigned launch, OpBuilder &b, FrameAccess &frame) const {
   Location loc = kernel.getLoc();
+  if (convolution)
+    return convolution->tasks(launch, b, loc, frame.size(imageCount()));
   if (gemm)
     return gemm->tasks(launch, b, loc, gemmOperands(b, frame));
   if (attention)
@@ -320,8 +329,8 @@ Value KernelEmitter::tasks(unsigned launch, OpBuilder &b, FrameAccess &frame) co
 }
 
 void KernelEmitter::emit(unsigned launch, OpBuilder &b, FrameAccess &frame, Value begin, Value end, Value scratch) const {
-  if (gemm)
-    return emitGemm(launch, b, frame, begin, end, scratch);
+  if (gemm || convolution)
+    return emitProduct(launch, b, frame, begin, end, scratch);
   if (attention)
     return attention->emit(b, frame, begin, end, scratch);
   if (call)
@@ -672,7 +681,7 @@ void KernelEmitter::emitWalk(OpBuilder &b, FrameAccess &frame, ElementEmitter &e
 
 //===--- products ---===//
 
-void KernelEmitter::emitGemm(unsigned launch, OpBuilder &b, FrameAccess &frame, Value begin, Value end, Value scratch) const {
+void KernelEmitter::emitProduct(unsigned launch, OpBuilder &b, FrameAccess &frame, Value begin, Value end, Value scratch) const {
   Location loc = kernel.getLoc();
   ElementEmitter elements(kernel, [&](AffineExpr expr) { return frame.size(expr); });
   for (auto [argument, number] : llvm::zip(kernel.getBody().getArguments(), kernel->getAttrOfType<DenseI64ArrayAttr>("input_buffers").asArrayRef()))
@@ -682,14 +691,16 @@ void KernelEmitter::emitGemm(unsigned launch, OpBuilder &b, FrameAccess &frame, 
   SmallVector<Value> stores;
   for (auto [value, buffer] : llvm::zip(yield.getOperands(), buffers))
     stores.push_back(frame.buffer(buffer, getElementTypeOrSelf(value.getType())));
-  if (launch + 1 == gemm->launchCount()) {
+  if (launch + 1 == launchCount()) {
     elements.prepareScalars(b);
     hoist(b, kernel, frame, elements, DenseMap<Operation *, int64_t>(), 0, DenseMap<int64_t, Value>(), full, -1, 1, {});
   }
-  GemmOperands operands = gemmOperands(b, frame);
-  operands.kept = memrefOf(b, loc, scratch, b.getI64Type());
-  Value own = LLVM::GEPOp::create(b, loc, scratch.getType(), b.getI8Type(), scratch, ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(keptBytes)});
-  Value scratchMemory = memrefOf(b, loc, own, getElementTypeOrSelf(contraction->getOperand(0).getType()));
+  Type element = getElementTypeOrSelf(contraction->getOperand(0).getType());
+  Value keptNumber = memrefOf(b, loc, scratch, b.getI64Type());
+  auto scratchFrom = [&](int64_t bytes, Type type) {
+    Value own = LLVM::GEPOp::create(b, loc, scratch.getType(), b.getI8Type(), scratch, ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(bytes)});
+    return memrefOf(b, loc, own, type);
+  };
   auto finish = [&](OpBuilder &e, const ElementIndex &at, Value acc, int64_t lanes, Value mask) {
     elements.pushScope();
     elements.setAvailable(contraction->getResult(0), acc);
@@ -700,41 +711,40 @@ void KernelEmitter::emitGemm(unsigned launch, OpBuilder &b, FrameAccess &frame, 
       elements.storeResult(e, value, memory, at, result, mask);
     elements.popScope();
   };
-  // Vectors that cross rows are finished as such where everything needs only to know where it lies in memory.
-  SmallVector<Operation *> epilogue;
-  for (Operation &op : kernel.getBody().front())
-    if (&op != contraction)
-      epilogue.push_back(&op);
-  const bool oneByOne = convolution && convolution->crossesRows() && !ElementEmitter::isFlat(epilogue);
-  gemm->emit(launch, b, loc, operands, begin, end, scratchMemory, [&](OpBuilder &e, Location, ValueRange batchRowCol, Value acc, Value mask) {
-    if (oneByOne) {
-      auto loop = scf::ForOp::create(e, loc, constantIndex(e, loc, 0), constantIndex(e, loc, gemm->lanes()), constantIndex(e, loc, 1));
-      OpBuilder o = OpBuilder::atBlockBegin(loop.getBody());
-      Value lane = loop.getInductionVar();
-      if (mask) {
-        Value exists = vector::ExtractOp::create(o, loc, mask, OpFoldResult(lane));
-        auto branch = scf::IfOp::create(o, loc, exists, /*withElseRegion=*/false);
-        o = branch.getThenBodyBuilder();
-      }
-      finish(o, convolution->resultIndexOfLane(o, loc, batchRowCol, lane), vector::ExtractOp::create(o, loc, acc, OpFoldResult(lane)), 1, {});
-      return;
-    }
+  if (convolution) {
+    auto op = cast<ConvolutionOp>(contraction);
+    ConvolutionOperands operands;
+    operands.lhs = operandMemory(frame, op.getLhs());
+    operands.rhs = operandMemory(frame, op.getRhs());
+    operands.images = frame.size(imageCount());
+    operands.workspace = frame.buffer(kernel->getAttrOfType<IntegerAttr>("workspace_buffer").getInt(), element);
+    operands.kept = keptNumber;
+    operands.tables = scratchFrom(keptBytes, b.getI64Type());
+    operands.scratch = scratchFrom(keptBytes + tableBytes(), element);
+    // Where everything needs only to know where it lies in memory, vectors may cross rows.
+    SmallVector<Operation *> epilogue;
+    for (Operation &other : kernel.getBody().front())
+      if (&other != contraction)
+        epilogue.push_back(&other);
+    convolution->emit(launch, b, loc, operands, begin, end, ElementEmitter::isFlat(epilogue),
+                      [&](OpBuilder &e, Location, const ElementIndex &at, Value acc, int64_t lanes, Value mask) { finish(e, at, acc, lanes, mask); });
+    return;
+  }
+  GemmOperands operands = gemmOperands(b, frame);
+  operands.kept = keptNumber;
+  gemm->emit(launch, b, loc, operands, begin, end, scratchFrom(keptBytes, element), [&](OpBuilder &e, Location, ValueRange batchRowCol, Value acc, Value mask) {
     ElementIndex at;
-    if (convolution) {
-      at = convolution->resultIndex(e, loc, batchRowCol, mask);
-    } else {
-      Value batch = batchRowCol[0];
-      int64_t rank = full.size();
-      for (int64_t axis = 0; axis < rank - 2; ++axis) {
-        AffineExpr inner = productOf(ArrayRef(full).slice(axis + 1, rank - 3 - axis), e.getContext());
-        Value index = axis == rank - 3 ? batch : arith::DivUIOp::create(e, loc, batch, frame.size(inner)).getResult();
-        if (axis < rank - 3)
-          batch = arith::SubIOp::create(e, loc, batch, mul(e, loc, index, frame.size(inner)));
-        at.dims.push_back(index);
-      }
-      at.dims.push_back(batchRowCol[1]);
-      at.dims.push_back(batchRowCol[2]);
+    Value batch = batchRowCol[0];
+    int64_t rank = full.size();
+    for (int64_t axis = 0; axis < rank - 2; ++axis) {
+      AffineExpr inner = productOf(ArrayRef(full).slice(axis + 1, rank - 3 - axis), e.getContext());
+      Value index = axis == rank - 3 ? batch : arith::DivUIOp::create(e, loc, batch, frame.size(inner)).getResult();
+      if (axis < rank - 3)
+        batch = arith::SubIOp::create(e, loc, batch, mul(e, loc, index, frame.size(inner)));
+      at.dims.push_back(index);
     }
+    at.dims.push_back(batchRowCol[1]);
+    at.dims.push_back(batchRowCol[2]);
     finish(e, at, acc, gemm->lanes(), mask);
   });
 }

@@ -55,8 +55,10 @@ class KernelEmitter {
 public:
   KernelEmitter(dl::FusedOp kernel, const CpuInfo &cpu);
 
-  unsigned launchCount() const { return gemm ? gemm->launchCount() : 1; }
+  unsigned launchCount() const { return convolution ? convolution->launchCount() : gemm ? gemm->launchCount() : 1; }
   int64_t scratchBytes() const;
+  /// How a product is computed, in words; empty for others.
+  std::string describe() const { return convolution ? convolution->describe() : gemm ? gemm->describe() : std::string(); }
   /// Elements of a workspace in the arena, and their type; null for none.
   mlir::AffineExpr workspaceElements(mlir::Type &elementType) const;
   /// Number of tasks of a launch, an index.
@@ -71,9 +73,15 @@ private:
   struct Walk;
   /// The matrices of a product.
   dl::MatmulOp product() const { return llvm::cast<dl::MatmulOp>(contraction); }
+  /// How many images a convolution has.
+  mlir::AffineExpr imageCount() const;
+  /// Bytes of a convolution's tables, in the scratch behind the kept number.
+  int64_t tableBytes() const;
+  /// Where an operand of a product lies.
+  mlir::Value operandMemory(FrameAccess &frame, mlir::Value operand) const;
   GemmOperands gemmOperands(mlir::OpBuilder &b, FrameAccess &frame) const;
   void emitExtern(mlir::OpBuilder &b, FrameAccess &frame, mlir::Value begin, mlir::Value end) const;
-  void emitGemm(unsigned launch, mlir::OpBuilder &b, FrameAccess &frame, mlir::Value begin, mlir::Value end, mlir::Value scratch) const;
+  void emitProduct(unsigned launch, mlir::OpBuilder &b, FrameAccess &frame, mlir::Value begin, mlir::Value end, mlir::Value scratch) const;
   void emitFlat(mlir::OpBuilder &b, FrameAccess &frame, ElementEmitter &elements, mlir::Value begin, mlir::Value end) const;
   void emitWalk(mlir::OpBuilder &b, FrameAccess &frame, ElementEmitter &elements, mlir::Value begin, mlir::Value end) const;
   void emitScatter(mlir::OpBuilder &b, FrameAccess &frame, ElementEmitter &elements, mlir::Value begin, mlir::Value end) const;
@@ -84,7 +92,7 @@ private:
 
   mutable dl::FusedOp kernel;
   CpuInfo cpu;
-  mutable mlir::Operation *contraction = nullptr; // of a gemm
+  mutable mlir::Operation *contraction = nullptr; // a product or convolution
   std::optional<Convolution> convolution;         // where it is one
   mutable dl::ExternOp call;    // of a function of the user's own
   std::optional<Gemm> gemm;
