@@ -39,13 +39,13 @@ namespace dlc::cuda {
 /// (see Operand); with 8, the lanes that read a fragment do.
 static int64_t paddingOf(const GemmShape &shape) { return shape.tf32 ? 8 : 4; }
 
-/// Of mma.m16n8k8: steps of k, and the lanes of a warp along C's rows and columns, where each has two
-/// neighbours.
+/// Of mma.m16n8k8: steps of k, and the lanes of a warp along C's rows and columns, where each has
+/// two neighbours.
 static constexpr int64_t fragmentSteps = 8, fragmentLanesM = 8, fragmentLanesN = 4,
                          fragmentVectorN = 2;
 
-/// What it takes to compute where elements of a factor lie that is no matrix: registers of a thread,
-/// and instructions for each of its loads.
+/// What it takes to compute where elements of a factor lie that is no matrix: registers of a
+/// thread, and instructions for each of its loads.
 static constexpr int64_t placeRegisters = 16, placeInstructions = 20;
 
 /// Registers that a thread may have, as they are handed out.
@@ -62,8 +62,8 @@ static bool isMultiple(AffineExpr size, int64_t of) {
   return size.getLargestKnownDivisor() % of == 0;
 }
 
-/// Elements of a vector along a dimension of this size: all vectors are whole and aligned, and within
-/// a run, if there is one.
+/// Elements of a vector along a dimension of this size: all vectors are whole and aligned, and
+/// within a run, if there is one.
 static int64_t vectorAlong(AffineExpr contiguous, FloatType type, int64_t run) {
   int64_t width = widest(type);
   while (!isMultiple(contiguous, width) || run % width != 0)
@@ -113,8 +113,8 @@ static int64_t loadsOf(int64_t elements, int64_t threads, int64_t width) {
 }
 
 /// Registers of a thread, a little more than ptxas takes: sums, a step's elements, the next slice
-/// and its loads' addresses and conditions, what places are computed from, the rest. A multiple of 8,
-/// as they are handed out.
+/// and its loads' addresses and conditions, what places are computed from, the rest. A multiple of
+/// 8, as they are handed out.
 int64_t Gemm::registers(const Tile &tile, const GemmShape &shape) {
   const int64_t lhs = tile.m * tile.k / tile.threads(), rhs = tile.n * tile.k / tile.threads();
   const int64_t lhsLoads = lhs / lhsVector(shape), rhsLoads = rhs / rhsVector(shape);
@@ -250,8 +250,7 @@ unsigned Gemm::residentBlocks(unsigned launch) const { return launch == 1 ? 4 : 
 int64_t Gemm::sharedBytes(unsigned launch) const {
   if (launch == 1)
     return 0;
-  return 2 * plan.tile.k * (plan.tile.m + plan.tile.n + 2 * paddingOf(shape)) *
-         bytesOf(shape.type);
+  return 2 * plan.tile.k * (plan.tile.m + plan.tile.n + 2 * paddingOf(shape)) * bytesOf(shape.type);
 }
 
 AffineExpr Gemm::workspaceElements() const {
@@ -341,8 +340,8 @@ void storeGlobal(OpBuilder &b, Location loc, Value value, Value memory, Value at
 /// An f32 or a vector of them with the bits that TF32 has not being 0.
 Value roundToTf32(OpBuilder &b, Location loc, Value value) {
   auto one = [&](Value x) -> Value {
-    Value bits = NVVM::ConvertFloatToTF32Op::create(b, loc, b.getI32Type(), x,
-                                                    NVVM::FPRoundingMode::RNA);
+    Value bits =
+        NVVM::ConvertFloatToTF32Op::create(b, loc, b.getI32Type(), x, NVVM::FPRoundingMode::RNA);
     return arith::BitcastOp::create(b, loc, b.getF32Type(), bits);
   };
   auto vector = dyn_cast<VectorType>(value.getType());
@@ -392,7 +391,7 @@ struct Operand {
   bool alongK, tf32;
 
   const GemmElements *elements; ///< null: a matrix
-  SmallVector<Value> from; ///< of a matrix: index of each load but for the slice's first k
+  SmallVector<Value> from;      ///< of a matrix: index of each load but for the slice's first k
   SmallVector<unsigned> column; ///< else: which of the columns each load reads
   SmallVector<GemmElements::Column> columns;
   SmallVector<Value> k;    ///< each load's first k in the slice, an index
@@ -401,11 +400,12 @@ struct Operand {
 
   int64_t pitch() const { return tile + padding; }
 
-  /// `start` is the first element of the matrix, `first` the tile's first of `size` along mn, `entry`
-  /// the number in the batch.
+  /// `start` is the first element of the matrix, `first` the tile's first of `size` along mn,
+  /// `entry` the number in the batch.
   Operand(OpBuilder &b, Location loc, Value memory, const GemmShape &shape, bool alongK,
-          int64_t tile, int64_t tileK, int64_t threads, int64_t width, Value thread, Value start, Value first,
-          Value size, bool isWhole, Value sizeK, const GemmElements *elements, Value entry)
+          int64_t tile, int64_t tileK, int64_t threads, int64_t width, Value thread, Value start,
+          Value first, Value size, bool isWhole, Value sizeK, const GemmElements *elements,
+          Value entry)
       : memory(memory), element(shape.type), tile(tile), width(width), padding(paddingOf(shape)),
         alongK(alongK), tf32(shape.tf32), elements(elements) {
     Integers i{b, loc};
@@ -600,10 +600,12 @@ void Gemm::Emitter::product() {
   auto start = [&](Value stride) { return stride ? i.mul(entry, stride) : i.index(0); };
   Operand lhs(b, loc, operands.lhs, shape, !shape.lhsTransposed, tile.m, tile.k, tile.threads(),
               lhsVector(shape), thread, start(operands.lhsBatchStride), row, m,
-              isMultiple(shape.m, tile.m), k, shape.lhsRun ? &operands.lhsElements : nullptr, entry);
+              isMultiple(shape.m, tile.m), k, shape.lhsRun ? &operands.lhsElements : nullptr,
+              entry);
   Operand rhs(b, loc, operands.rhs, shape, shape.rhsTransposed, tile.n, tile.k, tile.threads(),
               rhsVector(shape), thread, start(operands.rhsBatchStride), column, n,
-              isMultiple(shape.n, tile.n), k, shape.rhsRun ? &operands.rhsElements : nullptr, entry);
+              isMultiple(shape.n, tile.n), k, shape.rhsRun ? &operands.rhsElements : nullptr,
+              entry);
 
   // Elements of a half of shared memory: a slice of A, then one of B.
   const int64_t rhsAt = tile.k * lhs.pitch(), half = tile.k * (lhs.pitch() + rhs.pitch());
@@ -723,17 +725,17 @@ SmallVector<Value> Gemm::Emitter::compute(const Shared &shared, Value buffer, in
   return result;
 }
 
-/// The same by tensor cores, whose fragments the PTX ISA lays out so: with g = lane / 4 and t = lane %
-/// 4, a lane has of A rows g and g + 8 in steps t and t + 4, of B column g in these steps, of C rows g
-/// and g + 8 in columns 2t and 2t + 1. What is row g + 8 of a fragment is the thread's next row here.
+/// The same by tensor cores, whose fragments the PTX ISA lays out so: with g = lane / 4 and t =
+/// lane % 4, a lane has of A rows g and g + 8 in steps t and t + 4, of B column g in these steps,
+/// of C rows g and g + 8 in columns 2t and 2t + 1. What is row g + 8 of a fragment is the thread's
+/// next row here.
 SmallVector<Value> Gemm::Emitter::computeTf32(const Shared &shared, Value buffer, int64_t steps,
                                               ValueRange sums) {
   const int64_t lhsPitch = tile.m + paddingOf(shape), rhsPitch = tile.n + paddingOf(shape);
   Type i32 = b.getI32Type(), f32 = b.getF32Type();
   Value group = i.div(lane, fragmentLanesN), step = i.rem(lane, fragmentLanesN);
   Value lhsAt = shared.at(b, loc, i.add(i.add(buffer, i.mul(step, lhsPitch)), threadRow));
-  Value fragmentColumn =
-      i.add(i.mul(warpColumn, fragmentLanesN * fragmentVectorN), group);
+  Value fragmentColumn = i.add(i.mul(warpColumn, fragmentLanesN * fragmentVectorN), group);
   Value rhsAt = shared.at(b, loc, i.add(i.add(buffer, i.mul(step, rhsPitch)), fragmentColumn),
                           tile.k * lhsPitch);
   auto load = [&](Value at, int64_t offset) -> Value {
@@ -758,8 +760,7 @@ SmallVector<Value> Gemm::Emitter::computeTf32(const Shared &shared, Value buffer
         Value *upper = &result[r * tile.threadN + c * fragmentVectorN],
               *lower = upper + tile.threadN;
         Value product = NVVM::MmaOp::create(
-            b, loc, accumulator,
-            ValueRange{rows[0][r], rows[0][r + 1], rows[1][r], rows[1][r + 1]},
+            b, loc, accumulator, ValueRange{rows[0][r], rows[0][r + 1], rows[1][r], rows[1][r + 1]},
             ValueRange{columns[0][c], columns[1][c]},
             ValueRange{upper[0], upper[1], lower[0], lower[1]}, ArrayRef<int64_t>{16, 8, 8},
             /*b1Op=*/std::nullopt, /*intOverflow=*/std::nullopt,

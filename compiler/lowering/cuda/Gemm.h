@@ -17,8 +17,8 @@
 // Every element of C is one chain of fused multiply-adds over k = 0, 1, ..., starting at zero, as
 // on the CPU. Where K is split, each chunk is such a chain, and the chunks are added in their
 // order. The number of chunks depends on the sizes alone. So the bits depend neither on the device,
-// nor on the schedule of its blocks. In TF32 a link of the chain is eight steps, which a tensor core
-// adds up as it does.
+// nor on the schedule of its blocks. In TF32 a link of the chain is eight steps, which a tensor
+// core adds up as it does.
 //
 // A block computes a tile of C in slices of k. While it works on one slice in shared memory, its
 // threads hold the next one in registers, which then goes to the other half of shared memory: one
@@ -56,10 +56,10 @@
 //
 // In TF32, factors are rounded on their way to shared memory (cvt.rna), and a warp computes with
 // mma.m16n8k8. Rows and columns of its fragments are dealt out among the block's warps as those of
-// threads are above, so all but the innermost loop is the same. A fragment's elements are loaded one
-// by one: rows of shared memory, 8 elements longer than the tile, put the four steps of k that a
-// warp's lanes read at once 8 banks apart, so that no two meet. ldmatrix would want k contiguous and
-// moves the same bytes.
+// threads are above, so all but the innermost loop is the same. A fragment's elements are loaded
+// one by one: rows of shared memory, 8 elements longer than the tile, put the four steps of k that
+// a warp's lanes read at once 8 banks apart, so that no two meet. ldmatrix would want k contiguous
+// and moves the same bytes.
 //
 //===----------------------------------------------------------------------===//
 
@@ -86,9 +86,9 @@ struct GemmShape {
   /// K may be split over blocks, at the price of a workspace and a second launch. The epilogue then
   /// runs in the second one.
   bool maySplit = true;
-  /// Where not 0, A (B) is no matrix: GemmOperands::lhsElements (rhsElements) say where its elements
-  /// lie. Along the dimension that would be contiguous, those with numbers from a multiple of the
-  /// run on are side by side in memory, aligned, and exist or not together.
+  /// Where not 0, A (B) is no matrix: GemmOperands::lhsElements (rhsElements) say where its
+  /// elements lie. Along the dimension that would be contiguous, those with numbers from a multiple
+  /// of the run on are side by side in memory, aligned, and exist or not together.
   int64_t lhsRun = 0, rhsRun = 0;
   /// Where not 0, the epilogue's pieces do not go beyond multiples of it in a row of C.
   int64_t outRun = 0;
@@ -96,15 +96,16 @@ struct GemmShape {
   bool tf32 = false;
 };
 
-/// Where the elements of a factor lie that is no matrix. Columns stand for rows where the factor is A.
+/// Where the elements of a factor lie that is no matrix. Columns stand for rows where the factor is
+/// A.
 struct GemmElements {
   /// What a column contributes, computed once for each that a thread reads.
   using Column = llvm::SmallVector<mlir::Value, 4>;
   std::function<Column(mlir::OpBuilder &b, mlir::Location loc, mlir::Value entry,
                        mlir::Value column)>
       column;
-  /// The place in memory of a step of k in a column, an index, and whether there is one, an i1 (null:
-  /// always). Steps may be beyond k: their place is not looked at, but must be a number.
+  /// The place in memory of a step of k in a column, an index, and whether there is one, an i1
+  /// (null: always). Steps may be beyond k: their place is not looked at, but must be a number.
   struct Place {
     mlir::Value at, exists;
   };
