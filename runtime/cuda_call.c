@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
  *===----------------------------------------------------------------------===
  *
- * A function's launches for one shape are captured once as a graph, whose last node copies the
+ * A function's launches for one shape are captured once as a graph, loops unrolled, whose last node copies the
  * fault and the results asked for to the host. A call copies its arguments to the device on a
  * stream of their own and launches the graph: one copy in, one graph, one copy out. Arguments have
  * two places, used in turns, and a graph is made for each, so that a call's arguments travel while
@@ -12,6 +12,9 @@
  * All calls of an instance run one after the other on one stream; so there is one arena, one place
  * for results, and one fault. The fault stays set until somebody has looked at it: calls that were
  * sent off behind the one that failed change no variable either.
+ *
+ * Where a loop or branch goes by what is computed, or where a loop has too many turns for a graph,
+ * launches are sent one by one, and the host waits for each number that decides.
  *
  * Results of a submitted call wait in its slot's pinned memory until it is collected; a further
  * call that needs the slot moves them to the ticket's own memory.
@@ -24,6 +27,8 @@
 
 /* The fault comes first in the block of results; it has a line of its own. */
 enum { FAULT_BYTES = 64 };
+/* Launches that are captured as one graph, at most. */
+enum { MOST_CAPTURED = 16384 };
 
 static uint64_t align_up(uint64_t value) {
   return (value + DLRT_CUDA_ALIGNMENT - 1) & ~(uint64_t)(DLRT_CUDA_ALIGNMENT - 1);
@@ -126,6 +131,7 @@ void dlrt_cuda_free_plan(dlrt_gpu *gpu, dlrt_cuda_plan *plan) {
   free(plan->result_places);
   free(plan->addresses[0]);
   free(plan->addresses[1]);
+  free(plan->current);
   free(plan->grids);
   free(plan->first_size);
   free(plan->sizes);
@@ -157,6 +163,7 @@ static dlrt_status allocate_plan(dlrt_gpu *gpu, uint32_t function, dlrt_cuda_pla
   plan->result_places = allocate(desc->result_count, sizeof *plan->result_places, &failed);
   plan->addresses[0] = allocate(cuda->buffer_count, sizeof(cu_address), &failed);
   plan->addresses[1] = allocate(cuda->buffer_count, sizeof(cu_address), &failed);
+  plan->current = allocate(cuda->buffer_count, sizeof(cu_address), &failed);
   plan->grids = allocate(cuda->launch_count, sizeof *plan->grids, &failed);
   plan->first_size = allocate(cuda->launch_count, sizeof *plan->first_size, &failed);
   plan->sizes = allocate(sizes, sizeof *plan->sizes, &failed);
@@ -231,8 +238,18 @@ static dlrt_status size_launches(dlrt_gpu *gpu, dlrt_cuda_plan *plan) {
     dlrt_status status;
     int64_t value;
     plan->first_size[l] = used;
-    if (launch->kind != DL_CUDA_LAUNCH_KERNEL)
+    if (launch->kind == DL_CUDA_LAUNCH_FOR) { /* its turns, in the place of its first parameters */
+      int64_t *turns = &plan->sizes[used];
+      turns[1] = INT64_MAX;
+      for (int d = 0; d < 2; ++d)
+        if (launch->grid[d] &&
+            (status = launch_size(gpu, plan, l, launch->grid[d], INT64_MIN, INT64_MAX, &turns[d])))
+          return status;
+    }
+    if (launch->kind != DL_CUDA_LAUNCH_KERNEL) {
+      used += launch->parameter_count;
       continue;
+    }
     for (int d = 0; d < 3; ++d) {
       if ((status = launch_size(gpu, plan, l, launch->grid[d], 0, most[d], &value)))
         return status;
@@ -245,6 +262,37 @@ static dlrt_status size_launches(dlrt_gpu *gpu, dlrt_cuda_plan *plan) {
         return status;
   }
   return NULL;
+}
+
+/* How many launches a part of the list comes to, at most `most`; more where that is not known. */
+static uint64_t count_launches(const dlrt_gpu *gpu, const dlrt_cuda_plan *plan, uint32_t first,
+                               uint32_t count, uint64_t most) {
+  const dl_blob *blob = gpu->model->blob;
+  const dl_cuda_launch_desc *launches = dlrt_launches(blob, plan->function);
+  uint64_t sum = 0;
+  for (uint32_t l = first; l < first + count && sum <= most; ++l) {
+    const dl_cuda_launch_desc *launch = &launches[l];
+    if (launch->kind == DL_CUDA_LAUNCH_IF)
+      return most + 1;
+    if (launch->kind != DL_CUDA_LAUNCH_FOR) {
+      ++sum;
+      continue;
+    }
+    const dl_cuda_parameter *parameters = dlrt_at(blob, launch->parameters);
+    const int64_t *turns = &plan->sizes[plan->first_size[l]];
+    uint64_t body = count_launches(gpu, plan, l + 1, launch->index, most);
+    if (!launch->grid[1] || parameters[0].value != DL_CUDA_NO_BUFFER ||
+        parameters[1].value != DL_CUDA_NO_BUFFER || body > most)
+      return most + 1;
+    l += launch->index;
+    if (turns[0] >= turns[1] || !body)
+      continue;
+    uint64_t number = (uint64_t)turns[1] - (uint64_t)turns[0];
+    if (number > most / body)
+      return most + 1;
+    sum += number * body;
+  }
+  return sum;
 }
 
 /* Asks for an algorithm for each product. Where one has none, the model's own kernels do them all,
@@ -302,6 +350,8 @@ static dlrt_status make_plan(dlrt_gpu *gpu, uint32_t function, const dlrt_bindin
       !(status = size_launches(gpu, plan)) && !(status = prepare_products(gpu, plan))) {
     plan->workspace = align_up(plan->plan->arena_bytes);
     plan->arena_bytes = plan->workspace + plan->workspace_bytes;
+    plan->is_captured = count_launches(gpu, plan, 0, cuda->launch_count, MOST_CAPTURED) <=
+                        MOST_CAPTURED;
   }
   if (status)
     dlrt_cuda_free_plan(gpu, plan);
@@ -358,54 +408,207 @@ static void find_addresses(const dlrt_gpu *gpu, dlrt_cuda_plan *plan) {
     }
 }
 
-/* Sends a plan's launches to a stream. With `events`, launch i lies between events i and i + 1. */
-static dlrt_status issue(dlrt_gpu *gpu, const dlrt_cuda_plan *plan, uint32_t slot, cu_stream stream,
-                         cu_event *events) {
-  const dlrt_driver *cu = gpu->cu;
+/* Room for the times of `count` launches. */
+static dlrt_status make_events(dlrt_gpu *gpu, uint32_t count) {
+  uint32_t wanted = count + 1;
+  if (wanted <= gpu->profile_event_count)
+    return NULL;
+  if (wanted < 2 * gpu->profile_event_count)
+    wanted = 2 * gpu->profile_event_count;
+  cu_event *events = realloc(gpu->profile_events, wanted * sizeof *events);
+  if (events)
+    gpu->profile_events = events;
+  uint32_t *launches = realloc(gpu->profile_launches, wanted * sizeof *launches);
+  if (launches)
+    gpu->profile_launches = launches;
+  if (!events || !launches)
+    return dlrt_fail_memory("a profile's events", wanted * sizeof *events);
+  for (; gpu->profile_event_count < wanted; ++gpu->profile_event_count) {
+    cu_result result = gpu->cu->event_create(&events[gpu->profile_event_count], CU_TIMED_EVENT);
+    if (result != CU_SUCCESS)
+      return dlrt_cuda_failed(gpu, result, "make an event", false);
+  }
+  return NULL;
+}
+
+/* Launches of a plan on their way to a stream. */
+typedef struct issuing {
+  dlrt_gpu *gpu;
+  dlrt_cuda_plan *plan;
+  uint32_t slot;
+  cu_stream stream;
+  bool profile;
+  uint32_t count; /* sent so far */
+  bool stopped;   /* a check has found a fault, and what was to follow does not matter */
+} issuing;
+
+static const char *launch_name(const issuing *to, uint32_t launch) {
+  const dlrt_model *model = to->gpu->model;
+  return model->launch_names[model->first_launch[to->plan->function] + launch];
+}
+
+/* Counts a launch; for a profile, the time runs. */
+static dlrt_status count_one(issuing *to, uint32_t launch) {
+  dlrt_gpu *gpu = to->gpu;
+  uint32_t number = to->count++;
+  if (!to->profile)
+    return NULL;
+  dlrt_status status = make_events(gpu, to->count);
+  if (status)
+    return status;
+  gpu->profile_launches[number] = launch;
+  cu_result result = gpu->cu->event_record(gpu->profile_events[number], to->stream);
+  return result == CU_SUCCESS ? NULL : dlrt_cuda_failed(gpu, result, "follow a launch", false);
+}
+
+/* Waits for what a launch has left in a buffer, up to 8 bytes of it, and looks for a fault. The
+ * place for results is free until all is done. */
+static dlrt_status read_back(issuing *to, uint32_t launch, uint32_t buffer, size_t bytes,
+                             void *out) {
+  const dlrt_driver *cu = to->gpu->cu;
+  char *place = to->gpu->slots[to->slot].host_out, *value = place + FAULT_BYTES - 8;
+  int64_t site;
+  cu_result result = cu->copy_out(place, to->gpu->out, sizeof(dl_fault), to->stream);
+  if (result == CU_SUCCESS)
+    result = cu->copy_out(value, to->plan->current[buffer], bytes, to->stream);
+  if (result == CU_SUCCESS)
+    result = cu->stream_synchronize(to->stream);
+  if (result != CU_SUCCESS) {
+    char action[2 * DLRT_MAX_NAME_BYTES + 32];
+    snprintf(action, sizeof action, "decide '%s'", launch_name(to, launch));
+    return dlrt_cuda_failed(to->gpu, result, action, true);
+  }
+  memcpy(&site, place + offsetof(dl_fault, site), sizeof site);
+  to->stopped = site != 0;
+  memcpy(out, value, bytes);
+  return NULL;
+}
+
+static dlrt_status issue_part(issuing *to, uint32_t first, uint32_t count);
+
+static dlrt_status issue_for(issuing *to, uint32_t l) {
+  const dl_blob *blob = to->gpu->model->blob;
+  const dl_cuda_launch_desc *launch = &dlrt_launches(blob, to->plan->function)[l];
+  const dl_cuda_parameter *parameters = dlrt_at(blob, launch->parameters);
+  const int64_t *turns = &to->plan->sizes[to->plan->first_size[l]];
+  int64_t turn = turns[0], last = turns[1], limit;
+  dlrt_status status;
+  if (parameters[0].value != DL_CUDA_NO_BUFFER) {
+    if ((status = read_back(to, l, parameters[0].value, sizeof limit, &limit)))
+      return status;
+    if (last > turn && limit < last - turn)
+      last = turn + limit;
+  }
+  for (; !to->stopped && turn < last; ++turn) {
+    uint8_t goes_on = 1;
+    if (parameters[1].value != DL_CUDA_NO_BUFFER &&
+        (status = read_back(to, l, parameters[1].value, sizeof goes_on, &goes_on)))
+      return status;
+    if (to->stopped || !goes_on)
+      break;
+    if ((status = issue_part(to, l + 1, launch->index)))
+      return status;
+    for (uint32_t p = 2; p < launch->parameter_count; p += 2) {
+      cu_address *a = &to->plan->current[parameters[p].value],
+                 *b = &to->plan->current[parameters[p + 1].value], read = *a;
+      *a = *b;
+      *b = read;
+    }
+  }
+  return NULL;
+}
+
+static dlrt_status issue_if(issuing *to, uint32_t l) {
+  const dl_blob *blob = to->gpu->model->blob;
+  const dl_cuda_launch_desc *launch = &dlrt_launches(blob, to->plan->function)[l];
+  const dl_cuda_parameter *parameters = dlrt_at(blob, launch->parameters);
+  uint8_t holds;
+  dlrt_status status = read_back(to, l, parameters[0].value, sizeof holds, &holds);
+  if (status || to->stopped)
+    return status;
+  return holds ? issue_part(to, l + 1, launch->index)
+               : issue_part(to, l + 1 + launch->index, launch->other);
+}
+
+static dlrt_status issue_kernel(issuing *to, uint32_t l) {
+  dlrt_gpu *gpu = to->gpu;
+  const dlrt_cuda_plan *plan = to->plan;
   const dl_blob *blob = gpu->model->blob;
   const dl_cuda_desc *program = dlrt_at(blob, blob->cuda);
   const dl_cuda_kernel_desc *kernels = dlrt_at(blob, program->kernels);
-  const dl_cuda_function_desc *cuda = dlrt_cuda_function(blob, plan->function);
-  char action[2 * DLRT_MAX_NAME_BYTES + 32];
-  cu_result result = CU_SUCCESS;
-  for (uint32_t l = 0; l < cuda->launch_count; ++l) {
-    const dl_cuda_launch_desc *launch = &dlrt_launches(blob, plan->function)[l];
-    const dl_cuda_parameter *parameters = dlrt_at(blob, launch->parameters);
-    if (events && (result = cu->event_record(events[l], stream)) != CU_SUCCESS)
-      break;
-    if (!takes_part(plan, launch))
-      continue;
-    if (launch->kind == DL_CUDA_LAUNCH_GEMM) {
-      dlrt_status status = dlrt_product_issue(gpu, plan, l, slot, stream);
-      if (status)
-        return status;
-      continue;
-    }
-    const uint32_t *grid = plan->grids[l];
-    if (!grid[0] || !grid[1] || !grid[2])
-      continue;
-    for (uint32_t p = 0; p < launch->parameter_count; ++p)
-      gpu->values[p] =
-          parameters[p].kind == DL_CUDA_BUFFER ? plan->addresses[slot][parameters[p].value]
-          : parameters[p].kind == DL_CUDA_SIZE ? (uint64_t)plan->sizes[plan->first_size[l] + p]
-                                               : gpu->out;
-    result = cu->launch(gpu->functions[launch->index], grid[0], grid[1], grid[2],
-                        kernels[launch->index].threads, 1, 1, kernels[launch->index].shared_bytes,
-                        stream, gpu->parameters, NULL);
-    if (result != CU_SUCCESS) {
-      snprintf(action, sizeof action, "launch '%s'",
-               gpu->model->launch_names[gpu->model->first_launch[plan->function] + l]);
-      return dlrt_cuda_failed(gpu, result, action, false);
-    }
-  }
-  if (events && result == CU_SUCCESS)
-    result = cu->event_record(events[cuda->launch_count], stream);
+  const dl_cuda_launch_desc *launch = &dlrt_launches(blob, plan->function)[l];
+  const dl_cuda_parameter *parameters = dlrt_at(blob, launch->parameters);
+  const uint32_t *grid = plan->grids[l];
+  if (!grid[0] || !grid[1] || !grid[2])
+    return NULL;
+  dlrt_status status = count_one(to, l);
+  if (status)
+    return status;
+  for (uint32_t p = 0; p < launch->parameter_count; ++p)
+    gpu->values[p] =
+        parameters[p].kind == DL_CUDA_BUFFER ? plan->current[parameters[p].value]
+        : parameters[p].kind == DL_CUDA_SIZE ? (uint64_t)plan->sizes[plan->first_size[l] + p]
+                                             : gpu->out;
+  cu_result result = gpu->cu->launch(gpu->functions[launch->index], grid[0], grid[1], grid[2],
+                                     kernels[launch->index].threads, 1, 1,
+                                     kernels[launch->index].shared_bytes, to->stream,
+                                     gpu->parameters, NULL);
   if (result == CU_SUCCESS)
-    result = cu->copy_out(gpu->slots[slot].host_out, gpu->out, plan->out_bytes, stream);
+    return NULL;
+  char action[2 * DLRT_MAX_NAME_BYTES + 32];
+  snprintf(action, sizeof action, "launch '%s'", launch_name(to, l));
+  return dlrt_cuda_failed(gpu, result, action, false);
+}
+
+static dlrt_status issue_part(issuing *to, uint32_t first, uint32_t count) {
+  const dl_cuda_launch_desc *launches = dlrt_launches(to->gpu->model->blob, to->plan->function);
+  for (uint32_t l = first; !to->stopped && l < first + count; ++l) {
+    dlrt_status status = NULL;
+    if (!takes_part(to->plan, &launches[l]))
+      continue;
+    switch (launches[l].kind) {
+    case DL_CUDA_LAUNCH_KERNEL:
+      status = issue_kernel(to, l);
+      break;
+    case DL_CUDA_LAUNCH_GEMM:
+      if (!(status = count_one(to, l)))
+        status = dlrt_product_issue(to->gpu, to->plan, l, to->stream);
+      break;
+    case DL_CUDA_LAUNCH_FOR:
+      status = issue_for(to, l);
+      l += launches[l].index;
+      break;
+    case DL_CUDA_LAUNCH_IF:
+      status = issue_if(to, l);
+      l += launches[l].index + launches[l].other;
+      break;
+    }
+    if (status)
+      return status;
+  }
+  return NULL;
+}
+
+/* Sends a plan's launches to a stream, and what copies the results. */
+static dlrt_status issue(issuing *to) {
+  dlrt_gpu *gpu = to->gpu;
+  dlrt_cuda_plan *plan = to->plan;
+  const dl_cuda_function_desc *cuda = dlrt_cuda_function(gpu->model->blob, plan->function);
+  memcpy(plan->current, plan->addresses[to->slot], cuda->buffer_count * sizeof *plan->current);
+  dlrt_status status = to->profile ? make_events(gpu, 0) : NULL;
+  if (status || (status = issue_part(to, 0, cuda->launch_count)))
+    return status;
+  cu_result result = CU_SUCCESS;
+  if (to->profile)
+    result = gpu->cu->event_record(gpu->profile_events[to->count], to->stream);
+  if (result == CU_SUCCESS)
+    result = gpu->cu->copy_out(gpu->slots[to->slot].host_out, gpu->out, plan->out_bytes,
+                               to->stream);
   return result == CU_SUCCESS ? NULL : dlrt_cuda_failed(gpu, result, "copy results", false);
 }
 
 static void drop_graphs(dlrt_gpu *gpu, dlrt_cuda_plan *plan) {
+  plan->is_ready = false;
   for (uint32_t i = 0; i < 2; ++i)
     if (plan->graphs[i]) {
       (void)gpu->cu->graph_exec_destroy(plan->graphs[i]);
@@ -413,17 +616,18 @@ static void drop_graphs(dlrt_gpu *gpu, dlrt_cuda_plan *plan) {
     }
 }
 
-/* Makes a plan's graphs. */
+/* Makes a plan's graphs, if it has any. */
 static dlrt_status capture(dlrt_gpu *gpu, dlrt_cuda_plan *plan) {
   const dlrt_driver *cu = gpu->cu;
   find_addresses(gpu, plan);
-  for (uint32_t i = 0; i < 2; ++i) {
+  for (uint32_t i = 0; i < 2 && plan->is_captured; ++i) {
+    issuing to = {.gpu = gpu, .plan = plan, .slot = i, .stream = gpu->capture};
     cu_graph graph = NULL;
     /* Libraries may do what a capture forbids otherwise: load their kernels, for one. */
     cu_result result = cu->capture_begin(gpu->capture, CU_CAPTURE_RELAXED);
     dlrt_status status = NULL;
     if (result == CU_SUCCESS) {
-      status = issue(gpu, plan, i, gpu->capture, NULL);
+      status = issue(&to);
       result = cu->capture_end(gpu->capture, &graph);
     }
     if (!status && result == CU_SUCCESS)
@@ -441,6 +645,7 @@ static dlrt_status capture(dlrt_gpu *gpu, dlrt_cuda_plan *plan) {
       return status;
     }
   }
+  plan->is_ready = true;
   return NULL;
 }
 
@@ -565,7 +770,7 @@ static dlrt_status find_plan(dlrt_gpu *gpu, const dlrt_gpu_call *call, uint64_t 
     dlrt_cuda_free_plan(gpu, *oldest);
     *oldest = plan;
   }
-  if ((status = grow(gpu, plan)) || (!plan->graphs[0] && (status = capture(gpu, plan))))
+  if ((status = grow(gpu, plan)) || (!plan->is_ready && (status = capture(gpu, plan))))
     return status;
   plan->plan->used = ++gpu->clock;
   *out_plan = plan;
@@ -597,37 +802,19 @@ static void stage(const dlrt_gpu *gpu, const dlrt_cuda_plan *plan, const dlrt_gp
   }
 }
 
-/* Room for the times of a function's launches. */
-static dlrt_status make_events(dlrt_gpu *gpu, uint32_t count) {
-  if (count <= gpu->profile_event_count)
-    return NULL;
-  cu_event *events = realloc(gpu->profile_events, count * sizeof *events);
-  if (!events)
-    return dlrt_fail_memory("a profile's events", count * sizeof *events);
-  gpu->profile_events = events;
-  for (; gpu->profile_event_count < count; ++gpu->profile_event_count) {
-    cu_result result = gpu->cu->event_create(&events[gpu->profile_event_count], CU_TIMED_EVENT);
-    if (result != CU_SUCCESS)
-      return dlrt_cuda_failed(gpu, result, "make an event", false);
-  }
-  return NULL;
-}
-
-/* Tells the profile what launches took. */
+/* Tells the profile what the launches of a call took. */
 static dlrt_status report_times(dlrt_gpu *gpu, const dlrt_cuda_plan *plan,
-                                const dlrt_gpu_call *call) {
+                                const dlrt_gpu_call *call, uint32_t count) {
   const dl_blob *blob = gpu->model->blob;
-  const dl_cuda_function_desc *cuda = dlrt_cuda_function(blob, plan->function);
-  for (uint32_t l = 0; l < cuda->launch_count; ++l) {
+  for (uint32_t i = 0; i < count; ++i) {
+    uint32_t l = gpu->profile_launches[i];
     const dl_cuda_launch_desc *launch = &dlrt_launches(blob, plan->function)[l];
     int64_t blocks = launch->kind == DL_CUDA_LAUNCH_GEMM
                          ? 1
                          : (int64_t)plan->grids[l][0] * plan->grids[l][1] * plan->grids[l][2];
     float ms = 0;
-    if (!takes_part(plan, launch) || blocks == 0)
-      continue;
     cu_result result =
-        gpu->cu->event_elapsed(&ms, gpu->profile_events[l], gpu->profile_events[l + 1]);
+        gpu->cu->event_elapsed(&ms, gpu->profile_events[i], gpu->profile_events[i + 1]);
     if (result != CU_SUCCESS)
       return dlrt_cuda_failed(gpu, result, "read the time of a launch", false);
     call->profile(call->profile_user, call->exported, l, blocks, -1);
@@ -636,10 +823,10 @@ static dlrt_status report_times(dlrt_gpu *gpu, const dlrt_cuda_plan *plan,
   return NULL;
 }
 
-/* Sends a call off: its arguments on the stream for copies, and behind them its launches. The
- * slot's last call must be done. */
-static dlrt_status send(dlrt_gpu *gpu, const dlrt_cuda_plan *plan, const dlrt_gpu_call *call,
-                        uint32_t number) {
+/* Sends a call off: its arguments on the stream for copies, and behind them its launches, which are
+ * counted where they go one by one. The slot's last call must be done. */
+static dlrt_status send(dlrt_gpu *gpu, dlrt_cuda_plan *plan, const dlrt_gpu_call *call,
+                        uint32_t number, uint32_t *out_launches) {
   const dlrt_driver *cu = gpu->cu;
   dlrt_cuda_slot *slot = &gpu->slots[number];
   cu_result result = CU_SUCCESS;
@@ -653,12 +840,15 @@ static dlrt_status send(dlrt_gpu *gpu, const dlrt_cuda_plan *plan, const dlrt_gp
     result = cu->stream_wait(gpu->compute, slot->copied, 0);
   if (result != CU_SUCCESS)
     return dlrt_cuda_failed(gpu, result, "copy arguments to the device", false);
-  if (call->profile) {
-    const dl_cuda_function_desc *cuda = dlrt_cuda_function(gpu->model->blob, plan->function);
-    dlrt_status status = make_events(gpu, cuda->launch_count + 1);
-    if (status)
-      return status;
-    if ((status = issue(gpu, plan, number, gpu->compute, gpu->profile_events))) {
+  if (call->profile || !plan->is_captured) {
+    issuing to = {.gpu = gpu,
+                  .plan = plan,
+                  .slot = number,
+                  .stream = gpu->compute,
+                  .profile = call->profile != NULL};
+    dlrt_status status = issue(&to);
+    *out_launches = to.count;
+    if (status) {
       /* Launches before the one that failed have run, and may have changed variables. */
       if (!gpu->lost[0])
         snprintf(gpu->lost, sizeof gpu->lost, "%s", dlrt_status_message(status));
@@ -712,7 +902,7 @@ dlrt_status dlrt_cuda_call(dlrt_gpu *gpu, const dlrt_gpu_call *call) {
   /* Failures of calls before this one. The slot that comes next holds the call before the last: its
    * memory is needed now. */
   dlrt_cuda_plan *plan;
-  uint32_t number = gpu->next_slot;
+  uint32_t number = gpu->next_slot, launches = 0;
   dlrt_status failure, status = look_at(gpu, &gpu->slots[number], true);
   if (!status && !(status = look_at(gpu, &gpu->slots[1 - number], false)))
     status = find_plan(gpu, call, arena_results, &plan);
@@ -725,7 +915,7 @@ dlrt_status dlrt_cuda_call(dlrt_gpu *gpu, const dlrt_gpu_call *call) {
     return status;
   if ((failure = dlrt_failure_ahead(call->tickets)))
     return dlrt_hold_back(gpu->model, call->function, call->ticket, failure);
-  if ((status = send(gpu, plan, call, number)) || !waits)
+  if ((status = send(gpu, plan, call, number, &launches)) || !waits)
     return status;
   /* The call before is done when this one is: its fault comes first. */
   if (!(status = look_at(gpu, &gpu->slots[number], true)))
@@ -751,7 +941,7 @@ dlrt_status dlrt_cuda_call(dlrt_gpu *gpu, const dlrt_gpu_call *call) {
     dlrt_log_write(gpu->model, call->function, call->binding, copied_result, &copied, call->log,
                    call->exported);
   }
-  return call->profile ? report_times(gpu, plan, call) : NULL;
+  return call->profile ? report_times(gpu, plan, call, launches) : NULL;
 }
 
 dlrt_status dlrt_cuda_collect(dlrt_gpu *gpu, dlrt_ticket *ticket) {

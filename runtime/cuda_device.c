@@ -436,6 +436,7 @@ static void cuda_release(dlrt_gpu *gpu) {
     (void)cu->context_release(gpu->device);
   pthread_mutex_destroy(&gpu->mutex);
   free(gpu->profile_events);
+  free(gpu->profile_launches);
   free(gpu->functions);
   free(gpu->constant);
   free(gpu->plans);

@@ -224,10 +224,10 @@ dlrt_status dlrt_product_prepare(dlrt_gpu *gpu, const dlrt_cuda_plan *plan, uint
 }
 
 dlrt_status dlrt_product_issue(dlrt_gpu *gpu, const dlrt_cuda_plan *plan, uint32_t launch,
-                               uint32_t slot, cu_stream stream) {
+                               cu_stream stream) {
   const dl_cuda_gemm_desc *gemm = gemm_of(gpu, plan, launch);
   const dlrt_product *product = &plan->products[launch];
-  const cu_address *at = plan->addresses[slot];
+  const cu_address *at = plan->current;
   static const float one_f32 = 1, zero_f32 = 0;
   static const double one_f64 = 1, zero_f64 = 0;
   bool wide = gemm->dtype == DL_F64, has_c = gemm->c != DL_CUDA_NO_BUFFER;

@@ -38,10 +38,13 @@ typedef struct dlrt_cuda_plan {
   uint64_t *argument_places; /* [argument_count] in a slot's block */
   uint64_t *result_places;   /* [result_count] in the block of results; 0: in the arena */
   cu_address *addresses[2];  /* [buffer_count] for each slot */
+  cu_address *current;       /* [buffer_count] while launches are sent: loops exchange some */
   uint32_t (*grids)[3];      /* [launch_count] */
   uint32_t *first_size;      /* [launch_count] where a launch's sizes begin in … */
   int64_t *sizes;
   dlrt_product *products; /* [launch_count]; those of kernels are empty */
+  bool is_captured; /* as graphs; else launches are sent one by one */
+  bool is_ready;    /* addresses are right, and graphs are there */
   cu_graph_exec graphs[2];
 } dlrt_cuda_plan;
 
@@ -98,6 +101,7 @@ struct dlrt_gpu {
   uint64_t *values;       /* [DLRT_CUDA_PARAMETERS] of a launch */
   void **parameters;      /* parameters[i] = &values[i], always */
   cu_event *profile_events;
+  uint32_t *profile_launches; /* launch i of a call lies between events i and i + 1 */
   uint32_t profile_event_count;
 };
 
@@ -129,8 +133,9 @@ void dlrt_cuda_free_plan(dlrt_gpu *gpu, dlrt_cuda_plan *plan);
  * no algorithm for it. */
 dlrt_status dlrt_product_prepare(dlrt_gpu *gpu, const dlrt_cuda_plan *plan, uint32_t launch,
                                  dlrt_product *product, bool *out_found);
+/* Its operands lie where the plan's `current` says. */
 dlrt_status dlrt_product_issue(dlrt_gpu *gpu, const dlrt_cuda_plan *plan, uint32_t launch,
-                               uint32_t slot, cu_stream stream);
+                               cu_stream stream);
 void dlrt_product_release(dlrt_gpu *gpu, dlrt_product *product);
 
 static inline const dl_cuda_launch_desc *dlrt_launches(const dl_blob *blob, uint32_t function) {

@@ -237,6 +237,8 @@ static bool buffer(reader *r, const dl_function_desc *function, const dl_buffer_
 
 /* Limits of the hardware and of the driver's launches. */
 enum { MAX_THREADS_PER_BLOCK = 1024, MAX_SHARED_BYTES = 1 << 20, MAX_PARAMETERS = 4095 };
+/* Loops and branches in each other, which the runtime follows by recursion. */
+enum { MAX_NESTING = 512 };
 
 static uint64_t read_u64(const uint8_t *data) {
   uint64_t value;
@@ -363,13 +365,66 @@ static bool cuda_parameters(reader *r, const dl_cuda_function_desc *cuda,
   return true;
 }
 
+/* A loop or branch. That what it has inside ends with it is for cuda_nesting. */
+static bool cuda_control(reader *r, const dl_cuda_function_desc *cuda,
+                         const dl_cuda_launch_desc *launch) {
+  bool is_loop = launch->kind == DL_CUDA_LAUNCH_FOR;
+  const dl_buffer_desc *buffers = (const dl_buffer_desc *)(r->base + cuda->buffers);
+  const dl_cuda_parameter *parameters =
+      table(r, launch->parameters, launch->parameter_count, sizeof *parameters,
+            _Alignof(dl_cuda_parameter), "parameters");
+  if (!parameters)
+    return false;
+  if (launch->when != DL_CUDA_ALWAYS)
+    return damaged(r, "unknown kind or condition");
+  if (is_loop ? launch->parameter_count < 2 || launch->parameter_count % 2 || launch->other
+              : launch->parameter_count != 1)
+    return damaged(r, "a loop or branch with other parameters than it has");
+  for (uint32_t i = 0; i < launch->parameter_count; ++i) {
+    bool may_be_none = is_loop && i < 2;
+    if (parameters[i].kind != DL_CUDA_BUFFER)
+      return damaged(r, "a parameter of unknown kind");
+    if (parameters[i].value == DL_CUDA_NO_BUFFER ? !may_be_none
+                                                 : parameters[i].value >= cuda->buffer_count)
+      return damaged(r, "a parameter refers to a buffer that does not exist");
+    if (is_loop && i >= 2 && buffers[parameters[i].value].kind != DL_BUFFER_ARENA)
+      return damaged(r, "a loop exchanges places outside of the arena");
+  }
+  if (!is_loop)
+    return true;
+  return size_program(r, launch->grid[0], "first turn") &&
+         (!launch->grid[1] || size_program(r, launch->grid[1], "last turn"));
+}
+
+/* Loops and branches lie in each other. */
+static bool cuda_nesting(reader *r, const dl_cuda_launch_desc *launches, uint32_t first,
+                         uint32_t count, uint32_t depth) {
+  if (depth > MAX_NESTING)
+    return damaged(r, "loops and branches are nested too deeply");
+  for (uint32_t l = first, end = first + count; l < end; ++l) {
+    const dl_cuda_launch_desc *launch = &launches[l];
+    if (launch->kind < DL_CUDA_LAUNCH_FOR)
+      continue;
+    uint32_t rest = end - l - 1;
+    if (launch->index > rest || launch->other > rest - launch->index)
+      return damaged(r, "a loop or branch reaches beyond what it is in");
+    if (!cuda_nesting(r, launches, l + 1, launch->index, depth + 1) ||
+        !cuda_nesting(r, launches, l + 1 + launch->index, launch->other, depth + 1))
+      return false;
+    l += launch->index + launch->other;
+  }
+  return true;
+}
+
 static bool cuda_launch(reader *r, const dl_cuda_function_desc *cuda,
                         const dl_cuda_launch_desc *launch) {
   const dl_cuda_desc *program = (const dl_cuda_desc *)(r->base + r->blob->cuda);
   if (!name(r, launch->name, true, "name") || !name(r, launch->location, false, "location"))
     return false;
-  if (launch->kind > DL_CUDA_LAUNCH_GEMM || launch->when > DL_CUDA_WITHOUT_CUBLASLT)
+  if (launch->kind > DL_CUDA_LAUNCH_IF || launch->when > DL_CUDA_WITHOUT_CUBLASLT)
     return damaged(r, "unknown kind or condition");
+  if (launch->kind >= DL_CUDA_LAUNCH_FOR)
+    return cuda_control(r, cuda, launch);
   if (launch->kind == DL_CUDA_LAUNCH_GEMM) {
     if (launch->when == DL_CUDA_WITHOUT_CUBLASLT)
       return damaged(r, "a product of cuBLASLt for where cuBLASLt is not used");
@@ -476,7 +531,7 @@ static bool cuda_function(reader *r, const dl_function_desc *function) {
     if (!cuda_launch(r, cuda, &launches[i]))
       return false;
   }
-  return true;
+  return cuda_nesting(r, launches, 0, cuda->launch_count, 0);
 }
 
 void dlrt_epilogue_buffers(uint32_t epilogue, bool *out_bias, bool *out_writes_bias, bool *out_aux,

@@ -480,7 +480,8 @@ dlrt_status dlrt_function_get_launch(const dlrt_model *model, uint32_t function,
       (const dl_cuda_launch_desc *)dlrt_at(model->blob, cuda->launches) + launch;
   *out_info =
       (dlrt_launch_info){dlrt_string(model->blob, l->name), dlrt_string(model->blob, l->location),
-                         l->kind == DL_CUDA_LAUNCH_KERNEL ? l->index : UINT32_MAX, l->when};
+                         l->kind == DL_CUDA_LAUNCH_KERNEL ? l->index : UINT32_MAX, l->when,
+                         l->kind >= DL_CUDA_LAUNCH_FOR ? l->index + l->other : 0};
   return NULL;
 }
 

@@ -457,6 +457,15 @@ Error verifyCuda(const ModelDescription &model, const FunctionDescription &funct
                      Twine(cuda.gemms.size()));
       continue;
     }
+    if (launch.kind == DL_CUDA_LAUNCH_FOR || launch.kind == DL_CUDA_LAUNCH_IF) {
+      for (const Size &size : launch.grid)
+        if (Error error = verifySize(model, size))
+          return error;
+      for (const CudaParameter &parameter : launch.parameters)
+        if (!mayBeBuffer(parameter.buffer))
+          return wrong("a loop or branch with buffers that are not there");
+      continue;
+    }
     if (!model.cuda || none_of(model.cuda->kernels, [&](const CudaKernelDescription &kernel) {
           return kernel.symbol == launch.symbol;
         }))
@@ -569,8 +578,17 @@ void writeCudaLaunches(BlobWriter &writer, const ModelDescription &model,
     desc.when = launch.when;
     desc.name = writer.string(launch.name);
     desc.location = writer.string(launch.location);
+    bool isControl = launch.kind == DL_CUDA_LAUNCH_FOR || launch.kind == DL_CUDA_LAUNCH_IF;
+    desc.other = launch.other;
     if (launch.kind == DL_CUDA_LAUNCH_GEMM) {
       desc.index = launch.gemm;
+    } else if (isControl) {
+      desc.index = launch.inner;
+      if (launch.kind == DL_CUDA_LAUNCH_FOR) {
+        desc.grid[0] = writer.size(launch.grid[0]);
+        if (!launch.isEndless)
+          desc.grid[1] = writer.size(launch.grid[1]);
+      }
     } else {
       desc.index = find_if(model.cuda->kernels,
                            [&](const CudaKernelDescription &kernel) {
@@ -579,6 +597,8 @@ void writeCudaLaunches(BlobWriter &writer, const ModelDescription &model,
                    model.cuda->kernels.begin();
       for (auto [axis, blocks] : enumerate(launch.grid))
         desc.grid[axis] = writer.size(blocks);
+    }
+    if (launch.kind != DL_CUDA_LAUNCH_GEMM) {
       desc.parameter_count = launch.parameters.size();
       desc.parameters = writer.reserve<dl_cuda_parameter>(launch.parameters.size());
       for (auto [k, parameter] : enumerate(launch.parameters)) {

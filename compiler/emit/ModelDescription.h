@@ -131,6 +131,9 @@ struct CudaLaunchDescription {
   std::string name, location;
   Size grid[3] = {1, 1, 1};
   std::vector<CudaParameter> parameters;
+  // Of a loop or branch: how many launches after it are inside, and before which turn a loop ends.
+  uint32_t inner = 0, other = 0;
+  bool isEndless = false;
 };
 
 struct CudaFunctionDescription {

@@ -48,14 +48,18 @@ Value computedValue(Value yielded) {
   return update ? update->getOperand(1) : yielded;
 }
 
-/// Does one vector of the result come from one operand, at one place?
+/// Does one vector of the result come from one operand, at one place? Vectors begin at multiples of their length, of which this is the largest.
 static bool isWholeAlongLastAxis(Operation *op) {
+  constexpr int64_t mostLanes = 16;
   int64_t last = cast<RankedTensorType>(op->getResult(0).getType()).getRank() - 1;
+  auto isAligned = [](AffineExpr size) { return size.getLargestKnownDivisor() % mostLanes == 0; };
   if (auto concat = dyn_cast<ConcatOp>(op))
-    return static_cast<int64_t>(concat.getAxis()) != last;
+    return static_cast<int64_t>(concat.getAxis()) != last || llvm::all_of(concat.getInputs(), [&](Value input) { return isAligned(sizesOf(input)[last]); });
   auto pad = cast<PadOp>(op);
-  return last >= 0 && pad.getStarts().getResult(last) == getAffineConstantExpr(0, op->getContext()) && pad.getStrides()[last] == 1 &&
-         sizesOf(pad.getX()).back() == sizesOf(pad.getResult()).back();
+  if (last < 0 || pad.getStrides()[last] != 1)
+    return false;
+  AffineExpr start = pad.getStarts().getResult(last), size = sizesOf(pad.getX()).back(), whole = sizesOf(pad.getResult()).back();
+  return (start == getAffineConstantExpr(0, op->getContext()) && size == whole) || (isAligned(start) && isAligned(size) && isAligned(whole));
 }
 
 static SmallVector<Operation *> bodyOf(FusedOp kernel) { return llvm::map_to_vector(kernel.getBody().front(), [](Operation &op) { return &op; }); }

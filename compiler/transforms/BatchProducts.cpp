@@ -62,11 +62,13 @@ struct BatchProducts : impl::BatchProductsBase<BatchProducts> {
       splitConcatenations(loop);
       multiplyBefore(loop);
       multiplyAfter(loop);
+      writeOnce(loop);
     });
   }
   void splitConcatenations(ForOp loop);
   void multiplyBefore(ForOp loop);
-  void multiplyAfter(ForOp loop);
+  void multiplyAfter(ForOp &loop);
+  void writeOnce(ForOp loop);
 };
 
 /// concat([x_t, h]) @ W is x_t @ W1 + h @ W2 where the first can then be computed for all turns at once.
@@ -119,7 +121,7 @@ void BatchProducts::multiplyBefore(ForOp loop) {
 }
 
 /// A sum over all turns of A_t' @ B_t is one product after the loop, of the turns' A and B one below the other.
-void BatchProducts::multiplyAfter(ForOp loop) {
+void BatchProducts::multiplyAfter(ForOp &loop) {
   if (loop.getConditional() || loop.getLimit() || !loop.getTurns())
     return;
   Block &body = loop.getBody().front();
@@ -195,6 +197,46 @@ void BatchProducts::multiplyAfter(ForOp loop) {
   }
   loop.replaceAllUsesWith(results);
   loop.erase();
+  loop = extended;
+}
+
+/// Where each turn reads and writes its own part of a tensor, and nothing else of it: a part of zeros is 0 when it is read, and need not be there before all turns have written
+/// theirs; and what nobody reads afterwards need not be written.
+void BatchProducts::writeOnce(ForOp loop) {
+  if (loop.getConditional() || loop.getLimit() || !loop.getTurns())
+    return;
+  OpBuilder b(loop);
+  for (auto [number, argument] : llvm::enumerate(loop.getCarried())) {
+    auto update = loop.getNext()[number].getDefiningOp<SliceUpdateOp>();
+    if (!update || update.getX() != argument || !update->hasOneUse() || !runsOverTurns(loop, update.getStart()))
+      continue;
+    auto part = cast<RankedTensorType>(update.getPart().getType());
+    int64_t axis = update.getAxis();
+    SmallVector<SliceAtOp> reads;
+    bool isOwnPart = part.getRank() + 1 == cast<RankedTensorType>(argument.getType()).getRank() && sizesOf(argument)[axis] == loop.getTurns();
+    for (OpOperand &use : argument.getUses()) {
+      if (use.getOwner() == update && use.getOperandNumber() == 0)
+        continue;
+      auto read = dyn_cast<SliceAtOp>(use.getOwner());
+      isOwnPart &= read && read.getStart() == update.getStart() && static_cast<int64_t>(read.getAxis()) == axis && read.getType() == part;
+      reads.push_back(read);
+    }
+    if (!isOwnPart)
+      continue;
+    if (loop.getResult(number).use_empty()) {
+      loop.getNextMutable()[number].set(argument); // unchanged: gone with the next simplification
+      continue;
+    }
+    auto zeros = loop.getInits()[number].getDefiningOp<FillOp>();
+    auto value = zeros ? dyn_cast<FloatAttr>(zeros.getValue()) : FloatAttr();
+    if (!value || !value.getValue().isPosZero())
+      continue;
+    for (SliceAtOp read : reads) {
+      read.replaceAllUsesWith(FillOp::create(b, read.getLoc(), part, 0.0).getResult());
+      read.erase();
+    }
+    loop.getInitsMutable()[number].set(EmptyOp::create(b, loop.getLoc(), cast<RankedTensorType>(argument.getType())));
+  }
 }
 } // namespace
 } // namespace dlc

@@ -6,7 +6,6 @@
 #include "mlir/IR/IRMapping.h"
 #include "mlir/Transforms/RegionUtils.h"
 #include "llvm/ADT/DenseSet.h"
-#include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/SetVector.h"
 
 using namespace mlir;
@@ -40,7 +39,8 @@ private:
   LogicalResult passBack(ArrayRef<Operation *> path, Cotangents &cotangents);
   LogicalResult passBack(Block &block, Cotangents &cotangents);
   LogicalResult passBackFor(ForOp loop, IRMapping *again, ArrayRef<Value> dys, Cotangents &cotangents);
-  LogicalResult passBackIf(IfOp branch, ArrayRef<Value> dys, Cotangents &cotangents);
+  LogicalResult passBackIf(IfOp branch, IRMapping *again, ArrayRef<Value> dys, Cotangents &cotangents);
+  void replace(Operation *op, Operation *extended, IRMapping *again, Operation *first, Cotangents &cotangents);
   void add(Cotangents &cotangents, Value value, Value cotangent) {
     Value &sum = cotangents[value];
     sum = sum ? AddOp::create(b, loc, sum, cotangent).getResult() : cotangent;
@@ -59,7 +59,7 @@ private:
   OpBuilder b;
   Location loc;
   DenseSet<Value> active;
-  llvm::MapVector<std::pair<Block *, Attribute>, IRMapping> checkpoints; // computed again so far
+  DenseMap<std::pair<Block *, Attribute>, std::unique_ptr<IRMapping>> checkpoints; // computed again so far
 };
 
 struct Differentiate : impl::DifferentiateBase<Differentiate> {
@@ -186,7 +186,7 @@ LogicalResult Reverse::passBack(ArrayRef<Operation *> path, Cotangents &cotangen
       continue;
     }
     if (auto branch = dyn_cast<IfOp>(op)) {
-      if (failed(passBackIf(branch, dys, cotangents)))
+      if (failed(passBackIf(branch, again, dys, cotangents)))
         return failure();
       continue;
     }
@@ -264,10 +264,23 @@ public:
             uses.push_back(&operand);
       });
     for (OpOperand *use : uses)
+      wanted.insert(use->get());
+    for (OpOperand *use : uses)
       use->set(get(b, use->get()));
   }
 
 private:
+  /// An elementwise value is kept in the place of one that is dear, as large, and for nothing else.
+  bool standsForDear(Value value) {
+    Operation *def = value.getDefiningOp();
+    if (!keep || !isa_and_nonnull<ElementwiseOpInterface>(def))
+      return false;
+    return llvm::any_of(def->getOperands(), [&](Value operand) {
+      Operation *from = operand.getDefiningOp();
+      bool isOwn = from && operand.getParentBlock() == &forward && operand.getType() == value.getType() && operand.hasOneUse() && !wanted.contains(operand) && !known.count(operand);
+      return isOwn && (!isComputedAgain(from) || standsForDear(operand));
+    });
+  }
   Value get(OpBuilder &b, Value value) {
     if (value.getParentBlock() != &forward)
       return value;
@@ -280,7 +293,7 @@ private:
       Operation *whole = def->getOperand(0).getDefiningOp();
       again = def->getOperand(0).getParentBlock() != &forward || (whole && isComputedAgain(whole)) || known.count(def->getOperand(0));
     }
-    if (!again)
+    if (!again || standsForDear(value))
       return known[value] = keep(b, value);
     IRMapping mapping;
     llvm::SetVector<Value> operands(def->operand_begin(), def->operand_end());
@@ -296,6 +309,7 @@ private:
   Block &forward;
   std::function<Value(OpBuilder &, Value)> keep;
   DenseMap<Value, Value> known;
+  DenseSet<Value> wanted;
 };
 } // namespace
 
@@ -303,14 +317,16 @@ private:
 /// earlier, and are no common subexpressions of the first ones. What is computed from variables alone lives through the call anyway, and stays.
 IRMapping &Reverse::recompute(Operation *op, Value when) {
   auto checkpoint = op->getAttr(checkpointAttrName);
-  auto [entry, isNew] = checkpoints.try_emplace({op->getBlock(), checkpoint});
-  IRMapping &again = entry->second;
-  if (!isNew)
-    return again;
+  std::unique_ptr<IRMapping> &entry = checkpoints[{op->getBlock(), checkpoint}];
+  if (entry)
+    return *entry;
+  entry = std::make_unique<IRMapping>();
+  IRMapping &again = *entry;
   for (Operation &part : *op->getBlock()) {
     if (part.isAncestor(gradient))
       break;
-    if (part.getAttr(checkpointAttrName) != checkpoint || part.getNumResults() == 0 || !isMemoryEffectFree(&part))
+    bool isComputed = isMemoryEffectFree(&part) || isa<ForOp, IfOp>(part);
+    if (part.getAttr(checkpointAttrName) != checkpoint || part.getNumResults() == 0 || !isComputed)
       continue;
     part.walk([&](Operation *inner) {
       for (Value operand : inner->getOperands()) {
@@ -321,26 +337,72 @@ IRMapping &Reverse::recompute(Operation *op, Value when) {
           again.map(operand, AfterOp::create(b, part.getLoc(), operand, when));
       }
     });
-    b.clone(part, again)->walk([](Operation *clone) { clone->removeAttr(checkpointAttrName); });
+    // What the first run has checked holds.
+    b.clone(part, again)->walk([](Operation *clone) {
+      clone->removeAttr(checkpointAttrName);
+      if (isa<CheckIndexOp>(clone))
+        clone->erase();
+    });
     ++recomputed;
   }
+  for (auto [value, copy] : again.getValueMap())
+    if (isActive(value))
+      active.insert(copy);
   return again;
 }
 
 //===--- back through loops and branches ---===//
+
+/// Is a size 0 or more, whatever the sizes of the call are?
+static bool isNeverNegative(AffineExpr size) {
+  if (auto constant = dyn_cast<AffineConstantExpr>(size))
+    return constant.getValue() >= 0;
+  auto parts = dyn_cast<AffineBinaryOpExpr>(size);
+  return !parts || size.getKind() == AffineExprKind::Mod || (isNeverNegative(parts.getLHS()) && isNeverNegative(parts.getRHS()));
+}
+
+/// `extended` takes the place of `op`: its first results are those, and it gives more. Of a checkpoint, `op` is the copy of `first`.
+void Reverse::replace(Operation *op, Operation *extended, IRMapping *again, Operation *first, Cotangents &cotangents) {
+  for (auto [old, now] : llvm::zip(op->getResults(), extended->getResults())) {
+    if (active.erase(old))
+      active.insert(now);
+    if (Value cotangent = cotangents.lookup(old)) {
+      cotangents.erase(old);
+      cotangents[now] = cotangent;
+    }
+    old.replaceAllUsesWith(now);
+  }
+  if (again)
+    for (auto [value, now] : llvm::zip(first->getResults(), extended->getResults()))
+      again->map(value, now);
+  op->erase();
+}
 
 /// The loop runs backwards: what it carries is the cotangent of what the forward one carries, and sums for the values from around it. A turn computes again what is
 /// cheap to compute; the rest is kept by the forward loop, turn by turn, in tensors with one more axis. Of a checkpoint that is the copy that runs again, not the first one.
 LogicalResult Reverse::passBackFor(ForOp loop, IRMapping *again, ArrayRef<Value> dys, Cotangents &cotangents) {
   if (!loop.getLast())
     return refuse(loop, "a gradient does not pass through a loop whose number of turns is not a size, as that of 'while'");
+  // Of a checkpoint: the values that its copy reads, whose cotangents are those of the first ones.
+  ForOp first = loop;
+  SmallVector<Value> above = activeFromAbove(first), aboveHere = above;
+  if (again) {
+    loop = cast<ForOp>(again->lookup(first.getOperation()));
+    for (Value &value : aboveHere)
+      value = again->lookupOrDefault(value);
+  }
   Block &forward = loop.getBody().front();
   AffineExpr turns = loop.getTurns();
+  // What is kept turn by turn has a size.
+  if (!isNeverNegative(turns)) {
+    OpBuilder entry = OpBuilder::atBlockBegin(&gradient->getParentOfType<FuncOp>().getBody().front());
+    CheckSizeOp::create(entry, loop.getLoc(), loop.getFirst(), "le", *loop.getLast(), "a loop that a gradient passes through ends before it begins");
+  }
   auto index = RankedTensorType::get({}, b.getI64Type());
 
   // What it begins with.
   SmallVector<unsigned> carried;
-  SmallVector<Value> inits, above = activeFromAbove(loop);
+  SmallVector<Value> inits;
   for (auto [number, argument] : llvm::enumerate(loop.getCarried()))
     if (isActive(argument)) {
       carried.push_back(number);
@@ -360,7 +422,7 @@ LogicalResult Reverse::passBackFor(ForOp loop, IRMapping *again, ArrayRef<Value>
     b.setInsertionPointToEnd(body.get());
     Cotangents inner;
     auto arguments = body->getArguments().drop_front();
-    for (auto [value, argument] : llvm::zip(above, arguments.drop_front(carried.size())))
+    for (auto [value, argument] : llvm::zip(aboveHere, arguments.drop_front(carried.size())))
       inner[value] = argument;
     for (auto [number, argument] : llvm::zip(carried, arguments))
       if (Value next = loop.getNext()[number]; isActive(next))
@@ -372,7 +434,7 @@ LogicalResult Reverse::passBackFor(ForOp loop, IRMapping *again, ArrayRef<Value>
       Value cotangent = inner.lookup(loop.getCarried()[number]);
       next.push_back(cotangent ? cotangent : zeros(loop.getCarried()[number]));
     }
-    for (Value value : above)
+    for (Value value : aboveHere)
       next.push_back(inner.lookup(value));
     YieldOp::create(b, loc, next);
   }
@@ -412,18 +474,13 @@ LogicalResult Reverse::passBackFor(ForOp loop, IRMapping *again, ArrayRef<Value>
   }
 
   // The forward loop keeps what was asked for.
-  SmallVector<Value> loopInits = llvm::to_vector(loop.getInits());
-  if (again) {
-    loop = cast<ForOp>(again->lookup(loop.getOperation()));
-    for (Value &value : keptValues)
-      value = again->lookup(value);
-  }
+  SmallVector<Value> firstInits = llvm::to_vector(first.getInits());
   ForOp extended = loop;
   bool counts = loop.getConditional();
   if (!keptValues.empty() || counts) {
     OpBuilder f(loop);
     SmallVector<Value> begins = llvm::to_vector(loop.getInits());
-    unsigned first = begins.size();
+    unsigned firstStack = begins.size();
     for (Value stack : stacks)
       begins.push_back(EmptyOp::create(f, loc, cast<RankedTensorType>(stack.getType())));
     if (counts)
@@ -450,16 +507,9 @@ LogicalResult Reverse::passBackFor(ForOp loop, IRMapping *again, ArrayRef<Value>
     }
     YieldOp::create(f, end->getLoc(), next);
     end->erase();
-    for (auto [number, pair] : llvm::enumerate(llvm::zip(loop.getResults(), extended.getResults()))) {
-      auto [old, now] = pair;
-      if (isActive(old))
-        active.insert(now);
-      if (Value cotangent = cotangents.lookup(old))
-        cotangents[now] = cotangent;
-      old.replaceAllUsesWith(now);
-    }
+    replace(loop, extended, again, first, cotangents);
     for (auto [number, stack] : llvm::enumerate(stacks)) {
-      stack.replaceAllUsesWith(extended.getResult(first + number));
+      stack.replaceAllUsesWith(extended.getResult(firstStack + number));
       stack.getDefiningOp()->erase();
     }
     if (counts) {
@@ -468,48 +518,100 @@ LogicalResult Reverse::passBackFor(ForOp loop, IRMapping *again, ArrayRef<Value>
       placeholder.replaceAllUsesWith(count);
       placeholder.getDefiningOp()->erase();
     }
-    loop.erase();
   }
 
   auto reversed = ForOp::create(b, extended.getLoc(), b.getAffineConstantExpr(0), turns, isCut ? count : Value(), /*conditional=*/false, inits);
   reversed.getBody().push_back(body.release());
-  for (auto [number, result] : llvm::zip(carried, reversed.getResults()))
-    if (Value init = loopInits[number]; isActive(init))
-      add(cotangents, init, result);
   for (auto [value, result] : llvm::zip(above, reversed.getResults().drop_front(carried.size())))
     cotangents[value] = result;
+  // A turn may read what the loop begins with, too.
+  for (auto [number, result] : llvm::zip(carried, reversed.getResults()))
+    if (Value init = firstInits[number]; isActive(init))
+      add(cotangents, init, result);
   return success();
 }
 
-/// The same branch is taken back that was taken. It computes again what it needs of the forward one.
-LogicalResult Reverse::passBackIf(IfOp branch, ArrayRef<Value> dys, Cotangents &cotangents) {
-  SmallVector<Value> above;
-  for (Value value : activeFromAbove(branch))
-    above.push_back(value);
+/// The same branch is taken back that was taken. It computes again what is cheap to compute; the rest the forward one gives as further results, which are 0 where it was the
+/// other branch's.
+LogicalResult Reverse::passBackIf(IfOp branch, IRMapping *again, ArrayRef<Value> dys, Cotangents &cotangents) {
+  IfOp first = branch;
+  SmallVector<Value> above = activeFromAbove(first), aboveHere = above;
+  if (again) {
+    branch = cast<IfOp>(again->lookup(first.getOperation()));
+    for (Value &value : aboveHere)
+      value = again->lookupOrDefault(value);
+  }
+  struct Kept {
+    Region *region;
+    Value value, stand; // stand: what stands for it until the forward branch gives it
+  };
+  SmallVector<Kept> keptValues;
   std::unique_ptr<Block> blocks[2];
-  SmallVector<Value> sums[2];
-  for (auto [region, block, sum] : llvm::zip(branch->getRegions(), blocks, sums)) {
+  for (auto [region, block] : llvm::zip(branch->getRegions(), blocks)) {
     block = std::make_unique<Block>();
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToEnd(block.get());
     Cotangents inner;
-    for (Value value : above)
+    for (auto [value, here] : llvm::zip(above, aboveHere))
       if (Value before = cotangents.lookup(value))
-        inner[value] = before;
+        inner[here] = before;
     for (auto [value, dy] : llvm::zip(region.front().getTerminator()->getOperands(), dys))
       if (dy && isActive(value))
         add(inner, value, dy);
     if (failed(passBack(region.front(), inner)))
       return failure();
-    for (Value value : above) {
+    SmallVector<Value> sums;
+    for (Value value : aboveHere) {
       Value total = inner.lookup(value);
-      sum.push_back(total ? total : zeros(value));
+      sums.push_back(total ? total : zeros(value));
     }
-    YieldOp::create(b, loc, sum);
+    YieldOp::create(b, loc, sums);
     eraseUnused(*block);
-    Recall(region.front(), nullptr).run(&block->front());
+    Recall(region.front(), [&, region = &region](OpBuilder &r, Value value) -> Value {
+      // Perhaps it is a result as it is.
+      auto results = region->front().getTerminator()->getOperands();
+      if (auto result = llvm::find(results, value); result != results.end())
+        return branch->getResult(result.getIndex());
+      keptValues.push_back({region, value, EmptyOp::create(r, loc, value.getType())});
+      ++kept;
+      return keptValues.back().stand;
+    }).run(&block->front());
   }
-  auto reversed = IfOp::create(b, branch.getLoc(), ValueRange(above).getTypes(), branch.getCondition());
+
+  Value condition = branch.getCondition();
+  if (!keptValues.empty()) {
+    OpBuilder f(branch);
+    SmallVector<Type> types = llvm::to_vector(branch->getResultTypes());
+    unsigned firstKept = types.size();
+    for (const Kept &keep : keptValues)
+      types.push_back(keep.value.getType());
+    auto extended = IfOp::create(f, branch.getLoc(), types, condition);
+    for (auto [from, to] : llvm::zip(branch->getRegions(), extended->getRegions())) {
+      Operation *end = from.front().getTerminator();
+      f.setInsertionPoint(end);
+      SmallVector<Value> next = llvm::to_vector(end->getOperands());
+      for (const Kept &keep : keptValues) {
+        auto type = cast<RankedTensorType>(keep.value.getType());
+        if (keep.region == &from)
+          next.push_back(keep.value);
+        else if (isFloat(keep.value))
+          next.push_back(FillOp::create(f, loc, type, 0.0));
+        else
+          next.push_back(FillOp::create(f, loc, type, int64_t(0)));
+      }
+      YieldOp::create(f, end->getLoc(), next);
+      end->erase();
+    }
+    for (auto [from, to] : llvm::zip(branch->getRegions(), extended->getRegions()))
+      to.takeBody(from);
+    for (auto [number, keep] : llvm::enumerate(keptValues)) {
+      keep.stand.replaceAllUsesWith(extended.getResult(firstKept + number));
+      keep.stand.getDefiningOp()->erase();
+    }
+    replace(branch, extended, again, first, cotangents);
+    branch = extended;
+  }
+  auto reversed = IfOp::create(b, branch.getLoc(), ValueRange(above).getTypes(), condition);
   reversed.getWhenTrue().push_back(blocks[0].release());
   reversed.getWhenFalse().push_back(blocks[1].release());
   for (auto [value, result] : llvm::zip(above, reversed.getResults()))

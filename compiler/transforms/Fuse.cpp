@@ -581,10 +581,18 @@ void Fuser::build() {
     if (isSink(&op))
       for (OpOperand &operand : op.getOpOperands())
         operand.set(memoryValue(operand.get()));
-  // Labels that are computed are checked once they are there.
-  for (auto check : llvm::make_early_inc_range(block.getOps<CheckIndexOp>()))
-    if (Operation *def = check.getX().getDefiningOp(); def && def->getBlock() == &block && check->isBeforeInBlock(def))
-      check->moveAfter(def);
+  // Labels that are computed are checked once they are there, in the order of the text.
+  Operation *last = nullptr;
+  for (auto check : llvm::to_vector(block.getOps<CheckIndexOp>())) {
+    Operation *place = check.getX().getDefiningOp();
+    if (!place || place->getBlock() != &block)
+      place = last;
+    else if (last && place->isBeforeInBlock(last))
+      place = last;
+    if (place && check->isBeforeInBlock(place))
+      check->moveAfter(place);
+    last = check;
+  }
   for (Operation &op : llvm::make_early_inc_range(llvm::reverse(block)))
     if (!isSink(&op) && !isa<FusedOp, ForOp, IfOp>(op) && op.use_empty())
       op.erase();

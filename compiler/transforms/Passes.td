@@ -48,7 +48,7 @@ def BatchProducts : Pass<"dl-batch-products", "::dlc::dl::ModelOp"> {
   let description = [{
     The product of a turn's slice with a matrix from around the loop is computed for all turns before it; a sum of transposed products over all turns (a weight's gradient) becomes one product after it,
     of the factors one below the other, which the loop keeps. A product of a concatenation is split where a part of it can be computed before the loop. Each is done wherever it can be, so the values do not
-    depend on options; sums over turns then run in the order of the turns. Example: test/transforms/batch-products.mlir.
+    depend on options; sums over turns then run in the order of the turns. A tensor of which each turn reads and writes its own part alone is not filled before and not written for nobody. Example: test/transforms/batch-products.mlir.
   }];
   let statistics = [Statistic<"batched", "batched", "products that stand for those of all turns">];
   let dependentDialects = ["::dlc::dl::DlDialect"];

@@ -83,6 +83,9 @@ private:
   void settleBranch(IfOp branch);
   void chooseGrants(IfOp branch);
   bool mayOverwrite(Operation *op, OpOperand &operand, Value result);
+  bool liesInOneOf(ValueRange others, Value value) {
+    return llvm::any_of(others, [&](Value other) { return places.find(other) == places.find(value); });
+  }
   bool readsOnlyWhereItWrites(FusedOp kernel, Value old) const;
   bool reaches(Operation *from, Operation *to) const;
   void order(Block &block);
@@ -355,13 +358,13 @@ void Planner::settleLoop(ForOp loop) {
     places.unite(result, argument);
   settle(body);
   Operation *end = body.getTerminator();
-  DenseSet<Value> taken;
+  DenseSet<Value> second; // places that are exchanged for a carried one's
   for (auto [number, operand] : llvm::enumerate(end->getOpOperands())) {
     Value argument = loop.getCarried()[number], next = operand.get();
     if (places.find(next) == places.find(argument))
       continue;
     Operation *def = next.getDefiningOp();
-    bool isOwn = def && def->getBlock() == &body && isa<FusedOp, ForOp, IfOp>(def) && taken.insert(places.find(next)).second;
+    bool isOwn = def && def->getBlock() == &body && isa<FusedOp, ForOp, IfOp>(def) && !liesInOneOf(loop.getCarried(), next) && !second.contains(places.find(next));
     if (!isOwn) {
       b.setInsertionPoint(end);
       FusedOp copy = makeCopy(end->getLoc(), next);
@@ -387,6 +390,7 @@ void Planner::settleLoop(ForOp loop) {
     }
     places.exchange(argument);
     places.exchange(next);
+    second.insert(places.find(next));
     exchanges[loop].push_back({argument, next});
     ++exchanged;
   }
@@ -461,13 +465,12 @@ void Planner::settleBranch(IfOp branch) {
     settle(block);
     overwritten.insert(outside.begin(), outside.end());
     Operation *end = block.getTerminator();
-    DenseSet<Value> taken;
     for (auto [number, operand] : llvm::enumerate(end->getOpOperands())) {
       Value result = branch.getResult(number), value = operand.get();
       if (places.find(value) == places.find(result))
         continue;
       Operation *def = value.getDefiningOp();
-      bool isOwn = def && def->getBlock() == &block && isa<FusedOp, ForOp, IfOp>(def) && !places.isFixed(value) && taken.insert(places.find(value)).second;
+      bool isOwn = def && def->getBlock() == &block && isa<FusedOp, ForOp, IfOp>(def) && !places.isFixed(value) && !liesInOneOf(branch.getResults(), value);
       // A result that is written over a value from outside is written when nobody reads that any more.
       SmallVector<Operation *> readers;
       for (auto [granted, x] : grants)
@@ -498,7 +501,13 @@ void Planner::order(Block &block) {
     if (isNode(&op))
       nodes.push_back(&op);
   DenseMap<Operation *, SmallVector<Operation *>> needs;
+  // Of several things that are wrong, the first in the text is reported.
+  Operation *check = nullptr;
   for (Operation *op : nodes) {
+    if (holdsCheck(op) && check && !reaches(op, check))
+      before[op].insert(check);
+    if (holdsCheck(op))
+      check = op;
     for (Value operand : valuesReadBy(op))
       if (Operation *def = operand.getDefiningOp(); def && isNode(def) && def->getBlock() == &block)
         needs[op].push_back(def);

@@ -287,6 +287,49 @@ struct WindowOfChoice : OpRewritePattern<WindowOp> {
   }
 };
 
+/// A sum of parts that lie side by side, each padded with zeros, is these parts joined: what the gradient of a value makes that was taken apart.
+struct JoinParts : OpRewritePattern<AddOp> {
+  using OpRewritePattern::OpRewritePattern;
+  LogicalResult matchAndRewrite(AddOp op, PatternRewriter &rewriter) const override {
+    SmallVector<PadOp> pads;
+    std::function<bool(Value)> collect = [&](Value value) {
+      if (auto pad = value.getDefiningOp<PadOp>()) {
+        pads.push_back(pad);
+        return llvm::all_of(pad.getStrides(), [](int64_t stride) { return stride == 1; });
+      }
+      auto sum = value.getDefiningOp<AddOp>();
+      return sum && (sum == op || sum->hasOneUse()) && collect(sum.getLhs()) && collect(sum.getRhs());
+    };
+    if (!collect(op.getResult()))
+      return failure();
+    SmallVector<AffineExpr> whole = sizesOf(op.getResult()), first = sizesOf(pads.front().getX());
+    int64_t axis = 0, rank = whole.size();
+    while (axis < rank && first[axis] == whole[axis])
+      ++axis;
+    if (axis == rank)
+      return failure();
+    SmallVector<Value> parts;
+    AffineExpr end = rewriter.getAffineConstantExpr(0);
+    while (parts.size() < pads.size()) {
+      auto next = llvm::find_if(pads, [&](PadOp pad) {
+        SmallVector<AffineExpr> sizes = sizesOf(pad.getX());
+        for (int64_t other = 0; other < rank; ++other)
+          if (other != axis && sizes[other] != whole[other])
+            return false;
+        return normalizeSize(pad.getStarts().getResult(axis)) == end && sizes[axis] != rewriter.getAffineConstantExpr(0);
+      });
+      if (next == pads.end())
+        return failure();
+      parts.push_back(next->getX());
+      end = normalizeSize(end + sizesOf(next->getX())[axis]);
+    }
+    if (end != whole[axis])
+      return failure();
+    rewriter.replaceOpWithNewOp<ConcatOp>(op, parts, axis);
+    return success();
+  }
+};
+
 /// A reduction over axes of size 1, or over none, brings nothing together.
 struct ReductionOverUnits : OpInterfaceRewritePattern<ReductionOpInterface> {
   using OpInterfaceRewritePattern::OpInterfaceRewritePattern;
@@ -502,7 +545,7 @@ struct Simplify : impl::SimplifyBase<Simplify> {
     RewritePatternSet patterns(context);
     for (RegisteredOperationName op : context->getRegisteredOperationsByDialect(DlDialect::getDialectNamespace()))
       op.getCanonicalizationPatterns(patterns, context);
-    patterns.add<MoveOfFill, ElementwiseOfFills, ElementwiseWithoutUnits, ElementwiseOfRows, ReductionOfRows, ComposeBroadcast, WindowOfBroadcast, WindowOfChoice, ReductionOverUnits, CarryLess,
+    patterns.add<MoveOfFill, ElementwiseOfFills, ElementwiseWithoutUnits, ElementwiseOfRows, ReductionOfRows, ComposeBroadcast, JoinParts, WindowOfBroadcast, WindowOfChoice, ReductionOverUnits, CarryLess,
                  LoopWithoutTurns, YieldLess, TakeKnownBranch>(context);
     FrozenRewritePatternSet frozen(std::move(patterns));
     KeepCheckpoint keepCheckpoint;

@@ -148,8 +148,9 @@ typedef struct dlrt_gpu_kernel_info {
 
 typedef struct dlrt_launch_info {
   const char *name, *location; /* location: "file:line" */
-  uint32_t kernel;             /* number of the GPU kernel; UINT32_MAX: a matrix product of cuBLASLt */
+  uint32_t kernel;             /* number of the GPU kernel; UINT32_MAX: a matrix product of cuBLASLt, or a loop or branch */
   uint32_t when;               /* 0: always, 1: where cuBLASLt is used, 2: where it is not */
+  uint32_t inner;              /* of a loop or branch: how many of the launches after it are inside; else 0 */
 } dlrt_launch_info;
 
 DLRT_EXPORT void dlrt_model_get_info(const dlrt_model *model, dlrt_model_info *out_info);

@@ -246,7 +246,12 @@ typedef struct dl_cuda_gemm_desc {
   uint32_t reserved;
 } dl_cuda_gemm_desc;
 
-typedef enum dl_cuda_launch_kind { DL_CUDA_LAUNCH_KERNEL = 0, DL_CUDA_LAUNCH_GEMM = 1 } dl_cuda_launch_kind;
+typedef enum dl_cuda_launch_kind {
+  DL_CUDA_LAUNCH_KERNEL = 0,
+  DL_CUDA_LAUNCH_GEMM = 1,
+  DL_CUDA_LAUNCH_FOR = 2, /* a loop around the launches after it */
+  DL_CUDA_LAUNCH_IF = 3   /* a choice among them */
+} dl_cuda_launch_kind;
 
 /* A product can stand twice in a list: as a call of cuBLASLt, and as kernels for where that is absent. */
 typedef enum dl_cuda_when { DL_CUDA_ALWAYS = 0, DL_CUDA_WITH_CUBLASLT = 1, DL_CUDA_WITHOUT_CUBLASLT = 2 } dl_cuda_when;
@@ -255,14 +260,17 @@ typedef struct dl_cuda_launch_desc {
   uint8_t kind;
   uint8_t when;
   uint16_t reserved;
-  uint32_t index;  /* of dl_cuda_desc.kernels, or of dl_cuda_function_desc.gemms */
+  uint32_t index;  /* of dl_cuda_desc.kernels, or of dl_cuda_function_desc.gemms; for: launches of the body, which follow; if: those of the branch for true, which follow */
   dl_ref name;     /* as in dl_kernel_desc */
   dl_ref location;
-  dl_ref grid[3];  /* kernels: dl_size, blocks in x, y, z; where one is 0 nothing is launched */
+  dl_ref grid[3];  /* kernels: dl_size, blocks in x, y, z; where one is 0 nothing is launched. for: the first turn, and before which one it ends (none: without end) */
   uint32_t parameter_count;
-  dl_ref parameters; /* dl_cuda_parameter[], in the order of the kernel's signature */
-  uint32_t reserved2;
+  dl_ref parameters; /* dl_cuda_parameter[], in the order of the kernel's signature; of for and if, see below */
+  uint32_t other;    /* if: launches of the other branch, which follow those of the first */
 } dl_cuda_launch_desc;
+
+/* The parameters of `for` are buffers: an i64, at most so many turns; a bool, a turn begins only where it is true (both may be DL_CUDA_NO_BUFFER); then pairs in the arena
+ * whose places are exchanged after each turn. A kernel of the body counts the turns. The parameter of `if` is the buffer of the condition, a bool. */
 
 /* A function's GPU program: its launches in order, all on one stream. Once a fault is set, no launch changes a variable. */
 typedef struct dl_cuda_function_desc {

@@ -1501,6 +1501,11 @@ TEST(ControlTest, LoopCarriesAndHasAGradient) {
   const char *text = "%y = " FROM0 "to affine_map<() -> (3)> (%x) {\n^bb0(%t: " I ", %p: " T "):\n%q = dl.mul %p, %x : " T "\ndl.yield %q : " T "\n} : (" T ") -> (" T ")";
   EXPECT_EQ(gradientOf(text).call({{2, 3, -1, 0}})[0].values, (std::vector<double>{32, 108, -4, 0}));
 }
+TEST(ControlTest, LoopReadsWhatItBeginsWith) {
+  // y = h^3 of h = 2 x, which is both what the loop begins with and what its turns read.
+  const char *text = "%h = dl.add %x, %x : " T "\n%y = " FROM0 "to affine_map<() -> (2)> (%h) {\n^bb0(%t: " I ", %p: " T "):\n%q = dl.mul %p, %h : " T "\ndl.yield %q : " T "\n} : (" T ") -> (" T ")";
+  EXPECT_EQ(gradientOf(text).call({{2, 0.5, -1}})[0].values, (std::vector<double>{96, 6, 24}));
+}
 TEST(ControlTest, LoopOverASizeKeepsWhatItsGradientNeeds) {
   // N turns of p = sin(p) * x: what a turn multiplies by is kept. Against the interpreter's own loop, written out.
   const char *text = "%y = " FROM0 "to affine_map<()[s0] -> (s0)> (%x) {\n^bb0(%t: " I ", %p: " T "):\n%e = dl.sin %p : " T "\n%q = dl.mul %e, %x : " T "\ndl.yield %q : " T "\n} : (" T ") -> (" T ")";
@@ -1540,6 +1545,17 @@ TEST(ControlTest, CarriedValuesChangePlaces) {
   std::vector<Array> results = text.call({{1, 10}, {1, 1}});
   EXPECT_EQ(results[0].values, (std::vector<double>{8, 5 + 30}));
   EXPECT_EQ(results[1].values, (std::vector<double>{13, 8 + 50}));
+}
+TEST(ControlTest, OneValueIsWhatTwoResultsGet) {
+  Text loop("dl.func @f(%x: " T ", %z: " T ") -> (" T ", " T ") {\n%a, %c = " FROM0 "to affine_map<() -> (3)> (%x, %z) {\n^bb0(%t: " I ", %p: " T ", %q: " T "):\n%s = dl.add %p, %q : " T
+            "\ndl.yield %s, %s : " T ", " T "\n} : (" T ", " T ") -> (" T ", " T ")\ndl.return %a, %c : " T ", " T "\n}");
+  for (const Array &result : loop.call({{1, 10}, {2, 3}}))
+    EXPECT_EQ(result.values, (std::vector<double>{12, 52}));
+  Text branch("dl.func @f(%x: " T ") -> (" T ", " T ") {\n%s0 = dl.sum %x [0] : " T " -> " S "\n%z = dl.fill 0.0 : f64 : " S "\n%c = dl.compare gt %s0, %z : " S " -> " C "\n%a, %b = dl.if %c {\n%q = dl.mul %x, %x : " T
+              "\ndl.yield %q, %q : " T ", " T "\n} else {\n%q = dl.mul %x, %x : " T "\n%n = dl.neg %x : " T "\ndl.yield %q, %n : " T ", " T "\n} : " T ", " T "\ndl.return %a, %b : " T ", " T "\n}");
+  EXPECT_EQ(branch.call({{3, -1}})[1].values, (std::vector<double>{9, 1}));
+  EXPECT_EQ(branch.call({{-3, 1}})[0].values, (std::vector<double>{9, 1}));
+  EXPECT_EQ(branch.call({{-3, 1}})[1].values, (std::vector<double>{3, -1}));
 }
 TEST(ControlTest, UpdatesDoNotReachTheOperand) {
   // Writes element t of a copy of x in each turn; x stays, and so does what an update was made of.

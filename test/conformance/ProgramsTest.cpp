@@ -3,8 +3,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // What fusion, planning and the kernels' loops make of ops that meet in one function: each test is one random function (its seed is its name), with elementwise ops,
-// broadcasts, reductions over any axes, products, moves of elements, draws, conditions, whole numbers, gradients (of gradients, too) and variables that are read and assigned. Its
-// results and what it leaves in its variables are compared with the plain interpreter (Reference.h); to the bit where no operation had to round. Where they differ, the
+// broadcasts, reductions over any axes, products, moves of elements, draws, conditions, whole numbers, loops and branches, gradients (of gradients, too) and variables that are
+// read and assigned. Its results and what it leaves in its variables are compared with the plain interpreter (Reference.h); to the bit where no operation had to round. Where they differ, the
 // program is made shorter as long as it still fails, and printed.
 
 #include "test/conformance/Compiled.h"
@@ -72,6 +72,10 @@ private:
   void numbers();
   void draw();
   void places();
+  void loop();
+  void choose();
+  /// Some steps in a block of their own, and a value of each of the types out of it.
+  SmallVector<Value> inside(Block &body, unsigned steps, ArrayRef<Type> types);
   void differentiate();
   void assign();
 
@@ -107,6 +111,7 @@ private:
   std::vector<Node> floats, wholes, bools;
   std::vector<std::pair<Value, Value>> gradients; // input, gradient
   bool smooth, hasVariables;
+  unsigned depth = 0; // loops and branches around what is made
   Value seedArgument;
 };
 
@@ -260,7 +265,9 @@ Value Program::elsewhere(Value value) {
 }
 
 void Program::step() {
-  switch (random.below(22)) {
+  switch (random.below(25)) {
+  case 22: case 23: return loop();
+  case 24: return choose();
   case 0: case 1: case 2: case 3: return unary();
   case 4: case 5: case 6: case 7: case 8: return binary();
   case 9: case 10: case 11: return reduce();
@@ -654,6 +661,136 @@ void Program::draw() {
   }
 }
 
+SmallVector<Value> Program::inside(Block &body, unsigned steps, ArrayRef<Type> types) {
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToEnd(&body);
+  auto outer = std::make_tuple(floats, wholes, bools);
+  for (BlockArgument argument : body.getArguments())
+    if (!typeOf(argument).getElementType().isInteger(64)) // a loop's index
+      add(argument);
+  ++depth;
+  for (unsigned i = 0; i < steps; ++i)
+    step();
+  --depth;
+  SmallVector<Value> values;
+  for (Type wanted : types) {
+    SmallVector<Value> candidates;
+    for (const Node &node : llvm::reverse(floats))
+      if (node.value.getType() == wanted && candidates.size() < 3)
+        candidates.push_back(node.value);
+    Value value = random.pick(candidates);
+    // What grows from turn to turn grows beyond all numbers.
+    values.push_back(random.chance(70) ? dl::TanhOp::create(b, loc(), value).getResult() : shrink(value, 0.5));
+  }
+  std::tie(floats, wholes, bools) = outer;
+  return values;
+}
+
+void Program::loop() {
+  if (depth >= 2)
+    return;
+  // As many turns as an axis of something has places, which are read or written turn by turn, or a few.
+  Node *whole = random.chance(70) ? pickFloat([](const Node &node) { return typeOf(node.value).getRank() > 0; }) : nullptr;
+  int64_t axis = whole ? random.below(typeOf(whole->value).getRank()) : 0;
+  // Not as many as there are elements: the interpreter takes its time.
+  if (whole) {
+    AffineExpr size = sizesOf(whole->value)[axis];
+    auto constant = dyn_cast<AffineConstantExpr>(size);
+    if (constant ? constant.getValue() < 1 || constant.getValue() > 20 : !isa<AffineSymbolExpr>(size))
+      whole = nullptr;
+  }
+  AffineExpr turns = whole ? sizesOf(whole->value)[axis] : c(1 + random.below(4));
+  Value wholeValue = whole ? whole->value : Value();
+  SmallVector<Value> inits;
+  for (unsigned i = 0, count = 1 + random.below(2); i < count; ++i)
+    inits.push_back(pickFloat()->value);
+  Value out;
+  if (whole && random.chance(50)) {
+    // All of it is written.
+    bool isNew = random.chance(60);
+    out = isNew ? dl::EmptyOp::create(b, loc(), typeOf(wholeValue)).getResult() : wholeValue;
+  }
+  RankedTensorType index = RankedTensorType::get({}, b.getI64Type()), condition = RankedTensorType::get({}, i1());
+  bool breaks = !out && random.chance(15);
+  SmallVector<Value> all;
+  if (breaks)
+    all.push_back(dl::FillOp::create(b, loc(), condition, int64_t(1)));
+  all.append(inits);
+  if (out)
+    all.push_back(out);
+  auto body = std::make_unique<Block>();
+  Value turn = body->addArgument(index, loc());
+  if (breaks)
+    body->addArgument(condition, loc());
+  OpBuilder first(context());
+  first.setInsertionPointToEnd(body.get());
+  for (Value init : inits)
+    body->addArgument(init.getType(), loc());
+  Value slice, place = turn;
+  if (whole) {
+    if (random.chance(40)) { // backwards
+      Value count = dl::SizeOp::create(first, loc(), index, dl::sizeMap(dl::normalizeSize(turns - 1), context()));
+      place = dl::SubOp::create(first, loc(), count, turn);
+    }
+    Sizes part = sizesOf(wholeValue);
+    if (random.chance(70))
+      part.erase(part.begin() + axis);
+    else
+      part[axis] = c(1);
+    slice = dl::SliceAtOp::create(first, loc(), tensor(part), wholeValue, place, axis);
+  }
+  auto outer = std::make_pair(floats, bools);
+  if (slice)
+    add(slice);
+  SmallVector<Type> types = llvm::to_vector(ValueRange(inits).getTypes());
+  if (out)
+    types.push_back(slice.getType());
+  SmallVector<Value> next = inside(*body, 1 + random.below(4), types);
+  std::tie(floats, bools) = outer;
+  OpBuilder end(context());
+  end.setInsertionPointToEnd(body.get());
+  if (breaks) {
+    // Until a certain turn.
+    Value last = dl::FillOp::create(end, loc(), index, static_cast<int64_t>(random.below(5)));
+    next.insert(next.begin(), dl::CompareOp::create(end, loc(), turn, last, dl::ComparePredicate::lt).getResult());
+  }
+  if (out) {
+    Value argument = body->addArgument(out.getType(), loc());
+    next.back() = dl::SliceUpdateOp::create(end, loc(), out.getType(), argument, next.back(), place, axis);
+  }
+  dl::YieldOp::create(end, loc(), next);
+  auto made = dl::ForOp::create(b, loc(), c(0), turns, Value(), breaks, all);
+  made.getBody().push_back(body.release());
+  for (Value result : made.getResults().drop_front(breaks))
+    add(result);
+}
+
+void Program::choose() {
+  if (depth >= 2 || bools.empty())
+    return;
+  Value condition = random.pick(bools).value;
+  if (int64_t rank = typeOf(condition).getRank()) {
+    SmallVector<int64_t> axes = llvm::to_vector(llvm::seq<int64_t>(0, rank));
+    condition = random.chance(50) ? dl::AnyOp::create(b, loc(), condition, axes).getResult() : dl::AllOp::create(b, loc(), condition, axes).getResult();
+  }
+  SmallVector<Type> types;
+  for (unsigned i = 0, count = 1 + random.below(2); i < count; ++i)
+    types.push_back(pickFloat()->value.getType());
+  std::unique_ptr<Block> blocks[2];
+  for (auto &block : blocks) {
+    block = std::make_unique<Block>();
+    SmallVector<Value> values = inside(*block, random.below(4), types);
+    OpBuilder end(context());
+    end.setInsertionPointToEnd(block.get());
+    dl::YieldOp::create(end, loc(), values);
+  }
+  auto made = dl::IfOp::create(b, loc(), types, condition);
+  made.getWhenTrue().push_back(blocks[0].release());
+  made.getWhenFalse().push_back(blocks[1].release());
+  for (Value result : made.getResults())
+    add(result);
+}
+
 /// Does a derivative flow from the value back to the input?
 bool Program::dependsOn(Value value, Value input) {
   SmallVector<Value> work{value};
@@ -662,8 +799,24 @@ bool Program::dependsOn(Value value, Value input) {
     Value at = work.pop_back_val();
     if (at == input)
       return true;
+    if (!seen.insert(at).second)
+      continue;
     Operation *def = at.getDefiningOp();
-    if (!def || !seen.insert(at).second || isa<dl::FloorOp, dl::SignOp, dl::StopGradientOp, dl::RoundOp>(def))
+    // What a loop carries comes from before it and from its turns.
+    auto argument = dyn_cast<BlockArgument>(at);
+    auto loop = dyn_cast_or_null<dl::ForOp>(argument ? argument.getOwner()->getParentOp() : def);
+    if (loop && (!argument || argument.getArgNumber() > 0)) {
+      unsigned number = argument ? argument.getArgNumber() - 1 : cast<OpResult>(at).getResultNumber();
+      work.push_back(loop.getInits()[number]);
+      work.push_back(loop.getNext()[number]);
+      continue;
+    }
+    if (auto branch = dyn_cast_or_null<dl::IfOp>(def)) {
+      for (Region &region : branch->getRegions())
+        work.push_back(region.front().getTerminator()->getOperand(cast<OpResult>(at).getResultNumber()));
+      continue;
+    }
+    if (!def || isa<dl::FloorOp, dl::SignOp, dl::StopGradientOp, dl::RoundOp>(def))
       continue;
     for (Value operand : def->getOperands())
       if (isa<FloatType>(getElementTypeOrSelf(operand.getType())))
@@ -716,7 +869,7 @@ void Program::assign() {
       if (typeOf(node.value) == input.type)
         candidates.push_back(node.value);
     if (!value)
-      value = random.pick(candidates);
+      value = candidates.empty() ? read : random.pick(candidates); // none: one that only a loop reads
     updates.push_back({input.variable, value});
   }
   for (auto &[variable, value] : updates)
@@ -777,6 +930,8 @@ double costOf(dl::FuncOp function, ArrayRef<int64_t> dims) {
       count *= evaluateShape(product.getLhs().getType(), dims).rbegin()[product.getLhsTransposed()];
     for (Value operand : op->getOperands())
       count += Array::countOf(evaluateShape(operand.getType(), dims));
+    for (auto loop = op->getParentOfType<dl::ForOp>(); loop; loop = loop->getParentOfType<dl::ForOp>())
+      count *= std::max<int64_t>(evaluateSize(loop.getTurns(), dims), 1);
     cost += count;
   });
   return cost;

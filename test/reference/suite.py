@@ -189,7 +189,6 @@ def _programs():
         initial,
         dict(N=n, T=t, V=v, H=h),
         tolerance="training",
-        on_gpu=False,  # a loop
     )
 
     yield resnet18()
@@ -444,7 +443,6 @@ def _sequences():
             Call("penalty", dict(x=x), ("loss", "dx", "dw")),
             Call("rnn", dict(x=x[:1, :1], dy=s(1, 1, 4), dlast=s(1, 1, 4)), ("y", "last", "dx", "dw", "dv", "db"), tag="rnn_one"),
         ],
-        on_gpu=False,  # loops
         **shapes,
     )
 

@@ -52,6 +52,24 @@ inline Launch kernelLaunch(std::string name, uint32_t kernel, Size blocks,
   return launch;
 }
 
+/// A loop over the next `inner` launches, from 0 to before dimension 0.
+inline Launch loopLaunch(uint32_t inner, const std::vector<uint32_t> &buffers) {
+  Launch launch{.name = "for", .location = "fixture.dl:9", .kind = DL_CUDA_LAUNCH_FOR};
+  launch.index = inner;
+  launch.grid = {0, Size::dim(0)};
+  for (uint32_t buffer : buffers)
+    launch.parameters.push_back(bufferParameter(buffer));
+  return launch;
+}
+/// The next `inner` launches, or the `other` ones after them.
+inline Launch branchLaunch(uint32_t inner, uint32_t other, const std::vector<uint32_t> &buffers) {
+  Launch launch = loopLaunch(inner, buffers);
+  launch.name = "if";
+  launch.kind = DL_CUDA_LAUNCH_IF;
+  launch.other = other;
+  return launch;
+}
+
 inline Model cudaFixtureModel() {
   const Size n = Size::dim(0);
   Model m = fixtureModel();

@@ -151,7 +151,7 @@ private:
 };
 
 std::vector<dl_entry_fn> fixtureEntries() {
-  std::vector<dl_entry_fn> entries(fixture_entries, fixture_entries + 8);
+  std::vector<dl_entry_fn> entries(fixture_entries, fixture_entries + 9);
   entries.push_back(countEntry);
   return entries;
 }
@@ -999,6 +999,175 @@ TEST_F(Cuda, GridsThatNoDeviceHas) {
   EXPECT_FAILS(dlrt_call(gpu.get(), Predict, &argument, 1, &result, 1), DLRT_INVALID_ARGUMENT,
                "'predict' cannot run on a GPU for these arguments: launch 'matmul (fixture.dl:1)' "
                "would have 1048576 blocks, expected 0 to 65535");
+}
+
+// ---- loops and branches ----
+
+void put(const uint64_t *p, const unsigned *) { *at<int64_t>(p[0]) = static_cast<int64_t>(p[1]); }
+void addOne(const uint64_t *p, const unsigned *) { *at<int64_t>(p[1]) = *at<int64_t>(p[0]) + 1; }
+void isBelow(const uint64_t *p, const unsigned *) {
+  *at<uint8_t>(p[1]) = *at<int64_t>(p[0]) < static_cast<int64_t>(p[2]);
+}
+void keep(const uint64_t *p, const unsigned *) {
+  if (!at<dl_fault>(p[2])->site)
+    *at<int64_t>(p[1]) = *at<int64_t>(p[0]);
+}
+
+class CudaControl : public Cuda {
+protected:
+  void SetUp() override {
+    Cuda::SetUp();
+    fake()->add_kernel("put", 2, put);
+    fake()->add_kernel("add_one", 2, addOne);
+    fake()->add_kernel("is_below", 3, isBelow);
+    fake()->add_kernel("keep", 3, keep);
+  }
+  // Buffers of `count`: an i64 in two places, a bool, a limit.
+  enum : uint32_t { Labels, Variable, Here, There, Flag, Limit };
+  enum : uint32_t { PutKernel = 8, AddOneKernel, IsBelowKernel, KeepKernel };
+  static Launch putInto(uint32_t buffer, Size value) {
+    return kernelLaunch("put", PutKernel, 1, {buffer}, {value});
+  }
+  static Launch addOneTo(uint32_t from, uint32_t to) {
+    return kernelLaunch("add_one", AddOneKernel, 1, {from, to}, {});
+  }
+  static Launch isBelowSize(uint32_t buffer, Size size) {
+    return kernelLaunch("is_below", IsBelowKernel, 1, {buffer, Flag}, {size});
+  }
+  /// `count` with these launches; then the variable gets what lies in a buffer.
+  static Model countWith(std::vector<Launch> launches, uint32_t result) {
+    Model m = cudaFixtureModel();
+    for (const char *symbol : {"put", "add_one", "is_below", "keep"})
+      m.cudaKernels.push_back({symbol, 32, 0, {{80, 8, 0, 0}, {90, 8, 0, 0}}});
+    Function &count = m.functions[Count + InBlob];
+    count.launches = 1;
+    CudaFunction &cuda = count.cuda[0];
+    for (uint64_t bytes : {8, 8, 1, 8})
+      cuda.buffers.push_back({DL_BUFFER_ARENA, 0, static_cast<int64_t>(bytes), 0, 0});
+    launches.push_back(kernelLaunch("keep", KeepKernel, 1, {result, Variable}, {}, true));
+    cuda.launches = launches;
+    return m;
+  }
+  static std::vector<int64_t> labels(size_t n) { return std::vector<int64_t>(n, 1); }
+};
+
+TEST_F(CudaControl, LoopsAreUnrolled) {
+  Linked linked(countWith({putInto(Here, 10),
+                           loopLaunch(1, {DL_CUDA_NO_BUFFER, DL_CUDA_NO_BUFFER, Here, There}),
+                           addOneTo(Here, There)},
+                          Here),
+                fixtureEntries());
+  ModelPtr model = linked.attach();
+  InstancePtr gpu = make(model, DLRT_DEVICE_CUDA);
+  // Odd numbers of turns leave what is carried in the other place, and the next call begins anew.
+  for (size_t n : {3, 0, 4, 3, 1, 3}) {
+    fake_cuda before = *fake();
+    EXPECT_OK(countOn(gpu.get(), labels(n)));
+    EXPECT_EQ(counted(gpu.get()), static_cast<int64_t>(10 + n));
+    EXPECT_EQ(fake()->graph_launches - before.graph_launches, 1u);
+  }
+  // More launches than a graph takes.
+  uint64_t graphs = fake()->graph_launches;
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_OK(countOn(gpu.get(), labels(20001)));
+    EXPECT_EQ(counted(gpu.get()), 20011);
+  }
+  EXPECT_EQ(fake()->graph_launches, graphs);
+}
+
+TEST_F(CudaControl, LoopsLieInLoops) {
+  Linked linked(countWith({putInto(Here, 0), loopLaunch(4, {DL_CUDA_NO_BUFFER, DL_CUDA_NO_BUFFER}),
+                           addOneTo(Here, Here),
+                           loopLaunch(2, {DL_CUDA_NO_BUFFER, DL_CUDA_NO_BUFFER}),
+                           addOneTo(Here, Here), addOneTo(Here, Here)},
+                          Here),
+                fixtureEntries());
+  ModelPtr model = linked.attach();
+  InstancePtr gpu = make(model, DLRT_DEVICE_CUDA);
+  for (int64_t n : {5, 1, 0}) {
+    EXPECT_OK(countOn(gpu.get(), labels(n)));
+    EXPECT_EQ(counted(gpu.get()), n * (1 + 2 * n));
+  }
+}
+
+TEST_F(CudaControl, WhatIsComputedDecides) {
+  // while here < n + 2 { here += 1 }
+  Launch loop = loopLaunch(2, {DL_CUDA_NO_BUFFER, Flag});
+  loop.grid = {0};
+  Linked endless(countWith({putInto(Here, 0), isBelowSize(Here, Size::dim(0) + 2), loop,
+                            addOneTo(Here, Here), isBelowSize(Here, Size::dim(0) + 2)},
+                           Here),
+                 fixtureEntries());
+  ModelPtr model = endless.attach();
+  InstancePtr gpu = make(model, DLRT_DEVICE_CUDA);
+  uint64_t graphs = fake()->graph_launches;
+  for (int64_t n : {5, 0, 7}) {
+    EXPECT_OK(countOn(gpu.get(), labels(n)));
+    EXPECT_EQ(counted(gpu.get()), n + 2);
+  }
+  EXPECT_EQ(fake()->graph_launches, graphs);
+
+  // At most 3 turns.
+  Linked limited(countWith({putInto(Here, 0), putInto(Limit, 3),
+                            loopLaunch(1, {Limit, DL_CUDA_NO_BUFFER}), addOneTo(Here, Here)},
+                           Here),
+                 fixtureEntries());
+  model = limited.attach();
+  gpu = make(model, DLRT_DEVICE_CUDA);
+  for (int64_t n : {2, 3, 9}) {
+    EXPECT_OK(countOn(gpu.get(), labels(n)));
+    EXPECT_EQ(counted(gpu.get()), std::min<int64_t>(n, 3));
+  }
+
+  // if n < 4 { 7 } else { 8, 9 }
+  Linked chosen(countWith({putInto(Here, Size::dim(0)), isBelowSize(Here, 4),
+                           branchLaunch(1, 2, {Flag}), putInto(There, 7), putInto(There, 8),
+                           putInto(There, 9)},
+                          There),
+                fixtureEntries());
+  model = chosen.attach();
+  gpu = make(model, DLRT_DEVICE_CUDA);
+  for (int64_t n : {3, 4}) {
+    EXPECT_OK(countOn(gpu.get(), labels(n)));
+    EXPECT_EQ(counted(gpu.get()), n < 4 ? 7 : 9);
+  }
+}
+
+TEST_F(CudaControl, AFaultEndsALoopWithoutEnd) {
+  // The labels are checked in each turn; the flag stays true.
+  Launch loop = loopLaunch(2, {DL_CUDA_NO_BUFFER, Flag});
+  loop.grid = {0};
+  Launch check = kernelLaunch("count", 7, 1, {Labels, Variable}, {Size::dim(0)}, true);
+  Linked linked(countWith({putInto(Here, 0), isBelowSize(Here, 1 << 20), loop, check,
+                           addOneTo(Here, Here)},
+                          Here),
+                fixtureEntries());
+  ModelPtr model = linked.attach();
+  InstancePtr gpu = make(model, DLRT_DEVICE_CUDA);
+  EXPECT_OK(countOn(gpu.get(), {1, 99})); // does not wait for its end
+  EXPECT_FAILS_WITH(dlrt_instance_synchronize(gpu.get()), DLRT_FAULT, "99");
+  EXPECT_EQ(counted(gpu.get()), 0);
+}
+
+TEST_F(CudaControl, ProfileTimesEachTurn) {
+  Linked linked(countWith({putInto(Here, 10),
+                           loopLaunch(1, {DL_CUDA_NO_BUFFER, DL_CUDA_NO_BUFFER, Here, There}),
+                           addOneTo(Here, There)},
+                          Here),
+                fixtureEntries());
+  ModelPtr model = linked.attach();
+  InstancePtr gpu = make(model, DLRT_DEVICE_CUDA);
+  std::vector<uint32_t> seen;
+  dlrt_instance_set_profile(
+      gpu.get(),
+      [](void *user, uint32_t, uint32_t launch, int64_t, int64_t ns) {
+        if (ns >= 0)
+          static_cast<std::vector<uint32_t> *>(user)->push_back(launch);
+      },
+      &seen);
+  EXPECT_OK(countOn(gpu.get(), labels(3)));
+  EXPECT_EQ(seen, (std::vector<uint32_t>{0, 2, 2, 2, 3}));
+  EXPECT_EQ(counted(gpu.get()), 13);
 }
 
 // ---- information ----

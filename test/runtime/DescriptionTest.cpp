@@ -261,7 +261,7 @@ TEST(Description, EachRuleOfAGpuProgramIsChecked) {
       {"function 2, launch 0: name is no text", [&](Model &m) { step(m).launches[0].name = ""; }},
       {"function 2, launch 0: location is no printable text",
        [&](Model &m) { step(m).launches[0].location = "\n"; }},
-      {"function 2, launch 0: unknown kind", [&](Model &m) { step(m).launches[0].kind = 2; }},
+      {"function 2, launch 0: unknown kind", [&](Model &m) { step(m).launches[0].kind = 4; }},
       {"function 2, launch 0: unknown kind or condition",
        [&](Model &m) { step(m).launches[0].when = 3; }},
       {"function 2, launch 0: refers to what does not exist",
@@ -282,6 +282,44 @@ TEST(Description, EachRuleOfAGpuProgramIsChecked) {
        [&](Model &m) { step(m).launches[1].parameters = {faultParameter()}; }},
       {"function 2, launch 1: a product of cuBLASLt for where",
        [&](Model &m) { step(m).launches[1].when = DL_CUDA_WITHOUT_CUBLASLT; }},
+      {"function 2, launch 0: a loop or branch with other parameters",
+       [&](Model &m) { step(m).launches[0] = loopLaunch(1, {none}); }},
+      {"function 2, launch 0: a loop or branch with other parameters",
+       [&](Model &m) { step(m).launches[0] = loopLaunch(1, {none, none, 8}); }},
+      {"function 2, launch 0: a loop or branch with other parameters",
+       [&](Model &m) { step(m).launches[0] = branchLaunch(1, 1, {}); }},
+      {"function 2, launch 0: a parameter refers to a buffer",
+       [&](Model &m) { step(m).launches[0] = loopLaunch(1, {none, none, 8, none}); }},
+      {"function 2, launch 0: a parameter refers to a buffer",
+       [&](Model &m) { step(m).launches[0] = branchLaunch(1, 1, {12}); }},
+      {"function 2, launch 0: a loop exchanges places outside of the arena",
+       [&](Model &m) { step(m).launches[0] = loopLaunch(1, {none, none, 8, 0}); }},
+      {"function 2, launch 0: unknown kind or condition",
+       [&](Model &m) {
+         step(m).launches[0] = loopLaunch(1, {none, none});
+         step(m).launches[0].when = DL_CUDA_WITH_CUBLASLT;
+       }},
+      {"function 2, launch 0: a size has an unknown operation",
+       [&](Model &m) {
+         step(m).launches[0] = loopLaunch(1, {none, none});
+         step(m).launches[0].grid[1] = unknown;
+       }},
+      {"function 2: a loop or branch reaches beyond what it is in",
+       [&](Model &m) { step(m).launches[0] = loopLaunch(4, {none, none}); }},
+      {"function 2: a loop or branch reaches beyond what it is in",
+       [&](Model &m) { step(m).launches[0] = branchLaunch(2, 2, {8}); }},
+      {"function 2: a loop or branch reaches beyond what it is in", // of one in another
+       [&](Model &m) {
+         step(m).launches[0] = loopLaunch(2, {none, none});
+         step(m).launches[1] = loopLaunch(2, {none, none});
+       }},
+      {"function 2: loops and branches are nested too deeply",
+       [&](Model &m) {
+         std::vector<Launch> deep;
+         for (uint32_t rest = 600; rest-- > 0;)
+           deep.push_back(loopLaunch(rest, {none, none}));
+         step(m).launches = deep;
+       }},
       {"function 2, product 0: unknown element type",
        [&](Model &m) { step(m).gemms[0].dtype = DL_F16; }},
       {"function 2, product 0: unknown element type, flag",

@@ -76,6 +76,7 @@ struct Launch {
   /// A size parameter is the number of its place in `sizes`.
   std::vector<dl_cuda_parameter> parameters = {};
   std::vector<Size> sizes = {};
+  uint32_t other = 0;
 };
 
 struct Gemm {
@@ -248,7 +249,9 @@ inline std::vector<uint8_t> Model::build() const {
       launch.index = l.index;
       launch.name = w.text(l.name);
       launch.location = w.text(l.location);
-      for (int d = 0; l.kind == DL_CUDA_LAUNCH_KERNEL && d < 3; ++d)
+      launch.other = l.other;
+      bool hasGrid = l.kind == DL_CUDA_LAUNCH_KERNEL || l.kind == DL_CUDA_LAUNCH_FOR;
+      for (size_t d = 0; hasGrid && d < l.grid.size(); ++d)
         launch.grid[d] = w.size(l.grid[d]);
       launch.parameter_count = parameters.size();
       launch.parameters = w.array(parameters);

@@ -56,4 +56,50 @@ dl.model @m dims [] {
     } : (tensor<5x8xf32>) -> tensor<5x8xf32>
     dl.return %y : tensor<5x8xf32>
   }
+
+  // One value that two results get lies in two places: the other branch, or another turn, has two values.
+  // CHECK-LABEL: dl.func @twice(
+  // CHECK:         dl.if
+  // CHECK:           name = "exp", result_buffers = array<i64: [[A:[0-9]+]]>
+  // CHECK:           input_buffers = array<i64: [[A]]>, {{.*}}name = "copy", result_buffers = array<i64: [[B:[0-9]+]]>
+  // CHECK:         } else {
+  // CHECK-DAG:       name = "exp", result_buffers = array<i64: [[A]]>
+  // CHECK-DAG:       name = "neg", result_buffers = array<i64: [[B]]>
+  dl.func @twice(%x: tensor<8xf32>, %c: tensor<i1>) -> (tensor<8xf32>, tensor<8xf32>) {
+    %a, %b = dl.if %c {
+      %e = dl.exp %x : tensor<8xf32>
+      dl.yield %e, %e : tensor<8xf32>, tensor<8xf32>
+    } else {
+      %e = dl.exp %x : tensor<8xf32>
+      %n = dl.neg %x : tensor<8xf32>
+      dl.yield %e, %n : tensor<8xf32>, tensor<8xf32>
+    } : tensor<8xf32>, tensor<8xf32>
+    dl.return %a, %b : tensor<8xf32>, tensor<8xf32>
+  }
+  // CHECK-LABEL: dl.func @exchanged_twice(
+  // CHECK:         dl.for {{.*}} attributes {exchanged_buffers = array<i64: [[A:[0-9]+]], [[B:[0-9]+]]>
+  // CHECK:           name = "matmul", result_buffers = array<i64: [[B]]>
+  // CHECK-NOT:       result_buffers = array<i64: [[B]]>
+  // CHECK:           input_buffers = array<i64: [[B]]>, {{.*}}name = "copy"
+  // CHECK:           dl.yield %{{.*}}, %{{.*}} : tensor<4x4xf32>, tensor<4x4xf32>
+  dl.func @exchanged_twice(%x: tensor<4x4xf32>, %w: tensor<4x4xf32>) -> (tensor<4x4xf32>, tensor<4x4xf32>) {
+    %a, %b = dl.for from affine_map<() -> (0)> to affine_map<() -> (5)> (%x, %x) {
+    ^bb0(%t: tensor<i64>, %p: tensor<4x4xf32>, %q: tensor<4x4xf32>):
+      %s = dl.matmul %p, %w : tensor<4x4xf32>, tensor<4x4xf32> -> tensor<4x4xf32>
+      dl.yield %s, %s : tensor<4x4xf32>, tensor<4x4xf32>
+    } : (tensor<4x4xf32>, tensor<4x4xf32>) -> (tensor<4x4xf32>, tensor<4x4xf32>)
+    dl.return %a, %b : tensor<4x4xf32>, tensor<4x4xf32>
+  }
+  // CHECK-LABEL: dl.func @carried_twice(
+  // CHECK:         dl.for
+  // CHECK:           input_buffers = array<i64: [[A:[0-9]+]], [[B:[0-9]+]]>, {{.*}}name = "add", result_buffers = array<i64: [[A]]>
+  // CHECK:           input_buffers = array<i64: [[A]]>, {{.*}}name = "copy", result_buffers = array<i64: [[B]]>
+  dl.func @carried_twice(%x: tensor<8xf32>, %y: tensor<8xf32>) -> (tensor<8xf32>, tensor<8xf32>) {
+    %a, %b = dl.for from affine_map<() -> (0)> to affine_map<() -> (5)> (%x, %y) {
+    ^bb0(%t: tensor<i64>, %p: tensor<8xf32>, %q: tensor<8xf32>):
+      %s = dl.add %p, %q : tensor<8xf32>
+      dl.yield %s, %s : tensor<8xf32>, tensor<8xf32>
+    } : (tensor<8xf32>, tensor<8xf32>) -> (tensor<8xf32>, tensor<8xf32>)
+    dl.return %a, %b : tensor<8xf32>, tensor<8xf32>
+  }
 }

@@ -142,4 +142,31 @@ dl.model @m dims [] {
     %z = dl.window %d affine_map<(n, m, j) -> (n, m, j + m)> over [1, 1, 1] else 0.0 : tensor<4x3x5xf32> -> tensor<4x2x6xf32>
     dl.return %y, %z : tensor<4x2x3xf32>, tensor<4x2x6xf32>
   }
+
+  // A sum of parts side by side, each in zeros, is the parts joined: the gradient of a value that was taken apart.
+  // CHECK-LABEL: dl.func @parts(
+  // CHECK-SAME:    %[[X:.*]]: tensor<2x3xf32>, %[[Y:.*]]: tensor<2x4xf32>, %[[Z:.*]]: tensor<2x1xf32>
+  // CHECK-NEXT:    %[[J:.*]] = dl.concat %[[X]], %[[Y]], %[[Z]] axis 1
+  // CHECK-NEXT:    dl.return %[[J]]
+  dl.func @parts(%x: tensor<2x3xf32>, %y: tensor<2x4xf32>, %z: tensor<2x1xf32>) -> tensor<2x8xf32> {
+    %a = dl.pad %z affine_map<() -> (0, 7)> [1, 1] : tensor<2x1xf32> -> tensor<2x8xf32>
+    %b = dl.pad %x affine_map<() -> (0, 0)> [1, 1] : tensor<2x3xf32> -> tensor<2x8xf32>
+    %c = dl.pad %y affine_map<() -> (0, 3)> [1, 1] : tensor<2x4xf32> -> tensor<2x8xf32>
+    %s = dl.add %a, %b : tensor<2x8xf32>
+    %t = dl.add %s, %c : tensor<2x8xf32>
+    dl.return %t : tensor<2x8xf32>
+  }
+  // Parts that overlap add up, and a gap stays 0.
+  // CHECK-LABEL: dl.func @overlapping(
+  // CHECK-NOT:     dl.concat
+  // CHECK:         dl.return
+  dl.func @overlapping(%x: tensor<2x3xf32>, %y: tensor<2x4xf32>) -> (tensor<2x6xf32>, tensor<2x8xf32>) {
+    %a = dl.pad %x affine_map<() -> (0, 0)> [1, 1] : tensor<2x3xf32> -> tensor<2x6xf32>
+    %b = dl.pad %y affine_map<() -> (0, 2)> [1, 1] : tensor<2x4xf32> -> tensor<2x6xf32>
+    %s = dl.add %a, %b : tensor<2x6xf32>
+    %c = dl.pad %x affine_map<() -> (0, 0)> [1, 1] : tensor<2x3xf32> -> tensor<2x8xf32>
+    %d = dl.pad %y affine_map<() -> (0, 4)> [1, 1] : tensor<2x4xf32> -> tensor<2x8xf32>
+    %t = dl.add %c, %d : tensor<2x8xf32>
+    dl.return %s, %t : tensor<2x6xf32>, tensor<2x8xf32>
+  }
 }

@@ -52,6 +52,8 @@ static std::string launchText(const Model &model, const Launch &launch) {
   std::string text = launch.name;
   if (!launch.location.empty())
     text += concat(" (", launch.location, ')');
+  if (launch.inner)
+    return concat(text, ": around the next ", launch.inner);
   text += concat(": ", launch.kernel ? model.gpuKernels()[*launch.kernel].symbol : "cuBLASLt");
   if (launch.when == 2)
     text += ", without cuBLASLt";
@@ -68,7 +70,8 @@ static Json launchesJson(const Model &model, const Function &function) {
         {"name", launch.name},
         {"location", launch.location},
         {"kernel", launch.kernel ? Json(model.gpuKernels()[*launch.kernel].symbol) : Json(nullptr)},
-        {"when", when[launch.when]}});
+        {"when", when[launch.when]},
+        {"inner", launch.inner}});
   return list;
 }
 

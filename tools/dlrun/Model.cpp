@@ -155,7 +155,7 @@ Status Model::readDescription() {
       function.launches.push_back(
           {textOf(launch.name), textOf(launch.location),
            launch.kernel == UINT32_MAX ? std::nullopt : std::optional<uint32_t>(launch.kernel),
-           launch.when});
+           launch.when, launch.inner});
     }
     functionList.push_back(std::move(function));
   }

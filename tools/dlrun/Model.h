@@ -31,6 +31,7 @@ struct Launch {
   std::string name, location;
   std::optional<uint32_t> kernel; // number of the GPU kernel; none: a product of cuBLASLt
   uint32_t when = 0;              // 0 always, 1 where cuBLASLt is used, 2 where it is not
+  uint32_t inner = 0;             // of a loop or branch: launches that are inside, and follow
 };
 
 struct GpuKernel {

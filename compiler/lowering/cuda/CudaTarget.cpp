@@ -10,6 +10,7 @@
 //   a check                one block
 //   an extern function     the launch that its pragma asks for
 //   attention              one kernel, its gradient two
+//   a loop or branch       an entry before the launches inside of it; a kernel counts a loop's turns
 //
 // Where products can go both ways, both stand in the list, and what depends on the choice stands there twice.
 
@@ -59,11 +60,18 @@ class FunctionLowering {
 public:
   FunctionLowering(ModuleOp module, FuncOp function, const CudaOptions &options, KernelTable &kernels, ModelDescription &description, FunctionDescription &to)
       : module(module), function(function), options(options), kernels(kernels), description(description), to(to), cuda(*to.cuda), b(function.getContext()) {
-    hasChecks = !function.getBody().front().getOps<CheckIndexOp>().empty();
+    hasChecks = function.walk([](CheckIndexOp) { return WalkResult::interrupt(); }).wasInterrupted();
   }
-  LogicalResult run();
+  LogicalResult run() {
+    plans = planProducts(function, options);
+    return lower(function.getBody().front());
+  }
 
 private:
+  LogicalResult lower(Block &block);
+  LogicalResult lowerFor(ForOp loop);
+  LogicalResult lowerIf(IfOp branch);
+  void addCount(int64_t buffer, AffineExpr start, Location loc);
   /// One fused kernel in a launch.
   struct Part {
     FusedOp kernel;
@@ -582,15 +590,33 @@ void FunctionLowering::lowerAttention(FusedOp kernel, const Attention &attention
   }
 }
 
-LogicalResult FunctionLowering::run() {
-  plans = planProducts(function, options);
-  SmallVector<SmallVector<Operation *>> launches(to.launchCount);
-  for (Operation &op : function.getBody().front())
-    if (auto number = op.getAttrOfType<IntegerAttr>("launch"))
-      launches[number.getInt()].push_back(&op);
-  for (auto [number, nodes] : llvm::enumerate(launches)) {
-    launch = number;
-    auto kernel = dyn_cast<FusedOp>(nodes.front());
+LogicalResult FunctionLowering::lower(Block &block) {
+  SmallVector<Operation *> ops;
+  for (Operation &op : block)
+    if (op.hasAttr("launch") || isa<ForOp, IfOp>(op))
+      ops.push_back(&op);
+  auto numberOf = [](Operation *op) {
+    auto number = op->getAttrOfType<IntegerAttr>("launch");
+    return number ? number.getInt() : -1;
+  };
+  for (ArrayRef<Operation *> rest = ops; !rest.empty();) {
+    Operation *first = rest.front();
+    ArrayRef<Operation *> nodes = rest.take_while([&](Operation *op) { return numberOf(op) == numberOf(first); });
+    if (isa<ForOp, IfOp>(first))
+      nodes = rest.take_front();
+    rest = rest.drop_front(nodes.size());
+    if (auto loop = dyn_cast<ForOp>(first)) {
+      if (failed(lowerFor(loop)))
+        return failure();
+      continue;
+    }
+    if (auto branch = dyn_cast<IfOp>(first)) {
+      if (failed(lowerIf(branch)))
+        return failure();
+      continue;
+    }
+    launch = numberOf(first);
+    auto kernel = dyn_cast<FusedOp>(first);
     ExternOp call = kernel ? externOf(kernel) : ExternOp();
     if (call && failed(lowerExtern(kernel, call)))
       return failure();
@@ -599,15 +625,85 @@ LogicalResult FunctionLowering::run() {
     std::optional<Attention> attention = kernel ? Attention::of(kernel) : std::nullopt;
     if (attention)
       lowerAttention(kernel, *attention);
-    else if (auto check = dyn_cast<CheckIndexOp>(nodes.front()))
+    else if (auto check = dyn_cast<CheckIndexOp>(first))
       lowerCheck(check);
-    else if (auto it = plans.find(nodes.front()); it != plans.end())
+    else if (auto it = plans.find(first); it != plans.end())
       lowerProduct(kernel, it->second);
     else if (auto convolutions = kernel.getBody().front().getOps<ConvolutionOp>(); !convolutions.empty())
       lowerConvolution(kernel, *convolutions.begin());
     else
       lowerShared(nodes);
   }
+  return success();
+}
+
+/// A kernel of one thread that writes a number of turns, or adds 1 to what is there.
+void FunctionLowering::addCount(int64_t buffer, AffineExpr start, Location loc) {
+  constexpr int64_t threads = 32;
+  KernelAccess access(module, nextSymbol(), loc, threads);
+  OpBuilder body = access.bodyBuilder();
+  Value zero = arith::ConstantIndexOp::create(body, loc, 0);
+  Value isFirst = arith::CmpIOp::create(body, loc, arith::CmpIPredicate::eq, access.thread(), zero);
+  OpBuilder o = scf::IfOp::create(body, loc, isFirst, /*withElseRegion=*/false).getThenBodyBuilder();
+  Value memory = access.buffer(buffer, o.getI64Type());
+  Value number = start ? arith::IndexCastOp::create(o, loc, o.getI64Type(), access.size(normalizeSize(start))).getResult()
+                       : arith::AddIOp::create(o, loc, memref::LoadOp::create(o, loc, memory, ValueRange{zero}), arith::ConstantOp::create(o, loc, o.getI64IntegerAttr(1))).getResult();
+  memref::StoreOp::create(o, loc, number, memory, ValueRange{zero});
+  addLaunch(access, threads, b.getAffineConstantExpr(1), DL_CUDA_ALWAYS, start ? "first_turn" : "next_turn", loc);
+}
+
+/// The buffer that an attribute of a loop or branch names.
+static uint32_t bufferNamed(Operation *op, StringRef attribute) {
+  auto number = op->getAttrOfType<IntegerAttr>(attribute);
+  return number ? number.getInt() : DL_CUDA_NO_BUFFER;
+}
+
+LogicalResult FunctionLowering::lowerFor(ForOp loop) {
+  int64_t index = bufferNamed(loop, "index_buffer");
+  AffineExpr first = loop.getFirst().getResult(0);
+  addCount(index, first - 1, loop.getLoc());
+  size_t place = cuda.launches.size();
+  CudaLaunchDescription &entry = cuda.launches.emplace_back();
+  entry.kind = DL_CUDA_LAUNCH_FOR;
+  entry.name = loop.getLast() ? "for" : "while";
+  entry.location = locationText(loop.getLoc());
+  entry.grid[0] = Size(first);
+  entry.isEndless = !loop.getLast();
+  if (loop.getLast())
+    entry.grid[1] = Size(loop.getLast()->getResult(0));
+  for (StringRef name : {"limit_buffer", "condition_buffer"})
+    entry.parameters.push_back(CudaParameter::ofBuffer(bufferNamed(loop, name)));
+  if (auto pairs = loop->getAttrOfType<DenseI64ArrayAttr>("exchanged_buffers"))
+    for (int64_t buffer : pairs.asArrayRef())
+      entry.parameters.push_back(CudaParameter::ofBuffer(buffer));
+  // What a turn has made is not there before or after it.
+  auto outside = std::exchange(factors, {});
+  addCount(index, {}, loop.getLoc());
+  if (failed(lower(loop.getBody().front())))
+    return failure();
+  factors = std::move(outside);
+  cuda.launches[place].inner = cuda.launches.size() - place - 1;
+  return success();
+}
+
+LogicalResult FunctionLowering::lowerIf(IfOp branch) {
+  size_t place = cuda.launches.size();
+  CudaLaunchDescription &entry = cuda.launches.emplace_back();
+  entry.kind = DL_CUDA_LAUNCH_IF;
+  entry.name = "if";
+  entry.location = locationText(branch.getLoc());
+  entry.parameters.push_back(CudaParameter::ofBuffer(bufferNamed(branch, "condition_buffer")));
+  uint32_t counts[2];
+  for (auto [region, count] : llvm::zip(branch->getRegions(), counts)) {
+    size_t begin = cuda.launches.size();
+    auto outside = std::exchange(factors, {});
+    if (failed(lower(region.front())))
+      return failure();
+    factors = std::move(outside);
+    count = cuda.launches.size() - begin;
+  }
+  cuda.launches[place].inner = counts[0];
+  cuda.launches[place].other = counts[1];
   return success();
 }
 
@@ -624,6 +720,20 @@ static void printLaunches(const ModelDescription &description, llvm::raw_ostream
       continue;
     os << "function " << function.name << "\n";
     for (const CudaLaunchDescription &launch : function.cuda->launches) {
+      if (launch.kind == DL_CUDA_LAUNCH_FOR) {
+        os << "  " << launch.name << ": from " << launch.grid[0].toC(description.dims);
+        if (!launch.isEndless)
+          os << " to " << launch.grid[1].toC(description.dims);
+        os << ", limit " << number(launch.parameters[0].buffer) << ", while " << number(launch.parameters[1].buffer) << ", exchanged";
+        for (const CudaParameter &parameter : llvm::drop_begin(launch.parameters, 2))
+          os << " " << parameter.buffer;
+        os << ", " << launch.inner << " launches\n";
+        continue;
+      }
+      if (launch.kind == DL_CUDA_LAUNCH_IF) {
+        os << "  if " << launch.parameters[0].buffer << ": " << launch.inner << " launches, else " << launch.other << "\n";
+        continue;
+      }
       if (launch.kind == DL_CUDA_LAUNCH_GEMM) {
         const CudaGemmDescription &gemm = function.cuda->gemms[launch.gemm];
         os << "  gemm " << launch.name << whens[launch.when] << ": " << epilogues[gemm.epilogue] << ", a " << gemm.a << (gemm.transposeA ? "^T" : "") << ", b " << gemm.b
@@ -677,16 +787,6 @@ struct CudaEmitKernels : impl::CudaEmitKernelsBase<CudaEmitKernels> {
       return signalPassFailure();
     to.cuda.emplace();
     KernelTable table(module, to);
-    bool hasControl = false;
-    model.walk([&](Operation *op) {
-      if (!isa<ForOp, IfOp>(op) || hasControl)
-        return;
-      hasControl = true;
-      auto loop = dyn_cast<ForOp>(op);
-      op->emitError() << (loop ? loop.getLast() ? "a 'for' over a range" : "a 'while'" : "an 'if' on a value of run time") << " is not supported on a GPU yet";
-    });
-    if (hasControl)
-      return signalPassFailure();
     for (auto function : model.getBody().front().getOps<FuncOp>()) {
       FunctionDescription &functionTo = findFunction(function.getSymName(), to);
       functionTo.cuda.emplace();

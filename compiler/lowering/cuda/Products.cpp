@@ -96,7 +96,8 @@ static bool isReadAsSaved(Value result) {
     auto kernel = dyn_cast<FusedOp>(use.getOwner());
     MatmulOp product = kernel ? matmulOf(kernel) : MatmulOp();
     std::optional<ActivationGradient> gradient = product ? activationGradient(product.getResult()) : std::nullopt;
-    if (!gradient || !gradient->isGelu || gradient->saved != kernel.getBody().getArgument(use.getOperandNumber()) || !gradient->saved.hasOneUse() ||
+    // In a loop or branch it would be read again, or another time.
+    if (!gradient || kernel->getBlock() != result.getParentBlock() || !gradient->isGelu || gradient->saved != kernel.getBody().getArgument(use.getOperandNumber()) || !gradient->saved.hasOneUse() ||
         !gradient->saved.user_begin()->hasOneUse())
       return false;
   }
@@ -199,7 +200,7 @@ void Planner::matchGradient(FusedOp kernel, ProductPlan &plan) {
     return;
   auto saved = dyn_cast<OpResult>(kernel.getInputs()[gradient->saved.getArgNumber()]);
   auto forward = saved ? dyn_cast<FusedOp>(saved.getOwner()) : FusedOp();
-  auto it = forward ? plans.find(forward) : plans.end();
+  auto it = forward && forward->getBlock() == kernel->getBlock() ? plans.find(forward) : plans.end();
   if (it == plans.end() || !it->second.usesCublas || it->second.usesOwn != plan.usesOwn)
     return;
   ProductPlan &from = it->second;
@@ -238,7 +239,9 @@ bool Planner::writesVariables(FusedOp kernel, Value but) const {
 bool Planner::mayWaitFor(FusedOp kernel, Operation *other) const {
   auto meets = [](ArrayRef<int64_t> some, ArrayRef<int64_t> others) { return llvm::any_of(some, [&](int64_t buffer) { return llvm::is_contained(others, buffer); }); };
   ArrayRef<int64_t> reads = buffersOf(kernel, "input_buffers"), writes = buffersOf(kernel, "result_buffers");
-  for (Operation &op : FuncOp(function).getBody().front()) {
+  for (Operation &op : *kernel->getBlock()) {
+    if (isa<ForOp, IfOp>(op) && kernel->isBeforeInBlock(&op) && op.isBeforeInBlock(other))
+      return false;
     if (!op.hasAttr("launch") || &op == kernel || launchOf(&op) < launchOf(kernel) || launchOf(&op) > launchOf(other))
       continue;
     ArrayRef<int64_t> otherReads = buffersOf(&op, "input_buffers"), otherWrites = buffersOf(&op, "result_buffers");
@@ -252,7 +255,7 @@ bool Planner::mayWaitFor(FusedOp kernel, Operation *other) const {
 FusedOp Planner::sumOverRows(Value gradient, Operation *product, ProductPlan &plan) const {
   for (OpOperand &use : gradient.getUses()) {
     auto kernel = dyn_cast<FusedOp>(use.getOwner());
-    if (!kernel || servedSums.contains(kernel) || (launchOf(kernel) <= launchOf(product) && !mayWaitFor(kernel, product)))
+    if (!kernel || kernel->getBlock() != product->getBlock() || servedSums.contains(kernel) || (launchOf(kernel) <= launchOf(product) && !mayWaitFor(kernel, product)))
       continue;
     SmallVector<Operation *> reductions;
     for (Operation &op : kernel.getBody().front())
@@ -310,9 +313,10 @@ void Planner::matchSums() {
 
 ProductPlans Planner::run() {
   SmallVector<FusedOp> kernels;
-  for (auto kernel : function.getBody().front().getOps<FusedOp>())
+  function.walk([&](FusedOp kernel) {
     if (matmulOf(kernel))
       kernels.push_back(kernel);
+  });
   for (FusedOp kernel : kernels) {
     ProductPlan plan;
     plan.product = matmulOf(kernel);

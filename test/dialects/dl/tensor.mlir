@@ -35,7 +35,7 @@ dl.model @m dims ["N"] {
     // CHECK-NEXT: dl.assume_shape %{{.*}} : tensor<?x4xf32, #{{.*}}> -> tensor<7x4xf32>
     %6 = dl.assume_shape %x : tensor<?x4xf32, #n4> -> tensor<7x4xf32>
     // CHECK-NEXT: dl.after %{{.*}}, %{{.*}} : tensor<?x4xf32, #{{.*}}>, tensor<4xf32>
-    %7 = dl.after %x, %y : tensor<?x4xf32, #n4>, tensor<4xf32>
+    %again = dl.after %x, %y : tensor<?x4xf32, #n4>, tensor<4xf32>
     // CHECK-NEXT: dl.transpose %{{.*}} [1, 0] : tensor<?x4xf32, #{{.*}}> -> tensor<4x?xf32, #{{.*}}>
     %2 = dl.transpose %x [1, 0] : tensor<?x4xf32, #n4> -> tensor<4x?xf32, affine_map<()[s0] -> (4, s0)>>
     // CHECK-NEXT: dl.slice %{{.*}} #{{.*}} [-1] : tensor<4xf32> -> tensor<3xf32>
