@@ -2,9 +2,9 @@
 // Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-// RUN: dl-opt %s --pass-pipeline='builtin.module(dl.model(dl-decompose{for-engine=true},dl-fuse,dl-plan-memory),cuda-emit-kernels{print-launches gemm=cublaslt})' -o %t.mlir 2>&1 | FileCheck %s
+// RUN: dl-opt %s --pass-pipeline='builtin.module(dl.model(dl-decompose,dl-fuse,dl-plan-memory),cuda-emit-kernels{print-launches gemm=cublaslt})' -o %t.mlir 2>&1 | FileCheck %s
 // RUN: FileCheck %s --check-prefix=CODE < %t.mlir
-// RUN: dl-opt %s --pass-pipeline='builtin.module(dl.model(dl-decompose{for-engine=true},dl-fuse,dl-plan-memory),cuda-emit-kernels{tf32})' | FileCheck %s --check-prefix=TF32
+// RUN: dl-opt %s --pass-pipeline='builtin.module(dl.model(dl-decompose,dl-fuse,dl-plan-memory),cuda-emit-kernels{tf32})' | FileCheck %s --check-prefix=TF32
 
 // Whatever computes products, a convolution is the engine's; what is fused into it is in its one launch. Columns go across images.
 // CHECK-LABEL: function forward
