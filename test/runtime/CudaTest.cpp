@@ -1106,27 +1106,31 @@ TEST_F(CudaControl, WhatIsComputedDecides) {
     EXPECT_EQ(counted(gpu.get()), n + 2);
   }
   EXPECT_EQ(fake()->graph_launches, graphs);
+}
 
+TEST_F(CudaControl, WhatIsComputedIsTheLimit) {
   // At most 3 turns.
   Linked limited(countWith({putInto(Here, 0), putInto(Limit, 3),
                             loopLaunch(1, {Limit, DL_CUDA_NO_BUFFER}), addOneTo(Here, Here)},
                            Here),
                  fixtureEntries());
-  model = limited.attach();
-  gpu = make(model, DLRT_DEVICE_CUDA);
+  ModelPtr model = limited.attach();
+  InstancePtr gpu = make(model, DLRT_DEVICE_CUDA);
   for (int64_t n : {2, 3, 9}) {
     EXPECT_OK(countOn(gpu.get(), labels(n)));
     EXPECT_EQ(counted(gpu.get()), std::min<int64_t>(n, 3));
   }
+}
 
+TEST_F(CudaControl, WhatIsComputedChooses) {
   // if n < 4 { 7 } else { 8, 9 }
   Linked chosen(countWith({putInto(Here, Size::dim(0)), isBelowSize(Here, 4),
                            branchLaunch(1, 2, {Flag}), putInto(There, 7), putInto(There, 8),
                            putInto(There, 9)},
                           There),
                 fixtureEntries());
-  model = chosen.attach();
-  gpu = make(model, DLRT_DEVICE_CUDA);
+  ModelPtr model = chosen.attach();
+  InstancePtr gpu = make(model, DLRT_DEVICE_CUDA);
   for (int64_t n : {3, 4}) {
     EXPECT_OK(countOn(gpu.get(), labels(n)));
     EXPECT_EQ(counted(gpu.get()), n < 4 ? 7 : 9);
