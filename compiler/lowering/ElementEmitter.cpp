@@ -164,7 +164,7 @@ void ElementEmitter::prepareScalars(OpBuilder &b) {
   for (Operation &op : kernel.getBody().front()) {
     unsigned first = isa<UpdateOpInterface>(op) ? 2 : isa<IndexingOpInterface>(op) ? 1 : op.getNumOperands();
     for (Value scalar : op.getOperands().drop_front(first))
-      if (cast<RankedTensorType>(scalar.getType()).getRank() == 0)
+      if (auto type = cast<RankedTensorType>(scalar.getType()); type.getRank() == 0 && type.getElementType().isInteger()) // what `after` waits for is no index
         indexElement(b, scalar, {});
   }
 }
