@@ -55,7 +55,7 @@ for size in cases.gemm_sizes(a):
 
     else:
         raise SystemExit(f"peer_gemm: no mode {a.mode}")
-    check = data.gemm_check(out)
+    check = data.tensor_check(out)
     times = {} if a.check_only else measure(run)
     m, k, n = size
     if times:

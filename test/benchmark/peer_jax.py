@@ -18,13 +18,13 @@ import_s = since_start()
 if a.device == "cuda":  # f32 as the others have it; by itself JAX takes TF32
     jax.config.update("jax_default_matmul_precision", "highest")
 state = list(jax.tree_util.tree_map(jnp.asarray, models_jax.state(a.case)))
-x, y = state[4:]
-step = jax.jit(models_jax.make_step(a.case), donate_argnums=(0, 1, 2, 3))
+x, y = state[5:]
+step = jax.jit(models_jax.make_step(a.case), donate_argnums=(0, 1, 2, 3, 4))
 begin = time.perf_counter()
-*state, loss = step(*state[:4], x, y)
+*state, loss = step(*state[:5], x, y)
 loss = float(loss)
 compile_s, first_result_s = time.perf_counter() - begin, since_start()
-for _ in range(cases.CHECK_STEPS - 1):
+for _ in range(cases.CASES[a.case].check_steps - 1):
     *state, loss = step(*state, x, y)
 
 

@@ -2,7 +2,7 @@
 # Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #===------------------------------------------------------------------------===#
-"""Modes: eager; eager_fused, with the fused Adam; compile, forward, backward and update in one compiled graph; the same with torch.compile's own modes
+"""Modes: eager; eager_fused, with the fused optimizer; compile, forward, backward and update in one compiled graph; the same with torch.compile's own modes
 max-autotune and reduce-overhead, which on a GPU replay it as a CUDA graph."""
 
 import time
@@ -13,49 +13,30 @@ a = arguments()
 
 import cases
 import data
+import models_torch
 import torch
-import torch.nn.functional as F
 
 import_s = since_start()
 torch.set_num_threads(a.threads)
+torch.backends.cudnn.allow_tf32 = False  # f32 as the others have it
 case = cases.CASES[a.case]
 GRAPHS = ("max-autotune", "reduce-overhead")
 
 
-class Net(torch.nn.Module):
-    """The matrices w1, w2, … with their biases b1, b2, … if there are any; relu between."""
-
-    def __init__(self, name, weights):
-        super().__init__()
-        self.name = name
-        self.layers = torch.nn.ModuleList()
-        for key in [key for key in weights if key[0] == "w"]:
-            cout, cin = weights[key].shape
-            bias = weights.get("b" + key[1:])
-            layer = torch.nn.Linear(cin, cout, bias=bias is not None)
-            with torch.no_grad():
-                layer.weight.copy_(torch.from_numpy(weights[key]))
-                if bias is not None:
-                    layer.bias.copy_(torch.from_numpy(bias))
-            self.layers.append(layer)
-
-    def forward(self, x, y):
-        for layer in self.layers[:-1]:
-            x = torch.relu(layer(x))
-        x = self.layers[-1](x)
-        return F.cross_entropy(x, y) if self.name == "B" else (x - y).pow(2).sum()
-
-
 def eager(net, x, y, fused):
-    parameters = list(net.parameters())
+    parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
     settings = dict(fused=True) if fused else {}
-    make = torch.optim.SGD if case.optimizer == "sgd" else torch.optim.Adam
-    optimizer = make(parameters, lr=case.lr, **settings)
+    if case.optimizer == "sgd":
+        settings.update(momentum=case.momentum)
+    make = dict(sgd=torch.optim.SGD, adam=torch.optim.Adam, adamw=torch.optim.AdamW)[case.optimizer]
+    optimizer = make(parameters, lr=case.lr, weight_decay=case.decay, **settings)
 
     def step():
         optimizer.zero_grad()
         loss = net(x, y)
         loss.backward()
+        if case.clip:
+            torch.nn.utils.clip_grad_norm_(parameters, case.clip)
         optimizer.step()
         return loss
 
@@ -63,23 +44,37 @@ def eager(net, x, y, fused):
 
 
 def compiled(net, x, y):
-    names = [name for name, _ in net.named_parameters()]
-    values = [parameter.detach() for parameter in net.parameters()]
+    names, values = [], []
+    for name, parameter in net.named_parameters():
+        if parameter.requires_grad:
+            names.append(name)
+            values.append(parameter.detach())
+    others = {name: value for name, value in net.named_parameters() if not value.requires_grad}
+    others.update(net.named_buffers())
+    other_names, other_values = list(others), [value.detach() for value in others.values()]
     m, v = ([torch.zeros_like(value) for value in values] for _ in range(2))
     t = torch.zeros((), device=x.device)
     # A CUDA graph may change what stays in its place; otherwise torch.compile would not make one.
-    for tensor in [*values, *m, *v, t, x, y] if a.mode in GRAPHS else []:
+    for tensor in [*values, *other_values, *m, *v, t, x, y] if a.mode in GRAPHS else []:
         torch._dynamo.mark_static_address(tensor)
 
-    def loss_of(values, x, y):
-        return torch.func.functional_call(net, dict(zip(names, values)), (x, y))
+    def loss_of(values, others, x, y):
+        return torch.func.functional_call(net, {**dict(zip(names, values)), **dict(zip(other_names, others))}, (x, y))
 
     grad_and_value = torch.func.grad_and_value(loss_of)
 
-    def step(values, m, v, t, x, y):
-        grads, loss = grad_and_value(values, x, y)
+    def step(values, others, m, v, t, x, y):
+        grads, loss = grad_and_value(values, others, x, y)
+        if case.clip:
+            norm = torch.stack([g.square().sum() for g in grads]).sum().sqrt()
+            scale = torch.clamp(case.clip / (norm + 1e-6), max=1.0)
+            grads = [g * scale for g in grads]
         if case.optimizer == "sgd":
-            for value, g in zip(values, grads):
+            for value, g, speed in zip(values, grads, m):
+                if case.decay:
+                    g = g + case.decay * value
+                if case.momentum:
+                    g = speed.mul_(case.momentum).add_(g)
                 value.sub_(case.lr * g)
             return loss
         t.add_(1)
@@ -87,6 +82,8 @@ def compiled(net, x, y):
         for value, g, mean, square in zip(values, grads, m, v):
             mean.mul_(0.9).add_(g, alpha=0.1)
             square.mul_(0.999).addcmul_(g, g, value=0.001)
+            if case.optimizer == "adamw":
+                value.mul_(1 - case.lr * case.decay)
             value.sub_(case.lr / c1 * mean / (square.sqrt() / c2 + 1e-8))
         return loss
 
@@ -96,14 +93,14 @@ def compiled(net, x, y):
         if a.mode in GRAPHS:
             torch.compiler.cudagraph_mark_step_begin()
         with torch.no_grad():
-            return step(values, m, v, t, x, y)
+            return step(values, other_values, m, v, t, x, y)
 
     return one
 
 
 weights, x, y = data.make(a.case)
-net = Net(a.case, weights).train().to(a.device)
-host = [torch.from_numpy(x), torch.from_numpy(y).long() if a.case == "B" else torch.from_numpy(y)]
+net = models_torch.make(a.case, weights).train().to(a.device)
+host = [torch.from_numpy(value).long() if value.dtype.kind == "i" else torch.from_numpy(value) for value in (x, y)]
 if a.device == "cuda":
     host = [tensor.pin_memory() for tensor in host]
 x, y = (tensor.to(a.device) for tensor in host)
@@ -111,7 +108,7 @@ one = compiled(net, x, y) if a.mode in ("compile", *GRAPHS) else eager(net, x, y
 begin = time.perf_counter()
 loss = float(one().detach())
 compile_s, first_result_s = time.perf_counter() - begin, since_start()
-for _ in range(cases.CHECK_STEPS - 1):
+for _ in range(cases.CASES[a.case].check_steps - 1):
     loss = float(one().detach())
 
 

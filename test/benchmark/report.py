@@ -5,6 +5,7 @@
 #===------------------------------------------------------------------------===#
 """report.py [results.jsonl] [--output docs/performance.md]"""
 
+import array
 import json
 import os
 import platform
@@ -17,11 +18,12 @@ from cases import CASES
 
 BEGIN, END = "<!-- benchmark: begin (written by test/benchmark/run.py) -->", "<!-- benchmark: end -->"
 CHECK_TOLERANCE = 1e-3
+OUTPUT_TOLERANCE = 1e-4  # of a network's outputs, to the largest of them
 
 
 def title(record):
     """'jax', 'torch eager', …"""
-    mode = record["mode"] if record["peer"] in ("torch", "dlc") else ""
+    mode = record["mode"] if record["peer"] in ("torch", "tensorflow", "dlc") else ""
     return f"{record['peer']} {mode}".strip()
 
 
@@ -131,11 +133,10 @@ def gemm_tables(results):
     return out + table(["", "", *(shape(case) for case in cases)], rows)
 
 
-def training_tables(results):
-    cases = [case for case in results.cases if case in CASES and case != "F"]
+def time_tables(results, heading, cases):
     if not any(results.times(case, s, peer) for case in cases for s in results.settings for peer in results.peers):
         return []
-    out = ["### One training step, ms", ""]
+    out = [heading, ""]
     for where in results.settings:
         rows = []
         peers = [peer for peer in results.peers if any(results.times(case, where, peer) for case in cases)]
@@ -153,6 +154,45 @@ def training_tables(results):
         out += resident_table(results, where, cases, peers)
     out += ["- " + f"{case}: {CASES[case].words}" for case in cases] + [""]
     return out
+
+
+def short(name):
+    """A kernel's name where many share a launch: the first of them, and how many there are."""
+    parts, place = name.partition(" (")[0].split("+"), name.partition(" (")[2]
+    words = parts[0] if len(parts) == 1 else f"{parts[0]} and {len(parts) - 1} more"
+    return f"{words} ({place}" if place else words
+
+
+def roofline_tables(results):
+    """Where dlc's time goes, in the fastest process of each case."""
+    out = []
+    for case in results.cases:
+        for where in results.settings:
+            found = [r for peer in results.ours for r in results.by.get((case, where, peer), []) if r.get("roofline")]
+            if not found or not found[0]["roofline"].get("peak"):
+                continue
+            record = min(found, key=lambda r: r["ms"])
+            kernels, peak, whole = (record["roofline"][name] for name in ("kernels", "peak", "whole"))
+            gflops = peak["f32_gflops"]
+            out += [
+                f"{case}, {where}: {number(record['ms'])} ms. Its arithmetic alone, {number(whole['flops'] / 1e9)} GFLOP at the "
+                f"processor's {number(gflops)} GFLOP/s, is {number(whole['flops'] / gflops / 1e6)} ms; "
+                f"memory gives {number(peak['gbytes'])} GB/s.",
+                "",
+            ]
+            rows = [
+                [
+                    f"`{short(row['name'])}`",
+                    number(row["us"] / 1e3),
+                    f"{100 * row['share']:.0f} %",
+                    number(row["gflops_per_s"]) if row.get("gflops_per_s") else "—",
+                    number(row["gbytes_per_s"]) if row.get("gbytes_per_s") else "—",
+                    f"{100 * row['of_bound']:.0f} % of {row['bound']}" if row.get("of_bound") else "—",
+                ]
+                for row in kernels
+            ]
+            out += table(["kernel", "ms", "of the call", "GFLOP/s", "GB/s", "of what bounds it"], rows)
+    return ["### Where the time goes", "", *out] if out else []
 
 
 def resident_table(results, where, cases, peers):
@@ -230,7 +270,10 @@ def page(records):
     if busy:
         median, most = statistics.median(busy), max(busy)
         out.append(f"Other programs took {median:.0f} % of a processor meanwhile (median; at most {most:.0f} %).")
-    out += ["", *gemm_tables(results), *training_tables(results), *cost_tables(results)]
+    trained = [case for case in results.cases if case in CASES and CASES[case].optimizer]
+    inferred = [case for case in results.cases if case in CASES and not CASES[case].optimizer]
+    out += ["", *gemm_tables(results), *time_tables(results, "### One training step, ms", trained)]
+    out += [*time_tables(results, "### One inference, ms", inferred), *roofline_tables(results), *cost_tables(results)]
     failed = sorted(
         {
             f"- {record['case']}, {setting(record)}, {title(record)}: {record['error']}"
@@ -244,6 +287,32 @@ def page(records):
     if plain:
         out += [f"Parts of it ran without a CUDA graph, says PyTorch: {', '.join(plain)}.", ""]
     return "\n".join(out)
+
+
+def outputs_of(record):
+    values = array.array("f")
+    with open(record["output"], "rb") as file:
+        values.frombytes(file.read())
+    return values
+
+
+def different_outputs(records):
+    """What a network gives, on dlc and on each peer of the same case, element by element."""
+    by_case, out = {}, []
+    for record in records:
+        if record.get("output") and os.path.exists(record["output"]):
+            by_case.setdefault((record["case"], setting(record)), {}).setdefault(title(record), record)
+    for (case, where), found in by_case.items():
+        if "dlc" not in found:
+            continue
+        ours = outputs_of(found["dlc"])
+        for peer, record in found.items():
+            theirs = outputs_of(record)
+            largest = max(map(abs, theirs))
+            error = max(abs(x - y) for x, y in zip(ours, theirs)) / largest if len(ours) == len(theirs) else float("inf")
+            if not error <= OUTPUT_TOLERANCE:
+                out.append(f"{case}, {where}: an output of dlc's is {error:.1e} of the largest away from {peer}'s")
+    return out
 
 
 def problems(records):
@@ -263,7 +332,7 @@ def problems(records):
             out.append(
                 f"{case}: the checks differ: " + ", ".join(f"{peer} {found[0]:.7g}" for peer, found in checks.items())
             )
-    return out
+    return out + different_outputs(records)
 
 
 def write(records, output=None):

@@ -5,7 +5,7 @@
 #===------------------------------------------------------------------------===#
 """Measures the cases on dlc and on the peers that install-peers.sh has installed, and writes tables.
 
-    run.py                                    everything: cases F A1 A2 B, 2 and 1 threads, 5 processes of each
+    run.py                                    everything: all cases, 2 and 1 threads, 5 processes of each
     run.py A1 --threads 2 --processes 3       some of it
     run.py --vectors native,AVX2              and again with dlc and the peers held to AVX2
     run.py --check-only                       only that all peers compute the same
@@ -28,14 +28,13 @@ import time
 sys.dont_write_bytecode = True
 
 import report
-from cases import CASES
+from cases import CASES, GROUPS
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 PEERS = os.environ.get("PEERS", os.path.expanduser("~/.cache/dlc-peers"))
-GROUPS = {"F": ["F"], "A1": ["A1_sgd", "A1_adam"], "A2": ["A2_sgd", "A2_adam"], "B": ["B"]}
-PEER_NAMES = ["dlc", "jax", "torch", "torch-compile", "numpy"]
-LIMIT_S = 300
+PEER_NAMES = ["dlc", "jax", "torch", "torch-compile", "tensorflow", "numpy", "onnxruntime", "openvino"]
+LIMIT_S = 600
 
 
 def jobs_of(case, peers, device):
@@ -45,10 +44,15 @@ def jobs_of(case, peers, device):
     if case == "F":
         found = [("dlc", "peer_dlc.py", "gemm"), *((peer, "peer_gemm.py", peer) for peer in ("jax", "torch", "numpy"))]
         return [job for job in found if job[0] in peers]
+    if not CASES[case].optimizer:
+        found = [("dlc", "peer_dlc.py", "predict")]
+        found += [(peer, "peer_onnx.py", peer) for peer in ("onnxruntime", "openvino")]
+        return [job for job in found if job[0] in peers]
     found = [("dlc", "peer_dlc.py", "step"), ("jax", "peer_jax.py", "jit"), ("torch", "peer_torch.py", "eager")]
-    if case.endswith("adam") or case == "B":
+    if CASES[case].optimizer != "sgd":
         found.append(("torch", "peer_torch.py", "eager_fused"))
     found.append(("torch-compile", "peer_torch.py", "compile"))
+    found += [("tensorflow", "peer_tf.py", mode) for mode in ("graph", "xla")]
     return [job for job in found if job[0] in peers]
 
 
@@ -59,7 +63,7 @@ def cuda_jobs_of(case, peers):
     else:
         found = [("dlc", "peer_dlc.py", gemm) for gemm in ("auto", "own")]
         found += [("jax", "peer_jax.py", "jit"), ("torch", "peer_torch.py", "eager")]
-        if CASES[case].optimizer == "adam":
+        if CASES[case].optimizer != "sgd":
             found.append(("torch", "peer_torch.py", "eager_fused"))
         found += [("torch-compile", "peer_torch.py", mode) for mode in ("max-autotune", "reduce-overhead")]
     return [job for job in found if job[0] in peers]
@@ -74,7 +78,9 @@ def lacking_on_gpu(python, peers):
     }
     lacking = {}
     for peer in peers:
-        if peer != "dlc":
+        if peer in ("tensorflow", "onnxruntime", "openvino"):
+            lacking[peer] = "is measured on the processor alone"
+        elif peer != "dlc":
             done = subprocess.run([python, "-c", tests[peer.split("-")[0]]], capture_output=True, text=True)
             if done.returncode:
                 lacking[peer] = (done.stderr.strip().splitlines() or ["failed"])[-1][:200]
@@ -129,16 +135,30 @@ def environment(python, peer, threads, vectors, cache, options):
     return env
 
 
+def prepare_inference(names, python, options):
+    """Makes the files that peers of inference read, and a folder for what all give."""
+    folder = os.path.dirname(options.results)
+    options.onnx, options.outputs = os.path.join(folder, "onnx"), os.path.join(folder, "outputs")
+    shutil.rmtree(options.outputs, ignore_errors=True)
+    os.makedirs(options.outputs)
+    wanted = [name for name in names if name != "F" and not CASES[name].optimizer]
+    if wanted:
+        subprocess.run([python, os.path.join(HERE, "onnx_models.py"), options.onnx, *wanted], check=True)
+
+
 def measure(python, job, case, threads, vectors, options, cache):
     """-> the records of one process"""
     peer, script, mode = job
+    if peer == "tensorflow":
+        python = options.tensorflow
     command = [python, os.path.join(HERE, script), "--case", case, "--mode", mode, "--threads", str(threads)]
     if options.check_only:
         command.append("--check-only")
     if peer == "dlc":
         command += ["--bin", options.bin, "--march", "x86-64-v3" if vectors == "AVX2" else "native"]
-    for name in ("artefacts", "sizes", "runs"):
-        if getattr(options, name):
+        command += ["--roofline"] if options.roofline else []
+    for name in ("artefacts", "sizes", "runs", "onnx", "outputs"):
+        if getattr(options, name, None):
             command += ["--" + name, str(getattr(options, name))]
     command += ["--device", options.device]
     processors = sorted(os.sched_getaffinity(0))[-threads:]
@@ -163,7 +183,7 @@ def measure(python, job, case, threads, vectors, options, cache):
         found.append(
             dict(
                 peer=peer.split("-")[0],
-                mode="" if mode in ("auto", "step", "gemm") else mode,
+                mode="" if mode in ("auto", "step", "predict", "gemm", peer) else mode,
                 case=case,
                 threads=threads,
                 error=words,
@@ -196,11 +216,19 @@ def main():
     parser.add_argument(
         "--python", default=os.path.join(PEERS, "venv", "bin", "python"), help="what runs the peers"
     )
+    parser.add_argument(
+        "--tensorflow",
+        default=os.path.join(PEERS, "tensorflow", "bin", "python"),
+        help="what runs TensorFlow, which needs libraries of other versions",
+    )
     parser.add_argument("--artefacts", help="folder of CASE-GEMM.so, compiled before: dlc itself is not needed")
     parser.add_argument("--libraries", help="LD_LIBRARY_PATH of dlrun on a GPU")
     parser.add_argument("--only", help="of the cases named, only these: A1_sgd,B")
     parser.add_argument("--sizes", help="M,K,N of case F, several with spaces between")
     parser.add_argument("--runs", type=int, help="timed calls of dlrun bench")
+    parser.add_argument(
+        "--roofline", action="store_true", help="also which of dlc's kernels take the time, and what bounds them"
+    )
     parser.add_argument("--check-only", action="store_true", help="no timing: only that all compute the same")
     options = parser.parse_args()
     options.bin = os.path.abspath(options.bin)
@@ -217,7 +245,8 @@ def main():
     tool = "dlrun" if options.artefacts else "dlc"
     if "dlc" in peers and not os.access(os.path.join(options.bin, tool), os.X_OK):
         parser.error(f"no {tool} in {options.bin}: build first, or say --bin, or leave it out with --peers")
-    names = [name for group in options.cases or GROUPS for name in GROUPS[group]]
+    groups = options.cases or [name for name in GROUPS if options.device == "cpu" or name != "infer"]
+    names = [name for group in groups for name in GROUPS[group]]
     names = [name for name in names if not options.only or name in options.only.split(",")]
     if options.device == "cuda":
         for name, why in lacking_on_gpu(python, peers).items():
@@ -232,6 +261,11 @@ def main():
     ]
     if any(vectors not in ("", "AVX2") for _, vectors in settings):
         parser.error(f"--vectors takes native and AVX2, not '{options.vectors}'")
+    if options.device == "cpu":
+        if "tensorflow" in peers and not os.access(options.tensorflow, os.X_OK):
+            print(f"run.py: tensorflow is left out: no {options.tensorflow}", file=sys.stderr)
+            peers.remove("tensorflow")
+        prepare_inference(names, python, options)
     cache = os.path.join(os.path.dirname(options.results), "torch-cache")
     shutil.rmtree(cache, ignore_errors=True)
     os.makedirs(cache)

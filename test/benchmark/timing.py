@@ -146,6 +146,9 @@ def arguments():
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--artefacts", help="folder of what dlc has compiled before: dlc is not run")
     parser.add_argument("--sizes", help="M,K,N of case F, several with spaces between (default: those of cases.py)")
+    parser.add_argument("--onnx", help="folder of CASE.onnx")
+    parser.add_argument("--outputs", help="folder for what networks give")
+    parser.add_argument("--roofline", action="store_true", help="dlc: where the time goes, too")
     parser.add_argument("--runs", type=int, help="timed calls and first results of dlc (default: as many as it takes)")
     found = parser.parse_args()
     found.sizes = [tuple(map(int, size.split(","))) for size in found.sizes.split()] if found.sizes else None

@@ -37,13 +37,7 @@ COPIED = ["tools/gpu-check.sh", "test/cuda/*.py", "test/cuda/*.dl", "test/dlrun/
 # small gradients by their size, and of many inputs to relu some lie so near to 0 that the order of a sum decides their sign. cuda_test.py has them.
 PROGRAMS = ["test/cuda/schedules.dl", "test/cuda/products.dl", "test/cuda/chunks.dl", "test/benchmark/programs/two_layer_sgd.dl", "examples/custom.dl", "examples/tiny.dl",
             "examples/two_layer_grad.dl"]
-TRAINING = {  # case: its program, and what peer_dlc.py compiles it with
-    "A1_sgd": ("two_layer_sgd", []),
-    "A1_adam": ("two_layer_adam", []),
-    "A2_sgd": ("two_layer_sgd", ["K=1000", "scale=0.1"]),
-    "A2_adam": ("two_layer_adam", ["K=1000", "scale=0.1"]),
-    "B": ("mlp", []),
-}
+TRAINING = [name for name, case in cases.CASES.items() if case.optimizer]
 # Functions of bandwidth.dl: what they do, and how many tensors they read and write.
 MOVED = {
     "scale": ("d = a * 2", 2),
@@ -77,7 +71,7 @@ WHOLE = dict(
     programs=PROGRAMS,
     models=["two_layer_grad", "two_layer", "mlp"],
     sanitizer=list(SANITIZER),
-    cases=list(TRAINING),
+    cases=TRAINING,
     tests=[],
     submits=20,
     runs=None,
@@ -146,11 +140,24 @@ def pack(options):
     place = os.path.join(artefacts, "benchmark")
     os.makedirs(place)
     program = lambda name: path("test/benchmark/programs", name + ".dl")
-    for case in setting["cases"]:
-        name, defines = TRAINING[case]
+    packed, left_out = [], {}
+    for name in setting["cases"]:
+        case = cases.CASES[name]
         for gemm in ("auto", "own"):
-            words = [word for define in defines for word in ("-D", define)]
-            checked(dlc, program(name), *flags, f"--gemm={gemm}", *words, "-o", os.path.join(place, f"{case}-{gemm}.so"))
+            command = [dlc, path(case.program), *flags, f"--gemm={gemm}", *case.defined(), "-o", os.path.join(place, f"{name}-{gemm}.so")]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                # What the language has and this target has not yet: a word of it stands in the results. Anything else is a failure.
+                refused = [line for line in done.stderr.splitlines() if re.search(r"error: .* (is|are) not supported", line)]
+                if done.returncode != 1 or not refused:
+                    stop(f"{' '.join(command)}: exit {done.returncode}: {done.stderr.strip()[-2000:]}")
+                left_out[name] = os.path.basename(refused[0])
+        if name not in left_out:
+            packed.append(name)
+        else:
+            say(f"case {name} is left out: {left_out[name]}")
+    if not packed:
+        stop(f"no case can be compiled: {left_out}")
     for size in setting["sizes"]:
         m, k, n = size.split(",")
         for gemm in ("own", "cublaslt"):
@@ -159,7 +166,7 @@ def pack(options):
     checked(dlc, program("bandwidth"), "--target=cuda", "-march=x86-64-v3", "-D", f"R={setting['rows']}", "-o", os.path.join(place, "bandwidth.so"))
     commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
     with open(os.path.join(folder, "packed.json"), "w") as file:
-        json.dump(dict(setting, compiler=checked(dlc, "--version").strip(), commit=commit, when=time.strftime("%F", time.gmtime())), file, indent=1)
+        json.dump(dict(setting, cases=packed, left_out=left_out, compiler=checked(dlc, "--version").strip(), commit=commit, when=time.strftime("%F", time.gmtime())), file, indent=1)
     say(f"packed; there: {options.folder}/tools/gpu-check.sh run")
 
 
@@ -362,7 +369,8 @@ class Check:
             if os.path.exists(results):
                 with open(results) as file:
                     records = [json.loads(line) for line in file]
-        left_out = re.findall(r"^run.py: (.* is left out: .*)$", error, re.M)
+        left_out = [f"case {name} is left out, as dlc cannot compile it for a GPU: {why}" for name, why in self.packed["left_out"].items()]
+        left_out += re.findall(r"^run.py: (.* is left out: .*)$", error, re.M)
         said = re.findall(r"^run.py: (?!.* is left out: )(.*)$", error, re.M)
         words = "; ".join(said) if code else "every peer that ran computes the same"
         self.result("Benchmark", "; ".join([words, *left_out]) or f"exit {code}", code != 0 or not records, error)
