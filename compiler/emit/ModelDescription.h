@@ -93,9 +93,16 @@ struct CheckDescription {
   std::string message;
 };
 
+/// What one launch of a kernel asks for: dl_work_desc.
+struct WorkDescription {
+  Size operations, readBytes, writtenBytes;
+  dl_dtype dtype = DL_F32;
+};
+
 struct KernelDescription {
   std::string name;
   std::string location;
+  std::optional<WorkDescription> work;
 };
 
 //===--- the program for an NVIDIA GPU ---===//
@@ -131,6 +138,7 @@ struct CudaLaunchDescription {
   std::string name, location;
   Size grid[3] = {1, 1, 1};
   std::vector<CudaParameter> parameters;
+  std::optional<WorkDescription> work;
 };
 
 struct CudaFunctionDescription {
