@@ -21,7 +21,8 @@ Value StridedView::at(OpBuilder &b, Location loc, ArrayRef<Value> indices) const
   return place;
 }
 
-StridedView rowMajorView(OpBuilder &b, Location loc, RankedTensorType type, Value memory, SizeOf size) {
+/// A tensor that lies row by row.
+static StridedView rowMajorView(OpBuilder &b, Location loc, RankedTensorType type, Value memory, SizeOf size) {
   StridedView view{memory, index(b, loc, 0), {}};
   SmallVector<AffineExpr> sizes = sizesOf(type);
   for (size_t axis = 0; axis < sizes.size(); ++axis)
@@ -29,14 +30,15 @@ StridedView rowMajorView(OpBuilder &b, Location loc, RankedTensorType type, Valu
   return view;
 }
 
-StridedView viewOf(OpBuilder &b, Location loc, Value operand, llvm::function_ref<Value(BlockArgument)> memory, SizeOf size) {
+StridedView viewOfOperand(OpBuilder &b, Location loc, FusedOp kernel, Value operand, BufferOf buffer, SizeOf size) {
   auto type = cast<RankedTensorType>(operand.getType());
   SmallVector<IndexingOpInterface> moves;
   while (auto move = operand.getDefiningOp<IndexingOpInterface>()) {
     moves.push_back(move);
     operand = move->getOperand(0);
   }
-  Value lies = memory(cast<BlockArgument>(operand));
+  unsigned argument = cast<BlockArgument>(operand).getArgNumber();
+  Value lies = buffer(kernel->getAttrOfType<DenseI64ArrayAttr>("input_buffers")[argument], getElementTypeOrSelf(operand.getType()));
   // What keeps the order keeps the row-major number.
   while (!moves.empty() && moves.back().keepsOrder())
     moves.pop_back();
@@ -56,6 +58,11 @@ StridedView viewOf(OpBuilder &b, Location loc, Value operand, llvm::function_ref
     view.strides.push_back(b.createOrFold<arith::SubIOp>(loc, placeOf(next), view.begin));
   }
   return view;
+}
+
+StridedView viewOfResult(OpBuilder &b, Location loc, FusedOp kernel, unsigned number, BufferOf buffer, SizeOf size) {
+  auto type = cast<RankedTensorType>(kernel.getResult(number).getType());
+  return rowMajorView(b, loc, type, buffer(kernel->getAttrOfType<DenseI64ArrayAttr>("result_buffers")[number], type.getElementType()), size);
 }
 
 } // namespace dlc

@@ -19,10 +19,11 @@ struct StridedView {
 };
 
 using SizeOf = llvm::function_ref<mlir::Value(mlir::AffineExpr)>;
-/// A tensor that lies row by row.
-StridedView rowMajorView(mlir::OpBuilder &b, mlir::Location loc, mlir::RankedTensorType type, mlir::Value memory, SizeOf size);
-/// An operand of a kernel by itself that reads strides (KernelOpInterface::readsStrides): an argument of the kernel's body, seen through the ops that move it. `memory` says where an argument lies.
-StridedView viewOf(mlir::OpBuilder &b, mlir::Location loc, mlir::Value operand, llvm::function_ref<mlir::Value(mlir::BlockArgument)> memory, SizeOf size);
+using BufferOf = llvm::function_ref<mlir::Value(int64_t number, mlir::Type element)>;
+/// An operand of a planned kernel by itself that reads strides (KernelOpInterface::readsStrides): an argument of the kernel's body, seen through the ops that move it.
+StridedView viewOfOperand(mlir::OpBuilder &b, mlir::Location loc, dl::FusedOp kernel, mlir::Value operand, BufferOf buffer, SizeOf size);
+/// A result of a planned kernel, which lies row by row.
+StridedView viewOfResult(mlir::OpBuilder &b, mlir::Location loc, dl::FusedOp kernel, unsigned number, BufferOf buffer, SizeOf size);
 
 } // namespace dlc
 

@@ -268,6 +268,8 @@ def Dl_ConvolutionOp : Dl_StructuralOp<"convolution", [ContractionOpInterface, D
     int64_t getSpatialRank() { return getStrides().size(); }
     /// The types of the three tensors, whichever of them is the result.
     ::mlir::RankedTensorType getTypeOf(::dlc::dl::ConvolutionResult tensor);
+    /// The sizes of its spatial axes; kDynamic where one is not known.
+    ::llvm::ArrayRef<int64_t> getImageOf(::dlc::dl::ConvolutionResult tensor);
     /// Which tensor an operand is. Of an output: input, weight; of an input: output, weight; of a weight: input, output.
     ::dlc::dl::ConvolutionResult getTensorOfOperand(unsigned number);
     /// The value of one of the three tensors, this op's result or an operand.

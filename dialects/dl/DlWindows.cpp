@@ -347,35 +347,37 @@ Value ConvolutionOp::getTensor(ConvolutionResult tensor) {
   return getTensorOfOperand(0) == tensor ? getLhs() : getRhs();
 }
 RankedTensorType ConvolutionOp::getTypeOf(ConvolutionResult tensor) { return cast<RankedTensorType>(getTensor(tensor).getType()); }
+ArrayRef<int64_t> ConvolutionOp::getImageOf(ConvolutionResult tensor) { return getTypeOf(tensor).getShape().drop_front(2); }
 
 LogicalResult ConvolutionOp::verify() {
   using R = ConvolutionResult;
   return checkConvolution(getLoc(), getTypeOf(R::output), getTypeOf(R::input), getTypeOf(R::weight), getStrides(), getPaddings(), getDilations(), getGroups());
 }
 
+/// Does the op have what every engine wants: elements that it computes with, and all sizes known but the number of images?
+static bool suitsEngines(ConvolutionOp op) {
+  using R = ConvolutionResult;
+  RankedTensorType output = op.getTypeOf(R::output), input = op.getTypeOf(R::input);
+  return op.getTypeOf(R::weight).hasStaticShape() && !ShapedType::isDynamicShape(output.getShape().drop_front()) && !ShapedType::isDynamicShape(input.getShape().drop_front()) &&
+         isa<Float32Type, Float64Type>(output.getElementType());
+}
+
 bool ConvolutionOp::isForEngine() {
-  // The engine wants to know all sizes but the number of images. For a weight it has vectors along the output's channels, so where these are few, as where each channel is for itself, a sum over
-  // rows of the image is better.
+  // For a weight the engine has vectors along the output's channels, so where these are few, as where each channel is for itself, a sum over rows of the image is better.
   using R = ConvolutionResult;
   constexpr int64_t fewestChannels = 4;
-  RankedTensorType output = getTypeOf(R::output), input = getTypeOf(R::input), weight = getTypeOf(R::weight);
-  if (!weight.hasStaticShape() || ShapedType::isDynamicShape(output.getShape().drop_front()) || ShapedType::isDynamicShape(input.getShape().drop_front()) ||
-      !isa<Float32Type, Float64Type>(output.getElementType()))
-    return false;
-  return getKind() != R::weight || weight.getDimSize(0) / static_cast<int64_t>(getGroups()) >= fewestChannels;
+  return suitsEngines(*this) && (getKind() != R::weight || getTypeOf(R::weight).getDimSize(0) / static_cast<int64_t>(getGroups()) >= fewestChannels);
 }
 
 bool ConvolutionOp::isForGpu() {
-  // The engine reads through windows once for many rows of its result, in vectors along the last spatial axis, and wants to know all sizes but the number of images. A few rows, as of first layers
-  // and of channels each for itself, are not worth it.
+  // The engine reads through windows once for many rows of its result. A few rows, as of first layers and of channels each for itself, are not worth it.
   using R = ConvolutionResult;
   constexpr int64_t fewestRows = 8, shortestRow = 4;
-  RankedTensorType output = getTypeOf(R::output), input = getTypeOf(R::input), weight = getTypeOf(R::weight);
-  if (!weight.hasStaticShape() || ShapedType::isDynamicShape(output.getShape().drop_front()) || ShapedType::isDynamicShape(input.getShape().drop_front()) ||
-      !isa<Float32Type, Float64Type>(output.getElementType()))
+  if (!suitsEngines(*this))
     return false;
+  RankedTensorType weight = getTypeOf(R::weight);
   int64_t rows = getKind() == R::input ? weight.getDimSize(1) : weight.getDimSize(0) / static_cast<int64_t>(getGroups());
-  return rows >= fewestRows && (getKind() == R::input ? input : output).getShape().back() >= shortestRow;
+  return rows >= fewestRows && getImageOf(getKind() == R::input ? R::input : R::output).back() >= shortestRow;
 }
 
 /// Sums of products over windows: for where the time goes into reading, and for targets whose engine has no windows.

@@ -182,14 +182,10 @@ struct Attention::Emitter {
   //===--- operands and results where they lie ---===//
 
   StridedView operand(Value value) {
-    auto buffers = attention.kernel->getAttrOfType<DenseI64ArrayAttr>("input_buffers");
-    return viewOf(b, loc, value, [&](BlockArgument argument) { return frame->buffer(buffers[argument.getArgNumber()], getElementTypeOrSelf(argument.getType())); },
-                  [&](AffineExpr size) { return frame->size(size); });
+    return viewOfOperand(b, loc, attention.kernel, value, [&](int64_t number, Type element) { return frame->buffer(number, element); }, [&](AffineExpr size) { return frame->size(size); });
   }
   StridedView result(unsigned number) {
-    auto type = cast<RankedTensorType>(attention.op->getResult(number).getType());
-    int64_t buffer = attention.kernel->getAttrOfType<DenseI64ArrayAttr>("result_buffers")[number];
-    return rowMajorView(b, loc, type, frame->buffer(buffer, type.getElementType()), [&](AffineExpr size) { return frame->size(size); });
+    return viewOfResult(b, loc, attention.kernel, number, [&](int64_t number, Type element) { return frame->buffer(number, element); }, [&](AffineExpr size) { return frame->size(size); });
   }
   /// Where a row of a head begins: view is [N, rows, heads, …].
   Value rowOf(const StridedView &view, Value n, Value row, Value head) { return view.at(b, loc, {n, row, head}); }

@@ -25,19 +25,10 @@ static constexpr int64_t elementsPerCopy = 16384;
 /// Cycles for each vector that is gathered with a stride.
 static constexpr double gatherCycles = 30;
 
-static int64_t product(ArrayRef<int64_t> sizes) {
-  int64_t all = 1;
-  for (int64_t size : sizes)
-    all *= size;
-  return all;
-}
-
-static SmallVector<int64_t> imageOf(ConvolutionOp op, R tensor) { return SmallVector<int64_t>(op.getTypeOf(tensor).getShape().drop_front(2)); }
-
 Convolution::Convolution(ConvolutionOp op, const CpuInfo &cpu)
     : kind(op.getKind()), element(cast<FloatType>(op.getTypeOf(R::weight).getElementType())), cpu(cpu), lanes(cpu.lanes(element)), imageCount(op.getTypeOf(R::input).getDimSize(0)),
-      groups(op.getGroups()), o(op.getTypeOf(R::weight).getDimSize(0) / groups), c(op.getTypeOf(R::weight).getDimSize(1)), p(imageOf(op, R::output)), i(imageOf(op, R::input)),
-      k(imageOf(op, R::weight)), strides(op.getStrides()), paddings(op.getPaddings()), dilations(op.getDilations()) {
+      groups(op.getGroups()), o(op.getTypeOf(R::weight).getDimSize(0) / groups), c(op.getTypeOf(R::weight).getDimSize(1)), p(op.getImageOf(R::output)), i(op.getImageOf(R::input)),
+      k(op.getImageOf(R::weight)), strides(op.getStrides()), paddings(op.getPaddings()), dilations(op.getDilations()) {
   plan = choosePlan();
   images = layout(plan.schedule);
   tableSteps = stepsOf(plan);
@@ -117,7 +108,7 @@ Convolution::Images Convolution::layout(Schedule schedule) const {
   images.inPlace = staysInside;
   if (images.inPlace) {
     images.dims = source();
-    images.part = images.plane = product(source());
+    images.part = images.plane = ShapedType::getNumElements(source());
     images.image = groups * sourceChannels() * images.plane;
     return images;
   }
@@ -140,9 +131,9 @@ Convolution::Images Convolution::layout(Schedule schedule) const {
   const int64_t shared = std::min({leading, trailing, extent - 1});
   images.dims = images.extent;
   images.dims.back() -= shared;
-  images.part = product(images.dims);
+  images.part = ShapedType::getNumElements(images.dims);
   // Whole vectors are written. Planes an odd number of lines apart do not crowd into the same part of the cache.
-  const int64_t line = lineBytes * 8 / element.getIntOrFloatBitWidth(), parts = images.phased ? product(strides) : 1;
+  const int64_t line = lineBytes * 8 / element.getIntOrFloatBitWidth(), parts = images.phased ? ShapedType::getNumElements(strides) : 1;
   images.plane = llvm::alignTo(parts * images.part + shared + lanes, line);
   if (images.plane / line % 2 == 0)
     images.plane += line;
@@ -164,7 +155,7 @@ int64_t Convolution::lineParts() const { return plan.part ? llvm::divideCeil(mos
 
 int64_t Convolution::stepsOf(const Plan &plan) const {
   if (plan.schedule == Schedule::Weight)
-    return plan.blockImages * plan.blockSlices * product(ArrayRef(p).drop_front());
+    return plan.blockImages * plan.blockSlices * ShapedType::getNumElements(ArrayRef(p).drop_front());
   int64_t most = sourceChannels();
   for (int64_t axis = 0; axis < axes(); ++axis) {
     int64_t count = 0;
@@ -181,11 +172,11 @@ int64_t Convolution::panels() const { return llvm::divideCeil(channels(), nr());
 int64_t Convolution::panelElements() const {
   switch (kind) {
   case R::output:
-    return llvm::alignTo(c * product(k), lanes) * nr();
+    return llvm::alignTo(c * ShapedType::getNumElements(k), lanes) * nr();
   case R::input: // a place of the kernel after the other, of which each writes whole vectors
-    return (o * product(k) + lanes) * nr();
+    return (o * ShapedType::getNumElements(k) + lanes) * nr();
   case R::weight:
-    return llvm::alignTo(product(p), lanes) * nr();
+    return llvm::alignTo(ShapedType::getNumElements(p), lanes) * nr();
   }
   llvm_unreachable("no such tensor");
 }
@@ -195,7 +186,7 @@ int64_t Convolution::matrixElements() const { return plan.schedule == Schedule::
 //===--- the schedule ---===//
 
 Convolution::Plan Convolution::planOf(Schedule schedule, int64_t mr, int64_t nv) const {
-  const int64_t nr = nv * lanes, bytes = element.getIntOrFloatBitWidth() / 8, kernel = product(k), last = axes() - 1;
+  const int64_t nr = nv * lanes, bytes = element.getIntOrFloatBitWidth() / 8, kernel = ShapedType::getNumElements(k), last = axes() - 1;
   const int64_t batch = orAssumed(imageCount), row = std::max<int64_t>(mostPositions(last), 1);
   const Images images = layout(schedule);
   Plan plan;
@@ -210,7 +201,7 @@ Convolution::Plan Convolution::planOf(Schedule schedule, int64_t mr, int64_t nv)
   const double copy = images.inPlace ? 0 : (images.phased ? gatherCycles : copyCycles) * batch * images.image / lanes;
 
   if (schedule == Schedule::Weight) {
-    const int64_t positions = std::max<int64_t>(product(p), 1), slice = std::max<int64_t>(positions / std::max<int64_t>(p[0], 1), 1);
+    const int64_t positions = std::max<int64_t>(ShapedType::getNumElements(p), 1), slice = std::max<int64_t>(positions / std::max<int64_t>(p[0], 1), 1);
     plan.blockSlices = p[0];
     if (positions <= wantedSteps)
       plan.blockImages = std::min(std::max<int64_t>(wantedSteps / positions, 1), ShapedType::isDynamic(imageCount) ? wantedSteps : std::max<int64_t>(imageCount, 1));
@@ -276,7 +267,7 @@ Convolution::Plan Convolution::planOf(Schedule schedule, int64_t mr, int64_t nv)
     groupsOfRows = allLines / plan.lines * llvm::divideCeil(plan.rows, mr);
   }
   plan.columns = balancedPart(panels, std::max<int64_t>(channelColumns / nr, 1), 1) * nr;
-  const double rows = static_cast<double>(batch) * product(target());
+  const double rows = static_cast<double>(batch) * ShapedType::getNumElements(target());
   plan.cycles = groups * parts() * groupsOfRows * panels * (steps * step + blocks * call) + copy +
                 transposeCycles * (static_cast<double>(groups) * panels * nv * sourceChannels() * kernel + groups * rows * panels * nv);
   return plan;
@@ -352,7 +343,7 @@ struct Convolution::Emitter : ProductEmitter {
     return out;
   }
   /// From one place along an axis to the next.
-  int64_t distance(int64_t axis) const { return product(ArrayRef(images.dims).drop_front(axis + 1)); }
+  int64_t distance(int64_t axis) const { return ShapedType::getNumElements(ArrayRef(images.dims).drop_front(axis + 1)); }
   int64_t positionDistance(int64_t axis) const { return distance(axis) * (cv.isInput() || images.phased ? 1 : cv.strides[axis]); }
   Value positionOffset(ArrayRef<Value> at) {
     Value offset = index(0);
@@ -440,13 +431,13 @@ struct Convolution::Emitter : ProductEmitter {
 
   /// One channel of one image, with its zeros. Rows follow each other; what a vector writes behind the end of one, the next overwrites.
   void copyPlane(Value number) {
-    Value from = mul(number, product(cv.source())), to = add(imagesBase, mul(number, images.plane));
+    Value from = mul(number, ShapedType::getNumElements(cv.source())), to = add(imagesBase, mul(number, images.plane));
     SmallVector<int64_t> steps, sizes;
     for (int64_t axis = 0; axis <= last; ++axis)
       steps.push_back(images.phased ? cv.strides[axis] : 1);
     sizes = steps;
     sizes.append(images.extent.begin(), images.extent.end() - 1);
-    loop(product(sizes), [&](Value row) {
+    loop(ShapedType::getNumElements(sizes), [&](Value row) {
       SmallVector<Value> at = indicesOf(row, ArrayRef(sizes));
       ArrayRef<Value> remainder = ArrayRef(at).take_front(last + 1), outer = ArrayRef(at).drop_front(last + 1);
       Value part = index(0), begin = index(0), offset = index(0), exists;
@@ -469,7 +460,7 @@ struct Convolution::Emitter : ProductEmitter {
 
   /// A panel of the other factor, transposed.
   void transposePanel(Value number) {
-    const int64_t kernel = product(cv.k);
+    const int64_t kernel = ShapedType::getNumElements(cv.k);
     Value to = add(matrixBase, mul(number, cv.panelElements())), column = mul(rem(number, cv.panels()), cv.nr()), entry = div(number, cv.panels());
     Value rows = min(sub(index(cv.channels()), column), index(cv.nr()));
     auto transpose = [&](Value from, int64_t row, int64_t columns, Value to) {
@@ -485,7 +476,7 @@ struct Convolution::Emitter : ProductEmitter {
       });
       break;
     case R::weight:
-      transpose(mul(add(mul(entry, cv.o), column), product(cv.p)), product(cv.p), product(cv.p), to);
+      transpose(mul(add(mul(entry, cv.o), column), ShapedType::getNumElements(cv.p)), ShapedType::getNumElements(cv.p), ShapedType::getNumElements(cv.p), to);
       break;
     }
   }
@@ -555,7 +546,7 @@ struct Convolution::Emitter : ProductEmitter {
   }
   void fillSteps(const Part &part) {
     if (cv.isWeight()) {
-      const int64_t positions = plan.blockSlices * product(ArrayRef(cv.p).drop_front());
+      const int64_t positions = plan.blockSlices * ShapedType::getNumElements(ArrayRef(cv.p).drop_front());
       loop(plan.blockImages, [&](Value image) {
         loop(positions, [&](Value position) {
           Value shifted = add(mul(image, images.image), positionOffset(indicesOf(position, ArrayRef(cv.p))));
@@ -564,7 +555,7 @@ struct Convolution::Emitter : ProductEmitter {
       });
       return;
     }
-    const int64_t kernel = product(cv.k);
+    const int64_t kernel = ShapedType::getNumElements(cv.k);
     Value places = index(1);
     for (Value each : part.places)
       places = mul(places, each);
@@ -607,7 +598,7 @@ struct Convolution::Emitter : ProductEmitter {
       break;
     case Schedule::Weight:
       counts.entries = index(cv.groups);
-      counts.lineTiles = index(llvm::divideCeil(cv.c * product(cv.k), plan.rows));
+      counts.lineTiles = index(llvm::divideCeil(cv.c * ShapedType::getNumElements(cv.k), plan.rows));
       counts.rest = index(llvm::divideCeil(cv.channels(), plan.columns));
       break;
     }
@@ -616,7 +607,7 @@ struct Convolution::Emitter : ProductEmitter {
   }
   Value productTasks() {
     // As many as there are tiles, unless they are so small that handing them out would cost more than doing them.
-    int64_t steps = cv.isWeight() ? orAssumed(cv.imageCount) * product(cv.p) : cv.stepsOf(plan);
+    int64_t steps = cv.isWeight() ? orAssumed(cv.imageCount) * ShapedType::getNumElements(cv.p) : cv.stepsOf(plan);
     double cycles = static_cast<double>(llvm::divideCeil(plan.rows, plan.mr)) * (plan.columns / cv.nr()) * steps * cyclesPerStep(plan.mr, plan.nv);
     return ceilDiv(tileCounts().all, std::max<int64_t>(1, static_cast<int64_t>(taskCycles / std::max(cycles, 1.0))));
   }
@@ -644,11 +635,11 @@ struct Convolution::Emitter : ProductEmitter {
   }
 
   void weightTile(Value entry, Value rowTile, Value columnTile, bool byNumber, ConvolutionEpilogue epilogue) {
-    const int64_t rows = cv.c * product(cv.k), slice = product(ArrayRef(cv.p).drop_front());
+    const int64_t rows = cv.c * ShapedType::getNumElements(cv.k), slice = ShapedType::getNumElements(ArrayRef(cv.p).drop_front());
     Value m0 = mul(rowTile, plan.rows), n0 = mul(columnTile, plan.columns);
     Value tileRows = min(sub(index(rows), m0), index(plan.rows)), tileColumns = min(sub(index(cv.o), n0), index(plan.columns));
     loop(index(0), roundUp(tileRows, plan.mr), [&](Value x) {
-      Value row = min(add(m0, x), index(rows - 1)), kernel = index(product(cv.k));
+      Value row = min(add(m0, x), index(rows - 1)), kernel = index(ShapedType::getNumElements(cv.k));
       Value channel = ProductEmitter::div(row, kernel);
       SmallVector<Value> place = indicesOf(ProductEmitter::rem(row, kernel), ArrayRef(cv.k));
       put(add(mul(add(mul(entry, cv.c), channel), images.plane), placeOffset(place, nullptr)), x);
@@ -727,7 +718,7 @@ struct Convolution::Emitter : ProductEmitter {
 
   void positionTile(Value entry, Value lineTile, Value rest, ConvolutionEpilogue epilogue) {
     const bool wide = plan.schedule == Schedule::Wide;
-    const int64_t kernel = product(cv.k), rowLength = wide ? images.dims[last] : 0;
+    const int64_t kernel = ShapedType::getNumElements(cv.k), rowLength = wide ? images.dims[last] : 0;
     Value partNumber = index(0), image, group;
     if (cv.parts() > 1) {
       Value each = wide ? mul(count, cv.groups) : index(cv.groups);

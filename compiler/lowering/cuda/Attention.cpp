@@ -122,14 +122,10 @@ struct Attention::Emitter {
   //===--- memory ---===//
 
   StridedView operand(Value value) {
-    auto buffers = attention.kernel->getAttrOfType<DenseI64ArrayAttr>("input_buffers");
-    return viewOf(b, loc, value, [&](BlockArgument argument) { return access.buffer(buffers[argument.getArgNumber()], getElementTypeOrSelf(argument.getType())); },
-                  [&](AffineExpr expr) { return size(expr); });
+    return viewOfOperand(b, loc, attention.kernel, value, [&](int64_t number, Type element) { return access.buffer(number, element); }, [&](AffineExpr expr) { return size(expr); });
   }
   StridedView result(unsigned number) {
-    auto type = cast<RankedTensorType>(attention.op->getResult(number).getType());
-    int64_t buffer = attention.kernel->getAttrOfType<DenseI64ArrayAttr>("result_buffers")[number];
-    return rowMajorView(b, loc, type, access.buffer(buffer, type.getElementType()), [&](AffineExpr expr) { return size(expr); });
+    return viewOfResult(b, loc, attention.kernel, number, [&](int64_t number, Type element) { return access.buffer(number, element); }, [&](AffineExpr expr) { return size(expr); });
   }
   Value load(const StridedView &view, Value at) { return memref::LoadOp::create(b, loc, view.memory, ValueRange{at}); }
   void store(Value value, const StridedView &view, Value at) { memref::StoreOp::create(b, loc, value, view.memory, ValueRange{at}); }

@@ -12,22 +12,13 @@ namespace dlc::cuda {
 
 using R = ConvolutionResult;
 
-static int64_t product(ArrayRef<int64_t> sizes) {
-  int64_t all = 1;
-  for (int64_t size : sizes)
-    all *= size;
-  return all;
-}
-
-static SmallVector<int64_t> imageOf(ConvolutionOp op, R tensor) { return SmallVector<int64_t>(op.getTypeOf(tensor).getShape().drop_front(2)); }
-
 Convolution::Convolution(ConvolutionOp op, bool isFlat)
     : kind(op.getKind()), isFlat(isFlat), element(cast<FloatType>(op.getTypeOf(R::weight).getElementType())), images(sizesOf(op.getTypeOf(R::input)).front()), groups(op.getGroups()),
-      o(op.getTypeOf(R::weight).getDimSize(0) / groups), c(op.getTypeOf(R::weight).getDimSize(1)), p(imageOf(op, R::output)), i(imageOf(op, R::input)), k(imageOf(op, R::weight)),
+      o(op.getTypeOf(R::weight).getDimSize(0) / groups), c(op.getTypeOf(R::weight).getDimSize(1)), p(op.getImageOf(R::output)), i(op.getImageOf(R::input)), k(op.getImageOf(R::weight)),
       strides(op.getStrides()), paddings(op.getPaddings()), dilations(op.getDilations()) {}
 
 bool Convolution::isPointwise() const {
-  return product(k) == 1 && p == i && llvm::all_of(strides, [](int64_t stride) { return stride == 1; }) && llvm::all_of(paddings, [](int64_t padding) { return padding == 0; });
+  return ShapedType::getNumElements(k) == 1 && p == i && llvm::all_of(strides, [](int64_t stride) { return stride == 1; }) && llvm::all_of(paddings, [](int64_t padding) { return padding == 0; });
 }
 
 GemmShape Convolution::shape() const {
@@ -36,20 +27,20 @@ GemmShape Convolution::shape() const {
   GemmShape shape;
   shape.type = element;
   shape.batch = constant(groups);
-  const int64_t image = product(positions());
+  const int64_t image = ShapedType::getNumElements(positions());
   shape.rhsRun = isPointwise() ? image : 1;
   shape.outRun = isFlat ? image : positions().back();
   switch (kind) {
   case R::output:
-    shape.m = constant(o), shape.n = normalizeSize(images * image), shape.k = constant(c * product(k));
+    shape.m = constant(o), shape.n = normalizeSize(images * image), shape.k = constant(c * ShapedType::getNumElements(k));
     break;
   case R::input:
-    shape.m = constant(c), shape.n = normalizeSize(images * image), shape.k = constant(o * product(k));
-    shape.lhsTransposed = product(k) == 1; // where it is a matrix
-    shape.lhsRun = product(k) == 1 ? 0 : 1;
+    shape.m = constant(c), shape.n = normalizeSize(images * image), shape.k = constant(o * ShapedType::getNumElements(k));
+    shape.lhsTransposed = ShapedType::getNumElements(k) == 1; // where it is a matrix
+    shape.lhsRun = ShapedType::getNumElements(k) == 1 ? 0 : 1;
     break;
   case R::weight:
-    shape.m = constant(o), shape.n = constant(c * product(k)), shape.k = normalizeSize(images * image);
+    shape.m = constant(o), shape.n = constant(c * ShapedType::getNumElements(k)), shape.k = normalizeSize(images * image);
     shape.lhsRun = image;
     shape.rhsTransposed = true;
     shape.outRun = isFlat ? 0 : k.back();
@@ -68,10 +59,10 @@ struct Convolution::Emitter {
     // A slice's steps beyond the last one, and positions beyond an image's edge, stay well below the other half.
     constexpr int64_t limit = int64_t(1) << 30;
     const Convolution &c = convolution;
-    int64_t input = c.c * product(c.i), output = c.o * product(c.p), weight = c.o * c.c * product(c.k), reach = 0;
+    int64_t input = c.c * ShapedType::getNumElements(c.i), output = c.o * ShapedType::getNumElements(c.p), weight = c.o * c.c * ShapedType::getNumElements(c.k), reach = 0;
     for (auto [axis, size] : llvm::enumerate(c.p))
       reach = std::max(reach, size * c.strides[axis] + c.k[axis] * c.dilations[axis] + c.paddings[axis] + c.i[axis]);
-    bool fits = std::max({input, output, weight}) < limit && reach < limit / std::max(c.c * product(c.i) / c.i.front(), c.o * product(c.p) / c.p.front());
+    bool fits = std::max({input, output, weight}) < limit && reach < limit / std::max(c.c * ShapedType::getNumElements(c.i) / c.i.front(), c.o * ShapedType::getNumElements(c.p) / c.p.front());
     return fits ? Type(b.getI32Type()) : Type(b.getIndexType());
   }
 
@@ -88,7 +79,7 @@ struct Convolution::Emitter {
   /// The number of a position among those of all images, small if it is known to be.
   Value positionNumber(Value step) {
     auto images = dyn_cast<AffineConstantExpr>(convolution.images);
-    return images && images.getValue() * product(convolution.positions()) < (int64_t(1) << 30) ? toSmall(step) : step;
+    return images && images.getValue() * ShapedType::getNumElements(convolution.positions()) < (int64_t(1) << 30) ? toSmall(step) : step;
   }
   /// The indices of a row-major number; the first one takes what is beyond.
   SmallVector<Value> indicesOf(Value number, ArrayRef<int64_t> sizes) {
@@ -151,18 +142,18 @@ GemmElements Convolution::windowsOfPositions() const {
   const int64_t channels = kind == R::input ? o : c;
   elements.column = [this, channels](OpBuilder &b, Location loc, Value entry, Value column) {
     Emitter e{*this, b, loc};
-    const int64_t image = product(positions());
+    const int64_t image = ShapedType::getNumElements(positions());
     Value number = e.add(e.mul(e.div(column, image), groups), entry);
-    GemmElements::Column parts{e.mul(number, channels * product(source()))};
+    GemmElements::Column parts{e.mul(number, channels * ShapedType::getNumElements(source()))};
     llvm::append_range(parts, e.ofPosition(e.toSmall(e.rem(column, image))));
     return parts;
   };
   elements.place = [this](OpBuilder &b, Location loc, ArrayRef<Value> column, Value step) {
     Emitter e{*this, b, loc};
-    const int64_t kernel = product(k);
+    const int64_t kernel = ShapedType::getNumElements(k);
     Value number = e.toSmall(step);
     auto [at, exists] = e.elementAt(column.drop_front(), e.ofKernel(e.rem(number, kernel)));
-    Value inChannels = e.add(e.mul(e.div(number, kernel), product(source())), at);
+    Value inChannels = e.add(e.mul(e.div(number, kernel), ShapedType::getNumElements(source())), at);
     return GemmElements::Place{e.add(column.front(), e.toIndex(inChannels)), exists};
   };
   return elements;
@@ -173,18 +164,18 @@ GemmElements Convolution::windowsOfKernels() const {
   GemmElements elements;
   elements.column = [this](OpBuilder &b, Location loc, Value entry, Value column) {
     Emitter e{*this, b, loc};
-    const int64_t kernel = product(k);
+    const int64_t kernel = ShapedType::getNumElements(k);
     Value channel = e.add(e.mul(entry, c), e.div(column, kernel));
-    GemmElements::Column parts{e.mul(channel, product(i))};
+    GemmElements::Column parts{e.mul(channel, ShapedType::getNumElements(i))};
     llvm::append_range(parts, e.ofKernel(e.toSmall(e.rem(column, kernel))));
     return parts;
   };
   elements.place = [this](OpBuilder &b, Location loc, ArrayRef<Value> column, Value step) {
     Emitter e{*this, b, loc};
-    const int64_t image = product(p);
+    const int64_t image = ShapedType::getNumElements(p);
     Value number = e.positionNumber(step);
     auto [at, exists] = e.elementAt(e.ofPosition(e.toSmall(e.rem(number, image))), column.drop_front());
-    Value before = e.mul(e.toIndex(e.div(number, image)), groups * c * product(i));
+    Value before = e.mul(e.toIndex(e.div(number, image)), groups * c * ShapedType::getNumElements(i));
     return GemmElements::Place{e.add(e.add(column.front(), before), e.toIndex(at)), exists};
   };
   return elements;
@@ -195,12 +186,12 @@ GemmElements Convolution::weightOfInput() const {
   GemmElements elements;
   elements.column = [this](OpBuilder &b, Location loc, Value entry, Value row) {
     Emitter e{*this, b, loc};
-    const int64_t kernel = product(k);
+    const int64_t kernel = ShapedType::getNumElements(k);
     return GemmElements::Column{e.add(e.mul(entry, o * c * kernel), e.mul(row, kernel))};
   };
   elements.place = [this](OpBuilder &b, Location loc, ArrayRef<Value> row, Value step) {
     Emitter e{*this, b, loc};
-    const int64_t kernel = product(k);
+    const int64_t kernel = ShapedType::getNumElements(k);
     // Between the kernels of two steps lie those of the other channels.
     Value number = e.toSmall(step);
     return GemmElements::Place{e.add(row.front(), e.toIndex(e.add(number, e.mul(e.div(number, kernel), (c - 1) * kernel)))), {}};
@@ -213,11 +204,11 @@ GemmElements Convolution::outputOfWeight() const {
   GemmElements elements;
   elements.column = [this](OpBuilder &b, Location loc, Value entry, Value row) {
     Emitter e{*this, b, loc};
-    return GemmElements::Column{e.mul(e.add(e.mul(entry, o), row), product(p))};
+    return GemmElements::Column{e.mul(e.add(e.mul(entry, o), row), ShapedType::getNumElements(p))};
   };
   elements.place = [this](OpBuilder &b, Location loc, ArrayRef<Value> row, Value step) {
     Emitter e{*this, b, loc};
-    const int64_t image = product(p);
+    const int64_t image = ShapedType::getNumElements(p);
     // Between the positions of two images lie those of the other channels.
     Value others = e.mul(e.toIndex(e.div(e.positionNumber(step), image)), (groups * o - 1) * image);
     return GemmElements::Place{e.add(e.add(row.front(), step), others), {}};
@@ -240,13 +231,13 @@ void Convolution::setFactors(OpBuilder &b, Location loc, GemmOperands &operands,
     operands.lhsElements = outputOfWeight();
     break;
   }
-  operands.lhsBatchStride = arith::ConstantIndexOp::create(b, loc, o * c * product(k));
+  operands.lhsBatchStride = arith::ConstantIndexOp::create(b, loc, o * c * ShapedType::getNumElements(k));
 }
 
 ElementIndex Convolution::resultIndex(OpBuilder &b, Location loc, ValueRange batchRowCol) const {
   Emitter e{*this, b, loc};
   Value entry = batchRowCol[0], column = batchRowCol[2];
-  const int64_t rows = kind == R::input ? c : o, inRow = isWeight() ? c * product(k) : product(positions());
+  const int64_t rows = kind == R::input ? c : o, inRow = isWeight() ? c * ShapedType::getNumElements(k) : ShapedType::getNumElements(positions());
   Value channel = e.add(e.mul(entry, rows), batchRowCol[1]);
   Value image = isWeight() ? Value() : e.div(column, inRow), inImage = isWeight() ? column : e.rem(column, inRow);
   ElementIndex at;
