@@ -7,8 +7,9 @@
 import os
 
 PARAMETERS = {
-    "char_lstm": dict(N=2, T=4, V=7, H=6),
+    "char_lstm": dict(N=2, T=4, V=11, H=6),
     "gpt": dict(N=2, T=35, V=19, d=24, heads=3, depth=2),
+    "vae": dict(D=40, width=32),
 }
 
 

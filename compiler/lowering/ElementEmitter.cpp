@@ -48,18 +48,28 @@ Value computedValue(Value yielded) {
   return update ? update->getOperand(1) : yielded;
 }
 
-/// Does one vector of the result come from one operand, at one place? Vectors begin at multiples of their length, of which this is the largest.
-static bool isWholeAlongLastAxis(Operation *op) {
-  constexpr int64_t mostLanes = 16;
+/// The longest vector along the last axis that comes from one operand, at one place, wherever it begins at a multiple of its length.
+static int64_t longestVector(Operation *op) {
   int64_t last = cast<RankedTensorType>(op->getResult(0).getType()).getRank() - 1;
-  auto isAligned = [](AffineExpr size) { return size.getLargestKnownDivisor() % mostLanes == 0; };
-  if (auto concat = dyn_cast<ConcatOp>(op))
-    return static_cast<int64_t>(concat.getAxis()) != last || llvm::all_of(concat.getInputs(), [&](Value input) { return isAligned(sizesOf(input)[last]); });
+  // Sizes and starts that are multiples of 2^n have no border within 2^n elements.
+  auto alignmentOf = [](AffineExpr size) {
+    uint64_t divisor = size.getLargestKnownDivisor();
+    return divisor ? static_cast<int64_t>(divisor & -divisor) : ElementEmitter::Vectors().longest;
+  };
+  int64_t longest = ElementEmitter::Vectors().longest;
+  if (auto concat = dyn_cast<ConcatOp>(op)) {
+    if (static_cast<int64_t>(concat.getAxis()) == last)
+      for (Value input : concat.getInputs())
+        longest = std::min(longest, alignmentOf(sizesOf(input)[last]));
+    return longest;
+  }
   auto pad = cast<PadOp>(op);
   if (last < 0 || pad.getStrides()[last] != 1)
-    return false;
+    return 1;
   AffineExpr start = pad.getStarts().getResult(last), size = sizesOf(pad.getX()).back(), whole = sizesOf(pad.getResult()).back();
-  return (start == getAffineConstantExpr(0, op->getContext()) && size == whole) || (isAligned(start) && isAligned(size) && isAligned(whole));
+  if (start == getAffineConstantExpr(0, op->getContext()) && size == whole)
+    return longest;
+  return std::min({alignmentOf(start), alignmentOf(size), alignmentOf(whole)});
 }
 
 static SmallVector<Operation *> bodyOf(FusedOp kernel) { return llvm::map_to_vector(kernel.getBody().front(), [](Operation &op) { return &op; }); }
@@ -67,24 +77,23 @@ ElementEmitter::Vectors ElementEmitter::vectors(FusedOp kernel) { return vectors
 bool ElementEmitter::isFlat(FusedOp kernel) { return isFlat(bodyOf(kernel)); }
 
 ElementEmitter::Vectors ElementEmitter::vectors(ArrayRef<Operation *> ops) {
-  Vectors kind = Vectors::Whole;
+  Vectors vectors;
   for (Operation *op : ops) {
     if (isa<ConcatOp, PadOp>(op)) {
-      if (!isWholeAlongLastAxis(op))
-        return Vectors::None;
+      vectors.longest = std::min(vectors.longest, longestVector(op));
     } else if (auto indexing = dyn_cast<IndexingOpInterface>(op)) {
       // Beyond an end, a vector is in part another number: of what lies in memory the rest is read under a mask.
       bool isMasked = indexing.getElementOutside() && !indexing.dropsInnermost();
       if (isMasked && op->getOperand(0).getDefiningOp())
-        kind = Vectors::LaneByLane;
+        vectors.areLaneByLane = true;
       if (!indexing.keepsInnermost() && !indexing.dropsInnermost() && !(indexing.keepsOrder() && hasFlatElements(op->getOperand(0))))
-        kind = Vectors::LaneByLane;
+        vectors.areLaneByLane = true;
     } else if (auto update = dyn_cast<UpdateOpInterface>(op)) {
       if (!update.keepsInnermost())
-        return Vectors::None;
+        vectors.longest = 1;
     }
   }
-  return kind;
+  return vectors;
 }
 
 bool ElementEmitter::isFlat(ArrayRef<Operation *> ops) {

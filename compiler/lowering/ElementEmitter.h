@@ -61,8 +61,11 @@ public:
   /// Says that an index (or a row-major number) is a multiple of the lanes that are asked for at it: vectors there are aligned, where their tensor's rows are.
   void setVectorStart(mlir::Value index) { vectorStarts.insert(index); }
 
-  /// How elements come when several neighbours are asked for at once: as vectors; some of them one by one; or that can't be done.
-  enum class Vectors { Whole, LaneByLane, None };
+  /// How elements come when several neighbours are asked for at once, as many as a power of two, from a multiple of it on.
+  struct Vectors {
+    int64_t longest = int64_t(1) << 30; // that may be asked for
+    bool areLaneByLane = false;         // some are then computed one by one
+  };
   static Vectors vectors(dl::FusedOp kernel);
   static Vectors vectors(llvm::ArrayRef<mlir::Operation *> ops);
   /// Is a row-major number enough to say where every element lies?

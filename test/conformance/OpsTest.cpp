@@ -553,6 +553,11 @@ const std::map<std::string, std::vector<MakeCase>> &casesOfOps() {
                           pad({c(2), c(1), c(17)}, {c(5), c(6), c(20)}, {c(3), c(4), c(1)}, {-2, 1, 1}),
                           of(i32(), whole(-9, 9), pad({n, c(3)}, {n, c(10)}, {c(0), c(2)}, {1, 3})),
                           of(i1(), whole(0, 1), pad({n, c(3)}, {n, c(10)}, {c(0), c(2)}, {1, 3}))};
+    // From, to and around what is as long as vectors of some length, and shorter than those of another.
+    for (int64_t width : {2, 4, 8, 16, 32, 64})
+      for (MakeCase each : {pad({n, c(width)}, {n, c(2 * width)}, {c(0), c(width)}, {1, 1}), pad({n, c(2 * width)}, {n, c(8 * width)}, {c(0), c(width)}, {1, 1}),
+                            of(i1(), whole(0, 1), pad({n, c(width)}, {n, c(2 * width)}, {c(0), c(width)}, {1, 1}))})
+        (*cases)["dl.pad"].push_back(each);
     using Dims = ArrayRef<AffineExpr>;
     (*cases)["dl.window"] = {
         // windows of 3, 2 apart, padded by 1; over two axes, kernel first; spread; the gather of such windows, which divides
@@ -611,6 +616,11 @@ const std::map<std::string, std::vector<MakeCase>> &casesOfOps() {
                              concat({{c(2), n, c(3)}, {c(2), m, c(3)}}, 1, same),
                              concat({{n}, {n}}, 0, i32()),
                              concat({{n, c(1)}, {n, c(2)}}, 1, i1())};
+    // Parts as long as vectors of some length, and shorter than those of another.
+    for (int64_t width : {2, 4, 8, 16, 32, 64})
+      for (MakeCase each : {concat({{n, c(width)}, {n, c(width)}}, 1, same), concat({{n, c(width)}, {n, c(3 * width)}, {n, c(2 * width)}}, 1, same), concat({{n, c(width)}, {n, c(width)}}, 1, i1()),
+                            concat({{n, c(width)}, {n, c(width)}}, 1, i32())})
+        (*cases)["dl.concat"].push_back(each);
 
     auto &gathers = (*cases)["dl.gather"];
     auto &scatters = (*cases)["dl.scatter"], &sums = (*cases)["dl.scatter_add"];

@@ -123,7 +123,7 @@ Program::Program(uint64_t seed, unsigned steps) : random(seed * 7919 + 17), b(co
   // Three sizes, of which all shapes are made: so shapes meet.
   palette.push_back(random.chance(75) ? getAffineSymbolExpr(0, context()) : c(random.pick({4, 7, 16})));
   palette.push_back(random.chance(15) ? getAffineSymbolExpr(1, context()) : c(random.pick({1, 2, 3, 5, 8, 16, 17, 33})));
-  palette.push_back(c(random.pick({1, 2, 4, 9, 16, 20, 40})));
+  palette.push_back(c(random.pick({1, 2, 4, 9, 16, 20, 32, 40})));
   // Sometimes two are the same, so that shapes do not tell axes apart.
   if (random.chance(35))
     palette[random.below(3)] = palette[random.below(3)];
@@ -461,7 +461,7 @@ void Program::move() {
       return;
     Sizes start(rank, c(0)), whole = sizes;
     SmallVector<int64_t> strides(rank, 1);
-    int64_t axis = random.below(rank), before = random.below(3), after = random.below(3);
+    int64_t axis = random.below(rank), before = random.pick({0, 1, 2, 4, 16}), after = random.pick({0, 1, 2, 4, 16});
     strides[axis] = 1 + random.below(2);
     start[axis] = c(before);
     whole[axis] = dl::normalizeSize(sizes[axis] * strides[axis] + before + after);
@@ -902,9 +902,10 @@ Array drawInput(const Program::Input &input, Random &random, ArrayRef<int64_t> d
 /// Is no size negative, and nothing asked of the largest of none?
 bool isPossible(dl::FuncOp function, ArrayRef<int64_t> dims) {
   bool possible = true;
+  auto exists = [&](Type type) { return llvm::all_of(evaluateShape(type, dims), [](int64_t size) { return size >= 0; }); };
+  possible &= llvm::all_of(function.getArgumentTypes(), exists);
   function.walk([&](Operation *op) {
-    for (Type type : op->getResultTypes())
-      possible &= llvm::all_of(evaluateShape(type, dims), [](int64_t size) { return size >= 0; });
+    possible &= llvm::all_of(op->getResultTypes(), exists);
     if (isa<dl::ArgmaxOp, dl::ArgminOp>(op))
       possible &= Array::countOf(evaluateShape(op->getOperand(0).getType(), dims)) > 0;
     // the last of none

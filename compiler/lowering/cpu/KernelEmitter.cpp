@@ -206,16 +206,16 @@ KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel
   flat = reduced.empty() && ElementEmitter::isFlat(kernel) && llvm::all_of(kernel.getResultTypes(), [&](Type type) { return sizesOf(cast<RankedTensorType>(type)) == full; });
   // Vectors of up to four registers: independent chains for the reductions, wide blocks for the columns.
   ElementEmitter::Vectors vectors = ElementEmitter::vectors(kernel);
-  if (widest && !full.empty() && vectors != ElementEmitter::Vectors::None) {
+  if (widest && !full.empty() && vectors.longest >= 4) {
     int64_t native = cpu.lanes(widest);
     int64_t size = flat ? likelySize(productOf(full, kernel.getContext())) : likelySize(full.back());
-    lanes = native;
+    lanes = std::min(native, vectors.longest);
     // A draw is hundreds of instructions for each register: several at once are code (40 KB for a normal) and compile time, and no faster. So are lanes that
     // come one by one.
-    bool isLarge = vectors == ElementEmitter::Vectors::LaneByLane;
+    bool isLarge = vectors.areLaneByLane;
     kernel.walk([&](Operation *op) { isLarge |= isa<UniformOp, NormalOp, RandintOp>(op); });
     for (int64_t factor : {4, 2})
-      if (!isLarge && lanes == native && size >= factor * native && (size % (factor * native) == 0 || size >= 2 * factor * native))
+      if (!isLarge && lanes == native && vectors.longest >= factor * native && size >= factor * native && (size % (factor * native) == 0 || size >= 2 * factor * native))
         lanes = factor * native;
     if (size < 4) // shorter than any vector
       lanes = 1;

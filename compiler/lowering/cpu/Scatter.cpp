@@ -40,8 +40,9 @@ void KernelEmitter::planScatter() {
     int64_t native = cpu.lanes(element);
     // Neighbours in the result are neighbours among the updates, unless the indices' axes come behind.
     bool isLastOfUpdates = scatter.getPosition() < kept.size() || cast<RankedTensorType>(scatter.getIndices().front().getType()).getRank() == 0;
-    lanes = length < 4 || !isLastOfUpdates || ElementEmitter::vectors(kernel) == ElementEmitter::Vectors::None ? 1 : native;
-    if (lanes == native && length % (2 * native) == 0 && ElementEmitter::vectors(kernel) == ElementEmitter::Vectors::Whole)
+    ElementEmitter::Vectors vectors = ElementEmitter::vectors(kernel);
+    lanes = length < 4 || !isLastOfUpdates ? 1 : std::min(native, vectors.longest);
+    if (lanes == native && vectors.longest >= 2 * native && length % (2 * native) == 0 && !vectors.areLaneByLane)
       lanes = 2 * native;
     // In multiples of what leastSegment is one of, so that segments begin where vectors do.
     segment = length;

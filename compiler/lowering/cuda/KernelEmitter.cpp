@@ -55,6 +55,12 @@ SmallVector<Value> indicesOf(OpBuilder &b, Location loc, KernelAccess &access, A
 
 //===--- schedules ---===//
 
+/// Can four neighbours be had as a vector, none of them computed by itself?
+static bool comeFour(ArrayRef<Operation *> ops) {
+  ElementEmitter::Vectors vectors = ElementEmitter::vectors(ops);
+  return vectors.longest >= 4 && !vectors.areLaneByLane;
+}
+
 KernelEmitter::KernelEmitter(FusedOp kernel, ArrayRef<Given> given) : kernel(kernel), given(given) {
   Block &body = kernel.getBody().front();
   auto yield = cast<YieldOp>(body.getTerminator());
@@ -103,7 +109,7 @@ KernelEmitter::KernelEmitter(FusedOp kernel, ArrayRef<Given> given) : kernel(ker
       kept.push_back(axis);
 
   MLIRContext *context = kernel.getContext();
-  bool vectors = ElementEmitter::vectors(needed) == ElementEmitter::Vectors::Whole;
+  const bool vectors = comeFour(needed);
   if (reductions.empty()) {
     planLoop(needed);
     return;
@@ -161,7 +167,7 @@ KernelEmitter::KernelEmitter(FusedOp kernel, ArrayRef<Given> given) : kernel(ker
 void KernelEmitter::planLoop(ArrayRef<Operation *> ops) {
   flat = ElementEmitter::isFlat(ops) && llvm::all_of(results, [&](unsigned i) { return sizesOf(kernel.getResult(i)) == full; });
   std::optional<int64_t> size = full.empty() ? std::optional<int64_t>(1) : constantOf(flat ? normalizeSize(productOf(full, kernel.getContext())) : full.back());
-  if (ElementEmitter::vectors(ops) == ElementEmitter::Vectors::Whole && (flat ? !size || *size >= 4 : size && *size % 4 == 0))
+  if (comeFour(ops) && (flat ? !size || *size >= 4 : size && *size % 4 == 0))
     lanes = 4;
 }
 
