@@ -755,3 +755,39 @@ dlrt_status dlrt_result_shapes(const dlrt_model *model, uint32_t function,
     return status;
   return shape_results(&s, &binding, results, result_count);
 }
+
+dlrt_status dlrt_instance_kernel_work(const dlrt_instance *instance, uint32_t function,
+                                      uint32_t kernel, const dlrt_tensor *arguments,
+                                      uint32_t argument_count, dlrt_kernel_work *out_work) {
+  if (!instance || !out_work)
+    return dlrt_fail(DLRT_INVALID_ARGUMENT, "%s is NULL", instance ? "out_work" : "instance");
+  const dlrt_model *model = instance->model;
+  dlrt_status status = check_function(model, function);
+  if (status)
+    return status;
+  const dl_blob *blob = model->blob;
+  const uint32_t f = model->exported[function];
+  const dl_function_desc *desc = &dlrt_functions(blob)[f];
+  const dl_cuda_function_desc *cuda = instance->gpu ? dlrt_cuda_function(blob, f) : NULL;
+  uint32_t count = cuda ? cuda->launch_count : desc->kernel_count;
+  if (kernel >= count)
+    return dlrt_fail(DLRT_NOT_FOUND, "no kernel %u: function '%s' has %u", kernel,
+                     dlrt_string(blob, desc->name), count);
+  const signature s = signature_of(model, f);
+  dlrt_binding binding;
+  if ((status = bind(&s, arguments, argument_count, false, &binding)))
+    return status;
+  dl_ref ref = cuda ? ((const dl_cuda_launch_desc *)dlrt_at(blob, cuda->launches))[kernel].work
+                    : ((const dl_kernel_desc *)dlrt_at(blob, desc->kernels))[kernel].work;
+  memset(out_work, 0, sizeof *out_work);
+  if (!ref)
+    return NULL;
+  const dl_work_desc *work = dlrt_at(blob, ref);
+  const dl_ref sizes[] = {work->operations, work->read_bytes, work->written_bytes};
+  int64_t values[3];
+  for (int i = 0; i < 3; ++i)
+    if (dlrt_size_evaluate(dlrt_at(blob, sizes[i]), &binding, &values[i]) != DLRT_SIZE_OK)
+      return NULL; /* more than there are numbers for */
+  *out_work = (dlrt_kernel_work){1, values[0], values[1], values[2], (dlrt_dtype)work->dtype};
+  return NULL;
+}

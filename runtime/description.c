@@ -338,6 +338,19 @@ static bool cuda_program(reader *r) {
   return true;
 }
 
+static bool work(reader *r, dl_ref ref) {
+  if (!ref)
+    return true;
+  const dl_work_desc *work =
+      array(r, ref, 1, sizeof *work, _Alignof(dl_work_desc), "work of a kernel");
+  if (!work)
+    return false;
+  if (work->dtype != DL_F32 && work->dtype != DL_F64)
+    return damaged(r, "work of an unknown element type");
+  return size_program(r, work->operations, "operations") &&
+         size_program(r, work->read_bytes, "size") && size_program(r, work->written_bytes, "size");
+}
+
 static bool cuda_parameters(reader *r, const dl_cuda_function_desc *cuda,
                             const dl_cuda_launch_desc *launch) {
   const dl_cuda_parameter *parameters =
@@ -419,7 +432,8 @@ static bool cuda_nesting(reader *r, const dl_cuda_launch_desc *launches, uint32_
 static bool cuda_launch(reader *r, const dl_cuda_function_desc *cuda,
                         const dl_cuda_launch_desc *launch) {
   const dl_cuda_desc *program = (const dl_cuda_desc *)(r->base + r->blob->cuda);
-  if (!name(r, launch->name, true, "name") || !name(r, launch->location, false, "location"))
+  if (!name(r, launch->name, true, "name") || !name(r, launch->location, false, "location") ||
+      !work(r, launch->work))
     return false;
   if (launch->kind > DL_CUDA_LAUNCH_IF || launch->when > DL_CUDA_WITHOUT_CUBLASLT)
     return damaged(r, "unknown kind or condition");
@@ -638,7 +652,8 @@ static bool function(reader *r, const dl_function_desc *function) {
   }
   for (i = 0; i < function->kernel_count; ++i, leave(r)) {
     enter(r, "kernel", i);
-    if (!name(r, kernels[i].name, true, "name") || !name(r, kernels[i].location, false, "location"))
+    if (!name(r, kernels[i].name, true, "name") ||
+        !name(r, kernels[i].location, false, "location") || !work(r, kernels[i].work))
       return false;
   }
   if (function->scratch_bytes > PTRDIFF_MAX)

@@ -336,6 +336,14 @@ Error verifySize(const ModelDescription &model, const Size &size) {
   return Error::success();
 }
 
+Error verifyWork(const ModelDescription &model, const std::optional<WorkDescription> &work) {
+  if (work)
+    for (const Size *size : {&work->operations, &work->readBytes, &work->writtenBytes})
+      if (Error error = verifySize(model, *size))
+        return error;
+  return Error::success();
+}
+
 /// The runtime reads no name and no text beyond these.
 constexpr size_t maxNameBytes = 1024, maxTextBytes = 64 << 10;
 
@@ -451,6 +459,8 @@ Error verifyCuda(const ModelDescription &model, const FunctionDescription &funct
         return error;
   }
   for (const CudaLaunchDescription &launch : cuda.launches) {
+    if (Error error = verifyWork(model, launch.work))
+      return error;
     if (launch.kind == DL_CUDA_LAUNCH_GEMM) {
       if (launch.gemm >= cuda.gemms.size())
         return wrong("a launch of product " + Twine(launch.gemm) + " of " +
@@ -511,6 +521,9 @@ Error verify(const ModelDescription &model) {
       }
     if (Error error = verifyBuffers(model, function, function.buffers))
       return error;
+    for (const KernelDescription &kernel : function.kernels)
+      if (Error error = verifyWork(model, kernel.work))
+        return error;
     if (function.cuda)
       if (Error error = verifyCuda(model, function))
         return error;
@@ -537,6 +550,19 @@ dl_ref writeValues(BlobWriter &writer, ArrayRef<ValueDescription> values) {
     writer.put(array + i * sizeof(desc), desc);
   }
   return array;
+}
+
+dl_ref writeWork(BlobWriter &writer, const std::optional<WorkDescription> &work) {
+  if (!work)
+    return 0;
+  dl_work_desc desc = {};
+  desc.operations = writer.size(work->operations);
+  desc.read_bytes = writer.size(work->readBytes);
+  desc.written_bytes = writer.size(work->writtenBytes);
+  desc.dtype = work->dtype;
+  dl_ref place = writer.reserve<dl_work_desc>(1);
+  writer.put(place, desc);
+  return place;
 }
 
 void writeCudaLaunches(BlobWriter &writer, const ModelDescription &model,
@@ -580,6 +606,7 @@ void writeCudaLaunches(BlobWriter &writer, const ModelDescription &model,
     desc.location = writer.string(launch.location);
     bool isControl = launch.kind == DL_CUDA_LAUNCH_FOR || launch.kind == DL_CUDA_LAUNCH_IF;
     desc.other = launch.other;
+    desc.work = writeWork(writer, launch.work);
     if (launch.kind == DL_CUDA_LAUNCH_GEMM) {
       desc.index = launch.gemm;
     } else if (isControl) {
@@ -768,7 +795,10 @@ Expected<Blob> serialize(const ModelDescription &model) {
     desc.kernel_count = function.kernels.size();
     desc.kernels = writer.reserve<dl_kernel_desc>(function.kernels.size());
     for (auto [k, kernel] : enumerate(function.kernels)) {
-      dl_kernel_desc kernelDesc = {writer.string(kernel.name), writer.string(kernel.location)};
+      dl_kernel_desc kernelDesc = {};
+      kernelDesc.name = writer.string(kernel.name);
+      kernelDesc.location = writer.string(kernel.location);
+      kernelDesc.work = writeWork(writer, kernel.work);
       writer.put(desc.kernels + k * sizeof(kernelDesc), kernelDesc);
     }
     desc.launch_count = function.launchCount;

@@ -93,9 +93,16 @@ struct CheckDescription {
   std::string message;
 };
 
+/// What one launch of a kernel asks for: dl_work_desc.
+struct WorkDescription {
+  Size operations, readBytes, writtenBytes;
+  dl_dtype dtype = DL_F32;
+};
+
 struct KernelDescription {
   std::string name;
   std::string location;
+  std::optional<WorkDescription> work;
 };
 
 //===--- the program for an NVIDIA GPU ---===//
@@ -134,6 +141,7 @@ struct CudaLaunchDescription {
   // Of a loop or branch: how many launches after it are inside, and before which turn a loop ends.
   uint32_t inner = 0, other = 0;
   bool isEndless = false;
+  std::optional<WorkDescription> work;
 };
 
 struct CudaFunctionDescription {

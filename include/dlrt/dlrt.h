@@ -241,6 +241,16 @@ DLRT_EXPORT void dlrt_instance_set_profile(dlrt_instance *instance, dlrt_profile
  * the last. Lives as long as the model. */
 DLRT_EXPORT const char *dlrt_instance_kernel_name(const dlrt_instance *instance, uint32_t function, uint32_t kernel);
 
+/* What one launch of that kernel asks for with arguments of these shapes (data is looked at only where it is a size): operations on floating-point numbers, a multiply-add being two, and the
+ * bytes of each operand and each result once. Operands that are packed, partial sums and what is computed again don't count. */
+typedef struct dlrt_kernel_work {
+  int is_known; /* 0: it is code of the user's own, or another kernel's work counts it */
+  int64_t operations, read_bytes, written_bytes;
+  dlrt_dtype dtype; /* DLRT_F32 or DLRT_F64: what it computes in */
+} dlrt_kernel_work;
+DLRT_EXPORT DLRT_MUST_USE dlrt_status dlrt_instance_kernel_work(const dlrt_instance *instance, uint32_t function, uint32_t kernel, const dlrt_tensor *arguments,
+                                                                uint32_t argument_count, dlrt_kernel_work *out_work);
+
 /* Called for each message that a function prints, in order, on the calling thread, when its call has gone well; a call that fails prints nothing. The message is UTF-8, has
  * no line's end of its own and lives until the hook returns. The hook must not use the instance. NULL, the default, switches it off: then nothing is printed. On a GPU a call
  * of a function that prints waits for its end while a hook is set. Overlapping calls of const functions call the hook at the same time. */

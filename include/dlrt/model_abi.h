@@ -24,7 +24,7 @@
 extern "C" {
 #endif
 
-#define DL_ABI_VERSION 2u
+#define DL_ABI_VERSION 3u
 #define DL_NOTE_NAME "dlc"
 #define DL_NOTE_TYPE 1u
 #define DL_BLOB_MAGIC "DLMODEL" /* with its NUL: 8 bytes */
@@ -124,9 +124,19 @@ typedef enum dl_function_flags {
   DL_FUNCTION_TRAIN = 1u << 2   /* a train step */
 } dl_function_flags;
 
+/* What one launch of a kernel asks for, whatever its schedule does: operations on floating-point numbers (a multiply-add is two), and bytes of each operand
+ * and each result once. */
+typedef struct dl_work_desc {
+  dl_ref operations, read_bytes, written_bytes; /* dl_size */
+  uint8_t dtype; /* DL_F32 or DL_F64: what it computes in */
+  uint8_t reserved[3];
+} dl_work_desc;
+
 typedef struct dl_kernel_desc {
   dl_ref name;
   dl_ref location; /* "file:line" of the program's text */
+  dl_ref work;     /* dl_work_desc, or none: not known, or counted with another kernel */
+  uint32_t reserved;
 } dl_kernel_desc;
 
 /* A message of a call that has gone well. */
@@ -267,6 +277,7 @@ typedef struct dl_cuda_launch_desc {
   uint32_t parameter_count;
   dl_ref parameters; /* dl_cuda_parameter[], in the order of the kernel's signature; of for and if, see below */
   uint32_t other;    /* if: launches of the other branch, which follow those of the first */
+  dl_ref work;       /* as in dl_kernel_desc; none for `for` and `if` */
 } dl_cuda_launch_desc;
 
 /* The parameters of `for` are buffers: an i64, at most so many turns; a bool, a turn begins only where it is true (both may be DL_CUDA_NO_BUFFER); then pairs in the arena
@@ -379,13 +390,14 @@ DL_STATIC_ASSERT(sizeof(dl_variable_desc) == 24);
 DL_STATIC_ASSERT(sizeof(dl_value_desc) == 24);
 DL_STATIC_ASSERT(sizeof(dl_buffer_desc) == 24);
 DL_STATIC_ASSERT(sizeof(dl_check_desc) == 8);
-DL_STATIC_ASSERT(sizeof(dl_kernel_desc) == 8);
+DL_STATIC_ASSERT(sizeof(dl_work_desc) == 16);
+DL_STATIC_ASSERT(sizeof(dl_kernel_desc) == 16);
 DL_STATIC_ASSERT(sizeof(dl_function_desc) == 72);
 DL_STATIC_ASSERT(sizeof(dl_blob) == 88);
 DL_STATIC_ASSERT(sizeof(dl_frame) == 32);
 DL_STATIC_ASSERT(sizeof(dl_cuda_kernel_desc) == 24);
 DL_STATIC_ASSERT(sizeof(dl_cuda_gemm_desc) == 80);
-DL_STATIC_ASSERT(sizeof(dl_cuda_launch_desc) == 40);
+DL_STATIC_ASSERT(sizeof(dl_cuda_launch_desc) == 44);
 DL_STATIC_ASSERT(sizeof(dl_cuda_function_desc) == 24);
 
 #ifdef __cplusplus

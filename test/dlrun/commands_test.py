@@ -182,7 +182,7 @@ class Info(Commands):
 
     def test_json(self):
         info = json.loads(self.dlrun("info", options.model, "--json").stdout)
-        self.assertEqual((info["model"], info["abi_version"], info["dims"]), ("softmax", 2, ["N"]))
+        self.assertEqual((info["model"], info["abi_version"], info["dims"]), ("softmax", 3, ["N"]))
         self.assertRegex(info["glibc"], r"^2\.\d+$")
         self.assertIn("libc.so.6", info["libraries"])
         self.assertEqual((info["variable_bytes"], info["file_bytes"]), (56, os.path.getsize(options.model)))
@@ -342,11 +342,37 @@ class Bench(Commands):
 
     def test_profile(self):
         words = ["bench", options.model, "step", "--dim", "N=16", "--range", "label=3", "--runs", 50, "--input", "delay=1", "--profile"]
-        self.assertRegex(self.dlrun(*words).stdout, r"\n *\d+\.\d\d +\d+\.\d% +1 +1  step \(model\.dl:3\)\n")
-        kernels = json.loads(self.dlrun(*words, "--json").stdout)["kernels"]
+        text = self.dlrun(*words).stdout
+        # The model says that it takes a million operations a row, reads x and writes w.
+        self.assertRegex(text, r"\n *\d+\.\d\d +\d+\.\d% +1 +1 +16 +0\.000256 +4\.8e-05 +\d+% arithmetic  step \(model\.dl:3\)\n")
+        self.assertRegex(text, r"\n *\d+\.\d\d +\d+\.\d% +1 +0 +- +- +- +-  outside the kernels\n")
+        self.assertRegex(text, r"\nat most \S+ GFLOP/s in f32, \S+ in f64, \S+ GB/s of the call's \d+ bytes\n")
+        got = json.loads(self.dlrun(*words, "--json").stdout)
+        kernels = got["kernels"]
+        self.assertEqual([kernels[0][name] for name in ("flops", "read_bytes", "written_bytes")], [16e6, 16 * 16, 4 * 12])
+        self.assertEqual({name: got["whole"][name] for name in ("flops", "read_bytes", "written_bytes")}, {"flops": 16e6, "read_bytes": 256, "written_bytes": 48})
+        # A multiply-add is as many operations in f32 as in f64, on at least as many numbers.
+        self.assertGreater(got["peak"]["f32_gflops"], 0.5 * got["peak"]["f64_gflops"])
+        for name in ("f64_gflops", "gbytes"):
+            self.assertGreater(got["peak"][name], 0.05)
+        self.assertAlmostEqual(kernels[0]["of_bound"], 16e6 / got["peak"]["f32_gflops"] / 1000 / kernels[0]["us"], delta=0.01 * kernels[0]["of_bound"])
+        self.assertAlmostEqual(kernels[0]["gflops_per_s"], 16e3 / kernels[0]["us"], delta=0.01 * kernels[0]["gflops_per_s"])
+        self.assertNotIn("flops", kernels[1])
         self.assertEqual([kernel["name"] for kernel in kernels], ["step (model.dl:3)", "outside the kernels"])
         self.assertGreater(kernels[0]["us"], 1000)  # it sleeps a millisecond
         self.assertAlmostEqual(sum(kernel["share"] for kernel in kernels), 1, delta=0.05)
+
+    def test_peak(self):
+        words = ["bench", options.model, "step", "--dim", "N=16", "--range", "label=3", "--runs", 5, "--profile", "--json", "--peak"]
+        got = json.loads(self.dlrun(*words, "2000,0.5").stdout)
+        self.assertEqual(got["peak"], {"f32_gflops": 2000.0, "f64_gflops": 2000.0, "gbytes": 0.5})
+        self.assertEqual(got["kernels"][0]["bound"], "arithmetic")  # 8 µs, 0.6 µs
+        got = json.loads(self.dlrun(*words, "2000,1e-3").stdout)
+        self.assertEqual(got["kernels"][0]["bound"], "memory")
+        self.assertAlmostEqual(got["kernels"][0]["of_bound"] * got["kernels"][0]["us"], 304, delta=1)  # µs are rounded
+        for wrong in ("2000", "2000,", ",3", "0,1", "1,-1", "nan,1", "x,1", "1,2,3"):
+            with self.subTest(wrong):
+                self.assertIn(f"--peak takes two positive numbers with a comma between them, got '{wrong}'", self.fails(*words, wrong, code=2))
 
     def test_trace(self):
         path = self.path("trace.json")

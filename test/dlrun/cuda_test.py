@@ -386,6 +386,16 @@ class Cuda(unittest.TestCase):
         got = json.loads(self.dlrun(*words, "--profile", "--json").stdout)
         self.assertTrue(got["device"].startswith("cuda:0 ("))
         self.assertTrue(all(row["launches"] == 1 for row in got["kernels"]))
+        # Nobody measures a GPU's peaks here. What the launches ask for is no other than on the processor.
+        self.assertNotIn("peak", got)
+        self.assertFalse(any("bound" in row for row in got["kernels"]))
+        cpu = json.loads(self.dlrun(*words[:-1], "cpu", "--profile", "--json", "--peak", "1,1").stdout)
+        self.assertEqual(got["whole"]["flops"], cpu["whole"]["flops"])
+        products = 2 * 8 * (784 * 512 * 2 + 512 * 512 * 3 + 512 * 10 * 3)
+        self.assertGreater(got["whole"]["flops"], products)
+        self.assertLess(got["whole"]["flops"], 2 * products)
+        bounded = json.loads(self.dlrun(*words, "--profile", "--json", "--peak", "1000,100").stdout)
+        self.assertTrue(any("bound" in row for row in bounded["kernels"]))
         path = self.path("trace.json")
         self.dlrun(*words, "--profile", path)
         with open(path) as file:

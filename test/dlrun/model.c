@@ -164,7 +164,8 @@ typedef struct description {
   dl_buffer_desc buffers[BUFFERS];
   dl_kernel_desc kernels[FUNCTIONS];
   dl_fault_desc faults[2];
-  size_program rows, four, three, w_bytes, eight, x_bytes, label_bytes, predict_bytes;
+  dl_work_desc step_work;
+  size_program rows, four, three, w_bytes, eight, x_bytes, label_bytes, predict_bytes, step_operations;
   dl_ref x_shape[2], label_shape[2], predict_shape[2];
   char name[8], doc[40], compiler[16], triple[24], query[16], dim_n[2], w[2], t[8], init[8], predict[8], loss[8],
       accuracy[12], step[8], seed[8], x[2], label[8], lr[4], delay[8], place[12], fault[64], step_doc[64];
@@ -306,8 +307,10 @@ static const note model_note __attribute__((section(".note.dlc"), aligned(8), us
                     {AT(predict), AT(place)},
                     {AT(loss), AT(place)},
                     {AT(accuracy), AT(place)},
-                    {AT(step), AT(place)}},
+                    {AT(step), AT(place), AT(step_work)}},
         .faults = {{.message = AT(fault), .location = AT(place)}},
+        .step_work = {AT(step_operations), AT(x_bytes), AT(w_bytes), DL_F32},
+        .step_operations = {5, 0, {ROWS_CODE, DL_SIZE_CONST, 1000000, DL_SIZE_MUL}},
         .rows = {2, 0, {ROWS_CODE}},
         .four = {2, 0, {DL_SIZE_CONST, 4}},
         .three = {2, 0, {DL_SIZE_CONST, CLASSES}},

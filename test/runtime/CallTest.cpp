@@ -209,6 +209,31 @@ TEST_F(Call, ResultShapesWithoutACall) {
   EXPECT_EQ(dlrt_instance_arena_bytes(instance.get()), 0u);
 }
 
+TEST_F(Call, WorkOfAKernel) {
+  dlrt_tensor arguments[2] = {{nullptr, 0, {7, 4}, 2, DLRT_F32, {}},
+                              {nullptr, 0, {7, 3}, 2, DLRT_F32, {}}};
+  dlrt_kernel_work work;
+  ASSERT_OK(dlrt_instance_kernel_work(instance.get(), Step, 1, arguments, 2, &work));
+  EXPECT_EQ(work.is_known, 1);
+  EXPECT_EQ(work.operations, 7 * 24);
+  EXPECT_EQ(work.read_bytes, 7 * 28);
+  EXPECT_EQ(work.written_bytes, 48);
+  EXPECT_EQ(work.dtype, DLRT_F32);
+  ASSERT_OK(dlrt_instance_kernel_work(instance.get(), Step, 0, arguments, 2, &work));
+  EXPECT_EQ(work.is_known, 0);
+  EXPECT_EQ(work.operations, 0);
+  EXPECT_FAILS(dlrt_instance_kernel_work(instance.get(), Step, 3, arguments, 2, &work),
+               DLRT_NOT_FOUND, "no kernel 3: function 'step' has 3");
+  EXPECT_FAILS(dlrt_instance_kernel_work(instance.get(), Step, 1, arguments, 2, nullptr),
+               DLRT_INVALID_ARGUMENT, "out_work is NULL");
+  EXPECT_FAILS(dlrt_instance_kernel_work(nullptr, Step, 1, arguments, 2, &work),
+               DLRT_INVALID_ARGUMENT, "instance is NULL");
+  arguments[1].dims[0] = 6;
+  EXPECT_FAILS_WITH(dlrt_instance_kernel_work(instance.get(), Step, 1, arguments, 2, &work),
+                    DLRT_INVALID_ARGUMENT, "dimension 0 is 6, not N = 7");
+  EXPECT_EQ(dlrt_instance_arena_bytes(instance.get()), 0u);
+}
+
 TEST_F(Call, FaultsTellWhatAndWhere) {
   std::vector<int64_t> labels = {1, 9, 12, 0}, picked(4);
   std::vector<uint8_t> before = variablesOf(model.get(), instance.get());

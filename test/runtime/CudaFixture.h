@@ -119,6 +119,7 @@ inline Model cudaFixtureModel() {
   count.kernels = {{"count", ""}};
   count.launches = 1;
   count.cuda = {{count.buffers, {kernelLaunch("count", 7, 1, {0, 1}, {n}, true)}, {}}};
+  count.cuda[0].launches[0].work = {{n * 2, n * 8, 8, DL_F64}};
   m.functions.push_back(count);
   return m;
 }

@@ -699,6 +699,18 @@ TEST_F(Cuda, ProfileTimesEachLaunch) {
   EXPECT_STREQ(dlrt_instance_kernel_name(cpu.get(), Step, 1), "gradient (fixture.dl:8:3)");
   EXPECT_EQ(dlrt_instance_kernel_name(gpu.get(), Step, 4), nullptr);
   EXPECT_EQ(dlrt_instance_kernel_name(gpu.get(), 100, 0), nullptr);
+
+  // Of a launch of the GPU program, where the instance runs that.
+  dlrt_tensor label = {nullptr, 0, {6}, 1, DLRT_I64, {}};
+  dlrt_kernel_work work;
+  ASSERT_OK(dlrt_instance_kernel_work(gpu.get(), Count, 0, &label, 1, &work));
+  EXPECT_EQ(work.is_known, 1);
+  EXPECT_EQ(work.operations, 12);
+  EXPECT_EQ(work.read_bytes, 48);
+  EXPECT_EQ(work.written_bytes, 8);
+  EXPECT_EQ(work.dtype, DLRT_F64);
+  ASSERT_OK(dlrt_instance_kernel_work(cpu.get(), Count, 0, &label, 1, &work));
+  EXPECT_EQ(work.is_known, 0);
 }
 
 // ---- faults ----

@@ -72,7 +72,7 @@ TEST(Description, HeadIsChecked) {
   Model newer = fixtureModel();
   newer.abiVersion = DL_ABI_VERSION + 1;
   EXPECT_FAILS(check(newer.build()), DLRT_INCOMPATIBLE,
-               "has ABI version 3, this runtime speaks version 2");
+               "has ABI version 4, this runtime speaks version 3");
   EXPECT_FAILS(dlrt_description_check(blob.data(), blob.size() - 1), DLRT_CORRUPT,
                "damaged description: it says that it has " + std::to_string(blob.size()) +
                    " bytes, there are " + std::to_string(blob.size() - 1));
@@ -171,6 +171,8 @@ TEST(Description, EachRuleIsChecked) {
        [](Model &m) { m.functions[1].checks[0].message = ""; }},
       {"function 1, kernel 0: name is no text",
        [](Model &m) { m.functions[1].kernels[0].name = ""; }},
+      {"function 2, kernel 1: work of an unknown element type",
+       [](Model &m) { m.functions[2].kernels[1].work[0].dtype = DL_I32; }},
       {"function 0: an init function's seed",
        [](Model &m) { m.functions[0].arguments[0].dtype = DL_I32; }},
       {"function 0: an init function takes",
@@ -410,6 +412,12 @@ TEST(Description, TablesOfAGpuProgramLieWithinBounds) {
                "GPU kernel 0: resources out of bounds");
   expectDamage(program.launches + offsetof(dl_cuda_launch_desc, parameter_count), large,
                "launch 0: parameters out of bounds");
+  expectDamage(program.launches + offsetof(dl_cuda_launch_desc, work), end,
+               "launch 0: work of a kernel out of bounds");
+  dl_kernel_desc kernels[2];
+  memcpy(kernels, blob.data() + function.kernels, sizeof kernels);
+  expectDamage(kernels[1].work + offsetof(dl_work_desc, read_bytes), end,
+               "kernel 1: size out of bounds");
 }
 
 TEST(Description, TablesMayNotOverlap) {

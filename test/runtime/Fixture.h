@@ -74,8 +74,9 @@ inline Model fixtureModel() {
                   {DL_BUFFER_VARIABLE, StepT, 8},       {DL_BUFFER_VARIABLE, Calls, 8},
                   {DL_BUFFER_ARENA, 0, n * 12, 0, 1},   {DL_BUFFER_ARENA, 0, n * 4, 0, 0},
                   {DL_BUFFER_ARENA, 0, Size(48), 1, 2}, {DL_BUFFER_ARENA, 0, Size(16 * 4), 1, 2}};
-  step.kernels = {
-      {"forward", "fixture.dl:7:3"}, {"gradient", "fixture.dl:8:3"}, {"update", "fixture.dl:9:3"}};
+  step.kernels = {{"forward", "fixture.dl:7:3"},
+                  {"gradient", "fixture.dl:8:3", {{n * 24, n * 28, 48}}},
+                  {"update", "fixture.dl:9:3"}};
   step.launches = 3;
   step.scratchBytes = 256;
 

@@ -63,8 +63,15 @@ struct Check {
   std::string message;
 };
 
+/// What a launch of a kernel asks for.
+struct Work {
+  Size operations, read, written;
+  uint8_t dtype = DL_F32;
+};
+
 struct Kernel {
   std::string name, location;
+  std::vector<Work> work = {}; // one or none
 };
 
 /// A launch of a GPU program.
@@ -77,6 +84,7 @@ struct Launch {
   std::vector<dl_cuda_parameter> parameters = {};
   std::vector<Size> sizes = {};
   uint32_t other = 0;
+  std::vector<Work> work = {}; // one or none
 };
 
 struct Gemm {
@@ -175,6 +183,13 @@ public:
     words.insert(words.end(), s.code.begin(), s.code.end());
     return array(words);
   }
+  dl_ref work(const std::vector<Work> &list) {
+    if (list.empty())
+      return 0;
+    const Work &it = list[0];
+    return array(std::vector<dl_work_desc>{
+        {size(it.operations), size(it.read), size(it.written), it.dtype, {}}});
+  }
   dl_ref sizes(const std::vector<Size> &list) {
     std::vector<dl_ref> refs;
     for (const Size &s : list)
@@ -255,6 +270,7 @@ inline std::vector<uint8_t> Model::build() const {
         launch.grid[d] = w.size(l.grid[d]);
       launch.parameter_count = parameters.size();
       launch.parameters = w.array(parameters);
+      launch.work = w.work(l.work);
       launches.push_back(launch);
     }
     desc.launch_count = launches.size();
@@ -312,7 +328,7 @@ inline std::vector<uint8_t> Model::build() const {
     desc.checks = w.array(checks);
     std::vector<dl_kernel_desc> kernels;
     for (const Kernel &k : f.kernels)
-      kernels.push_back({w.text(k.name), w.text(k.location)});
+      kernels.push_back({w.text(k.name), w.text(k.location), w.work(k.work), 0});
     desc.kernel_count = kernels.size();
     desc.kernels = w.array(kernels);
     desc.launch_count = f.launches;

@@ -226,7 +226,7 @@ TEST(Open, OtherAbiVersionIsRefused) {
   dlrt_model *model = nullptr;
   for (auto how : {dlrt_model_open, dlrt_model_inspect})
     EXPECT_FAILS(how(path.c_str(), &model), DLRT_INCOMPATIBLE,
-                 "'" + path + "': has ABI version 7, this runtime speaks version 2");
+                 "'" + path + "': has ABI version 7, this runtime speaks version 3");
 }
 
 TEST(Open, MissingFeaturesAreRefused) {
@@ -342,11 +342,11 @@ TEST(Attach, TakesALinkedModel) {
 TEST(Attach, RefusesWhatDoesNotFit) {
   dlrt_model *model = nullptr;
   EXPECT_FAILS(dlrt_model_attach(fixture_query(DL_ABI_VERSION + 1), &model), DLRT_INCOMPATIBLE,
-               "'linked model': does not speak ABI version 2 of this runtime");
+               "'linked model': does not speak ABI version 3 of this runtime");
   dl_model answer = *fixture_query(DL_ABI_VERSION);
-  answer.abi_version = 3;
+  answer.abi_version = 4;
   EXPECT_FAILS(dlrt_model_attach(&answer, &model), DLRT_INCOMPATIBLE,
-               "'linked model': has ABI version 3, this runtime speaks version 2");
+               "'linked model': has ABI version 4, this runtime speaks version 3");
   answer = *fixture_query(DL_ABI_VERSION);
   answer.entries = nullptr;
   EXPECT_FAILS(dlrt_model_attach(&answer, &model), DLRT_CORRUPT,

@@ -7,12 +7,14 @@
 #include "File.h"
 #include "Inputs.h"
 #include "Json.h"
+#include "Peaks.h"
 #include "ShapeText.h"
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <numbers>
 #include <random>
@@ -171,10 +173,33 @@ struct Profile {
   }
 };
 
+/// What a kernel asks for in one call.
+struct Work {
+  double operations = 0, read = 0, written = 0;
+  bool isF64 = false;
+};
+
 struct Row {
   std::string name;
   double launches, tasks, microseconds, share;
+  std::optional<Work> work;
 };
+
+/// The time that a kernel needs at least, by what the device can do at most, in microseconds.
+struct Bound {
+  double microseconds;
+  bool isArithmetic; // else memory
+};
+
+std::optional<Bound> boundOf(const Row &row, const std::optional<Peaks> &peaks) {
+  if (!peaks || !row.work)
+    return std::nullopt;
+  double arithmetic = row.work->operations / (row.work->isF64 ? peaks->f64 : peaks->f32) / 1000;
+  double memory = (row.work->read + row.work->written) / peaks->bytes / 1000;
+  if (std::max(arithmetic, memory) <= 0 || row.microseconds <= 0)
+    return std::nullopt;
+  return Bound{std::max(arithmetic, memory), arithmetic > memory};
+}
 
 } // namespace
 
@@ -227,11 +252,68 @@ static Status writeTrace(const std::string &path, const Profile &profile,
   return writeFileAtomically(path, parts, Durability::Fast);
 }
 
-static void printProfile(const std::vector<Row> &rows) {
-  std::printf("\n%12s  %6s  %9s  %10s  kernel\n", "us per call", "share", "launches", "tasks");
-  for (const Row &row : rows)
-    std::printf("%12.2f  %5.1f%%  %9.4g  %10.6g  %s\n", row.microseconds, row.share * 100,
-                row.launches, row.tasks, printable(row.name).c_str());
+static void printProfile(const std::vector<Row> &rows, const std::optional<Peaks> &peaks,
+                         uint64_t touched) {
+  if (peaks)
+    std::printf("\nat most %.4g GFLOP/s in f32, %.4g in f64, %.4g GB/s of the call's %s\n",
+                peaks->f32, peaks->f64, peaks->bytes, formatBytes(touched).c_str());
+  std::printf("\n%12s  %6s  %9s  %10s  %9s  %9s  %9s  %15s  kernel\n", "us per call", "share",
+              "launches", "tasks", "MFLOP", "MB read", "written", "of its bound");
+  for (const Row &row : rows) {
+    std::printf("%12.2f  %5.1f%%  %9.4g  %10.6g  ", row.microseconds, row.share * 100, row.launches,
+                row.tasks);
+    if (row.work)
+      std::printf("%9.4g  %9.4g  %9.4g  ", row.work->operations / 1e6, row.work->read / 1e6,
+                  row.work->written / 1e6);
+    else
+      std::printf("%9s  %9s  %9s  ", "-", "-", "-");
+    if (std::optional<Bound> bound = boundOf(row, peaks))
+      std::printf("%4.0f%% %10s", 100 * bound->microseconds / row.microseconds,
+                  bound->isArithmetic ? "arithmetic" : "memory");
+    else
+      std::printf("%15s", "-");
+    std::printf("  %s\n", printable(row.name).c_str());
+  }
+}
+
+static Json describe(const Row &row, const std::optional<Peaks> &peaks) {
+  auto rounded = [](double microseconds) { return std::round(microseconds * 1000) / 1000; };
+  Json json = {{"name", row.name},
+               {"us", rounded(row.microseconds)},
+               {"share", row.share},
+               {"launches", row.launches},
+               {"tasks", row.tasks}};
+  if (!row.work)
+    return json;
+  json["flops"] = row.work->operations;
+  json["read_bytes"] = row.work->read;
+  json["written_bytes"] = row.work->written;
+  if (row.microseconds > 0) {
+    json["gflops_per_s"] = row.work->operations / row.microseconds / 1000;
+    json["gbytes_per_s"] = (row.work->read + row.work->written) / row.microseconds / 1000;
+  }
+  if (std::optional<Bound> bound = boundOf(row, peaks)) {
+    json["bound"] = bound->isArithmetic ? "arithmetic" : "memory";
+    json["of_bound"] = bound->microseconds / row.microseconds;
+  }
+  return json;
+}
+
+/// "OPERATIONS,BYTES"
+static Expected<Peaks> parsePeaks(const std::string &text) {
+  size_t comma = text.find(',');
+  double numbers[2] = {};
+  for (int i = 0; i < 2 && comma != std::string::npos; ++i) {
+    std::string part = i ? text.substr(comma + 1) : text.substr(0, comma);
+    char *end = nullptr;
+    double number = std::strtod(part.c_str(), &end);
+    if (!part.empty() && !*end && std::isfinite(number) && number > 0)
+      numbers[i] = number;
+  }
+  if (numbers[0] <= 0 || numbers[1] <= 0)
+    return makeUsageError("--peak takes two positive numbers with a comma between them, got ",
+                          quote(text));
+  return Peaks{numbers[0], numbers[0], numbers[1]};
 }
 
 Expected<int> runBench(const BenchOptions &options) {
@@ -244,6 +326,13 @@ Expected<int> runBench(const BenchOptions &options) {
   Expected<std::vector<Assignment>> inputs = parseAssignments(options.inputs, "--input");
   if (!inputs)
     return inputs.error();
+  std::optional<Peaks> peaks;
+  if (!options.peak.empty()) {
+    Expected<Peaks> given = parsePeaks(options.peak);
+    if (!given)
+      return given.error();
+    peaks = *given;
+  }
 
   Expected<Model> model = Model::open(options.model, Model::Access::Run);
   if (!model)
@@ -336,6 +425,11 @@ Expected<int> runBench(const BenchOptions &options) {
 
   // Profiled calls come after the timed ones, which they would slow down.
   std::vector<Row> rows;
+  Work whole;
+  uint64_t touched =
+      dlrt_instance_variable_bytes(instance->get()) + dlrt_instance_arena_bytes(instance->get());
+  for (const std::optional<Array> &array : *arrays)
+    touched += array ? array->data.size() : 0;
   if (options.profile) {
     Profile profile;
     profile.function = function.index;
@@ -367,14 +461,30 @@ Expected<int> runBench(const BenchOptions &options) {
         continue;
       double microseconds = perCall(kernel.ns) / 1000;
       inside += microseconds;
+      Expected<dlrt_kernel_work> launch = frame.kernelWork(*instance, static_cast<uint32_t>(i));
+      if (!launch)
+        return launch.error();
+      std::optional<Work> work;
+      if (launch->is_known) {
+        auto ofCall = [&](int64_t each) {
+          return static_cast<double>(each) * perCall(kernel.launches);
+        };
+        work = Work{ofCall(launch->operations), ofCall(launch->read_bytes),
+                    ofCall(launch->written_bytes), launch->dtype == DLRT_F64};
+        whole.operations += work->operations;
+        whole.read += work->read;
+        whole.written += work->written;
+      }
       rows.push_back({profile.names[i], perCall(kernel.launches), perCall(kernel.tasks),
-                      microseconds, microseconds / total});
+                      microseconds, microseconds / total, work});
     }
     std::sort(rows.begin(), rows.end(), [](const Row &a, const Row &b) {
       return a.microseconds != b.microseconds ? a.microseconds > b.microseconds : a.name < b.name;
     });
     double outside = std::max(0.0, total - inside);
-    rows.push_back({"outside the kernels", 1, 0, outside, outside / total});
+    rows.push_back({"outside the kernels", 1, 0, outside, outside / total, {}});
+    if (!peaks && !profile.onGpu && options.trace.empty())
+      peaks = measurePeaks(dlrt_instance_threads(instance->get()), touched);
     if (!options.trace.empty())
       if (Status written = writeTrace(options.trace, profile, function.name, instance->device());
           !written)
@@ -393,11 +503,14 @@ Expected<int> runBench(const BenchOptions &options) {
     if (options.profile) {
       root["kernels"] = Json::array();
       for (const Row &row : rows)
-        root["kernels"].push_back(Json{{"name", row.name},
-                                       {"us", rounded(row.microseconds)},
-                                       {"share", row.share},
-                                       {"launches", row.launches},
-                                       {"tasks", row.tasks}});
+        root["kernels"].push_back(describe(row, peaks));
+      root["whole"] = Json{{"flops", whole.operations},
+                           {"read_bytes", whole.read},
+                           {"written_bytes", whole.written},
+                           {"touched_bytes", touched}};
+      if (peaks)
+        root["peak"] =
+            Json{{"f32_gflops", peaks->f32}, {"f64_gflops", peaks->f64}, {"gbytes", peaks->bytes}};
     }
     std::printf("%s\n", dumpJson(root).c_str());
     return ExitSuccess;
@@ -410,7 +523,7 @@ Expected<int> runBench(const BenchOptions &options) {
               printable(function.name).c_str(), printable(where).c_str(), median, times.front(),
               times.size(), formatBytes(arena).c_str());
   if (options.profile && options.trace.empty())
-    printProfile(rows);
+    printProfile(rows, peaks, touched);
   return ExitSuccess;
 }
 

@@ -49,6 +49,7 @@ struct BenchOptions {
   std::string device;
   bool json = false, profile = false;
   std::string trace; // where --profile writes; empty: prints a table
+  std::string peak;  // "OPERATIONS,BYTES", 1e9 a second; empty: measured, on the processor
 };
 
 // Each prints its results to stdout and returns the exit code.

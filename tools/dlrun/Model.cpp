@@ -285,6 +285,16 @@ Status CallFrame::call(Instance &instance) {
                             static_cast<uint32_t>(results.size())));
 }
 
+Expected<dlrt_kernel_work> CallFrame::kernelWork(const Instance &instance, uint32_t kernel) const {
+  dlrt_kernel_work work = {};
+  if (Status status = toStatus(
+          dlrt_instance_kernel_work(instance.get(), function->index, kernel, arguments.data(),
+                                    static_cast<uint32_t>(arguments.size()), &work));
+      !status)
+    return status.error();
+  return work;
+}
+
 Expected<uint64_t> CallFrame::submit(Instance &instance) {
   uint64_t ticket = 0;
   if (Status status = toStatus(dlrt_submit(instance.get(), function->index, arguments.data(),

@@ -158,6 +158,8 @@ public:
   }
 
   const dlrt_tensor &result(size_t index) const { return results[index]; }
+  /// What one launch of a kernel asks for with these arguments.
+  Expected<dlrt_kernel_work> kernelWork(const Instance &instance, uint32_t kernel) const;
   /// A result of rank 0 as a number.
   double scalarResult(size_t index) const;
 

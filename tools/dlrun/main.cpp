@@ -170,6 +170,12 @@ void addBench(CLI::App &app, CommandLine &line) {
                       "instead (for Perfetto and chrome://tracing)")
           ->expected(0, 1)
           ->type_name("[FILE]");
+  command
+      .add_option("--peak", options.peak,
+                  "What the device can do at most, for --profile: 1e9 operations on floating-point "
+                  "numbers and 1e9 bytes "
+                  "a second (default: measured, on the processor; unknown on a GPU)")
+      ->type_name("GFLOPS,GBS");
   addThreads(command, options.threads);
   addDevice(command, options.device);
   command.callback([&line, profile] {

@@ -11,6 +11,7 @@
 #include "compiler/lowering/cpu/CpuTarget.h"
 #include "compiler/lowering/DescribeModel.h"
 #include "compiler/lowering/ExternWrapper.h"
+#include "compiler/lowering/KernelWork.h"
 #include "compiler/lowering/cpu/KernelEmitter.h"
 #include "mlir/Conversion/Passes.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -376,7 +377,10 @@ LogicalResult ModelLowering::lower(FuncOp function) {
         auto name = node->getAttrOfType<StringAttr>("name");
         shown += (shown.empty() ? "" : "+") + (name ? name.getValue().str() : std::string("check_index"));
       }
-      to.kernels.push_back({part + 1 < count ? "pack" : shown, locationText(nodes.front()->getLoc())});
+      KernelDescription kernelTo = {part + 1 < count ? "pack" : shown, locationText(nodes.front()->getLoc()), {}};
+      if (part + 1 == count)
+        kernelTo.work = workOf(nodes);
+      to.kernels.push_back(std::move(kernelTo));
       parts[number].push_back({nodes, part, symbol, !kernel, {}});
     }
   }

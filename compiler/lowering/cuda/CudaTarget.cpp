@@ -17,6 +17,7 @@
 #include "compiler/lowering/cuda/CudaTarget.h"
 #include "compiler/lowering/DescribeModel.h"
 #include "compiler/lowering/ExternWrapper.h"
+#include "compiler/lowering/KernelWork.h"
 #include "compiler/lowering/cpu/CpuTarget.h"
 #include "compiler/lowering/cuda/Attention.h"
 #include "compiler/lowering/cuda/Convolution.h"
@@ -203,6 +204,7 @@ void FunctionLowering::lowerCheck(CheckIndexOp check) {
   OpBuilder body = access.bodyBuilder();
   emitIndexCheck(check, describeFault(check, description), body, access);
   addLaunch(access, blockThreads, b.getAffineConstantExpr(1), DL_CUDA_ALWAYS, "check_index", check.getLoc());
+  cuda.launches.back().work = workOf(check.getOperation());
 }
 
 /// Kernels that are independent of each other: one launch, whose blocks they share; another for the second halves of reductions in chunks.
@@ -241,6 +243,12 @@ void FunctionLowering::lowerParts(std::vector<Part> &parts, dl_cuda_when when) {
         name += (name.empty() ? "" : "+") + nameOf(part->kernel) + (part->emitter.launchCount() > half + 1 ? part->emitter.firstName() : StringRef()).str();
       }
       addLaunch(access, blockThreads, begin, when, name, loc);
+      // The first half reads everything; where a product comes before, its launch has counted the kernel.
+      SmallVector<Operation *> counted;
+      for (Part *part : active)
+        counted.push_back(part->kernel);
+      if (half == 0 && llvm::none_of(counted, [&](Operation *op) { return plans.contains(op); }))
+        cuda.launches.back().work = workOf(counted);
       active.clear();
     };
     size_t parameters = 0;
@@ -402,6 +410,7 @@ void FunctionLowering::lowerCublas(FusedOp kernel, const ProductPlan &plan, dl_c
   launchTo.gemm = cuda.gemms.size();
   launchTo.name = nameOf(kernel);
   launchTo.location = locationText(product.getLoc());
+  launchTo.work = workOf(kernel.getOperation());
   cuda.gemms.push_back(std::move(gemm));
   cuda.launches.push_back(std::move(launchTo));
 
@@ -466,6 +475,8 @@ void FunctionLowering::lowerEngine(FusedOp kernel, const EngineProduct &product,
       elements.popScope();
     });
     addLaunch(access, gemm.threads(part), gemm.blocks(part), when, nameOf(kernel) + (isLast ? "" : "_chunks"), loc);
+    if (part == 0)
+      cuda.launches.back().work = workOf(kernel.getOperation());
   }
 }
 
@@ -587,6 +598,8 @@ void FunctionLowering::lowerAttention(FusedOp kernel, const Attention &attention
       body = scf::IfOp::create(body, kernel.getLoc(), access.hasNoFault(), /*withElseRegion=*/false).getThenBodyBuilder();
     attention.emit(part, body, access);
     addLaunch(access, Attention::threads, attention.blocks(part), DL_CUDA_ALWAYS, nameOf(kernel) + (attention.launchCount() == 1 ? "" : part == 0 ? "_q" : "_kv"), kernel.getLoc());
+    if (part + 1 == attention.launchCount())
+      cuda.launches.back().work = workOf(kernel.getOperation());
   }
 }
 
