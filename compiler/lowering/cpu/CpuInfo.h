@@ -30,6 +30,7 @@ struct CpuInfo {
   /// Data caches of one core, as schedules assume them; typical of processors with such vectors.
   unsigned l1Bytes = 32 * 1024;
   unsigned l2Bytes = 256 * 1024;
+  unsigned l2Sets = 1024, l2Ways = 8;
 
   /// Elements of `type` (an integer, index or floating-point type) in one vector register.
   unsigned lanes(mlir::Type type) const;

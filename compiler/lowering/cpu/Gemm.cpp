@@ -43,6 +43,7 @@
 #include <array>
 #include <cassert>
 #include <cmath>
+#include <numeric>
 #include <tuple>
 
 using namespace mlir;
@@ -54,8 +55,9 @@ using namespace dlc::cpu;
 
 namespace {
 
-/// From how many rows on B is packed when a run-time size decides.
-constexpr int64_t rowsForPacking = 160;
+/// From how many rows on B is packed when a run-time size decides; the second where its panels do not
+/// stay in L1 if they are not.
+constexpr int64_t rowsForPacking = 160, rowsForPackingMissed = 48;
 
 /// Pages that a transposed A may touch on the way down a group of rows; beyond, it is packed. Each
 /// of its steps is in another place, and the processor's table of pages is small.
@@ -66,6 +68,18 @@ constexpr int64_t packedGroups = 8;
 
 /// Bytes of a packed panel that L2 delivers in a cycle.
 constexpr double panelBytesPerCycle = 40;
+
+/// For each line of a panel that is read where it lies and has left the caches when the next group of rows
+/// comes.
+constexpr double missedLineCycles = 3;
+
+/// Rows of a panel of `panelBytes`, each `stride` bytes behind the other, that L2 holds at once. Rows a
+/// large power of two apart fall into few of its sets.
+int64_t rowsInL2(const CpuInfo &cpu, int64_t stride, int64_t panelBytes) {
+  const int64_t sets = cpu.l2Sets, lines = llvm::divideCeil(panelBytes, lineBytes);
+  const int64_t apart = std::gcd(sets, stride % lineBytes ? 1 : stride / lineBytes);
+  return sets / std::max(apart, lines) * cpu.l2Ways;
+}
 
 /// Whether a transposed A of these sizes is packed.
 bool packsTransposed(int64_t rows, int64_t k, int64_t bytes) {
@@ -108,6 +122,10 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
       const int64_t packedBlock = !staticK       ? l2Block / 2
                                   : k <= l2Block ? k
                                                  : balancedPart(k, l2Block / 2, lanes);
+      // Of columns known only at run time the best is hoped for.
+      const int64_t width = swapped ? shape.m : shape.n;
+      const bool misses = !ShapedType::isDynamic(width) &&
+                          std::min(k, l1Block) > 2 * rowsInL2(cpu, width * bytes, panelBytes);
       for (int64_t mr = 1; mr <= maxRows; ++mr) {
         // Accumulators, a step of B, and the broadcast element of A.
         if (mr * nv + nv + 1 > cpu.vectorRegisters)
@@ -130,6 +148,9 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
                                                    : balancedPart(k, l1Block, 8);
             plan.cycles = groups * panels * (k * step + llvm::divideCeil(k, plan.kBlock) * call) +
                           firstReadCycles * panels * nv * k * llvm::divideCeil(rows, 128);
+            if (misses)
+              plan.cycles += missedLineCycles * (groups - 1) * panels * k *
+                             llvm::divideCeil(panelBytes, lineBytes);
           } else {
             plan.kBlock = packedBlock;
             const bool inL1 = k * panelBytes <= cpu.l1Bytes;
@@ -149,6 +170,7 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
           if (anyRows && !rhsTransposed) {
             plan.rhs = Packing::RunTime;
             plan.kBlock = packedBlock;
+            plan.packedRows = misses ? rowsForPackingMissed : rowsForPacking;
           }
           if (best.mr == 0 || plan.cycles < best.cycles)
             best = plan;
@@ -521,7 +543,7 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
   Value firstTile = div(mul(begin, tiles), taskCount), lastTile = div(mul(end, tiles), taskCount);
 
   // Whether B is packed, and so how many steps of K one block has.
-  Value packs = plan.rhs == Packing::RunTime ? less(index(rowsForPacking - 1), rows)
+  Value packs = plan.rhs == Packing::RunTime ? less(index(plan.packedRows - 1), rows)
                                              : boolean(plan.rhs == Packing::Task);
   Value kBlock = b.createOrFold<arith::SelectOp>(
       loc, packs, index(plan.kBlock),

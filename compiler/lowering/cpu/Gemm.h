@@ -132,6 +132,7 @@ private:
     int64_t mTile = 0, nTile = 0; ///< tile: multiples of the micro-tile
     int64_t kBlock = 0;           ///< k steps between two visits of a tile's accumulators
     int64_t directBlock = 0;      ///< the same where RunTime decides not to pack B
+    int64_t packedRows = 0;       ///< rows from which on it decides to
     Packing lhs = Packing::None, rhs = Packing::None;
     double cycles = 0; ///< estimate that chose this plan
   };
