@@ -142,6 +142,35 @@ int64_t likelySize(AffineExpr size) {
   return constant ? constant.getValue() : 4096;
 }
 
+/// Vectors that are alive at once while a kernel computes what it yields, each value after what it needs.
+static int64_t mostLiveVectors(FusedOp kernel) {
+  DenseMap<Value, unsigned> uses;
+  int64_t live = 0, most = 0;
+  // A number is in a register of its own, however long the vectors are.
+  auto isVector = [](Value value) {
+    Operation *def = value.getDefiningOp();
+    auto indexing = dyn_cast_or_null<IndexingOpInterface>(def);
+    bool isSpread = indexing && cast<RankedTensorType>(def->getOperand(0).getType()).getRank() == 0;
+    return cast<RankedTensorType>(value.getType()).getRank() && !isSpread && !isa_and_nonnull<FillOp>(def);
+  };
+  std::function<void(Value)> compute = [&](Value value) {
+    if (!isVector(value) || !uses.try_emplace(value, 0).second)
+      return;
+    Operation *def = value.getDefiningOp();
+    if (def)
+      for (Value operand : def->getOperands())
+        compute(operand);
+    most = std::max(most, ++live);
+    if (def)
+      for (Value operand : def->getOperands())
+        if (isVector(operand) && ++uses[operand] == static_cast<unsigned>(std::distance(operand.use_begin(), operand.use_end())))
+          --live;
+  };
+  for (Value value : kernel.getBody().front().getTerminator()->getOperands())
+    compute(computedValue(value));
+  return most;
+}
+
 KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel), cpu(cpu) {
   if ((call = externOf(kernel)) || (attention = Attention::of(kernel, cpu)))
     return;
@@ -214,8 +243,10 @@ KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel
     // come one by one.
     bool isLarge = vectors.areLaneByLane;
     kernel.walk([&](Operation *op) { isLarge |= isa<UniformOp, NormalOp, RandintOp>(op); });
+    // What does not fit the registers goes to memory and back. Of a reduction the chains are worth it.
+    const int64_t live = reduced.empty() ? mostLiveVectors(kernel) : 0;
     for (int64_t factor : {4, 2})
-      if (!isLarge && lanes == native && vectors.longest >= factor * native && size >= factor * native && (size % (factor * native) == 0 || size >= 2 * factor * native))
+      if (!isLarge && factor * live <= cpu.vectorRegisters && lanes == native && vectors.longest >= factor * native && size >= factor * native && (size % (factor * native) == 0 || size >= 2 * factor * native))
         lanes = factor * native;
     if (size < 4) // shorter than any vector
       lanes = 1;
