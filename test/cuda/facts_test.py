@@ -159,6 +159,23 @@ class Facts(unittest.TestCase):
         found = self.kernels("step", self.array("x", (rows, 32)), label)
         self.assertEqual(found["max_sub_exp_sum_select_sum"], (tensor + 2 * lanes * column, tensor + column))
 
+    def test_attention_reads_and_writes_each_tensor_once(self):
+        # A block owns 32 rows of q; of more rows, the block of each 32 reads the keys and values. Besides the result it writes a number for each row and head, for a gradient.
+        for function, rows in (("attended", 32), ("attended_long", 96)):
+            tensor, row_numbers = 3 * rows * 2 * 16 * 4, 3 * rows * 2 * 4
+            found = self.kernels(function, *(self.array(name, (3, rows, 2, 16)) for name in "qkv"))
+            self.assertEqual(list(found.values()), [(tensor + 2 * tensor * (rows // 32), tensor + row_numbers)], function)
+
+    def test_batch_norm_reads_its_input_twice(self):
+        # Once for both sums, once for what becomes of it. Besides, each vector of four reads what its channel's numbers are near to, which the other kernels find in a sample.
+        tensor = 16 * 8 * 144 * 4
+        found = self.kernels("normal_channels", self.array("x", (16, 8, 144)))
+        read, written = found.pop("sub_sum_mul_add_mul_sum")
+        self.assertGreaterEqual(read, 2 * tensor)
+        self.assertLess(read, 3 * tensor)
+        self.assertLess(written, tensor + 16 * 8 * 4)
+        self.assertLess(sum(each for each, _ in found.values()), tensor / 100)
+
 
 if __name__ == "__main__":
     result = unittest.main(argv=[sys.argv[0], *rest], exit=False, verbosity=2).result

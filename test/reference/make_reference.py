@@ -124,7 +124,7 @@ class Mlp(Trained):
 
 class LeNet(Trained):
     def optimizer(self, parameters):
-        return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
+        return torch.optim.SGD(parameters, lr=0.02, momentum=0.9)
 
     def convolved(self, i, x, padding=0):
         return F.max_pool2d(torch.relu(F.conv2d(x, self.v[f"net.{i}.weight"], self.v[f"net.{i}.bias"], padding=padding)), 2)
