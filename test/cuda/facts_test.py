@@ -133,7 +133,7 @@ class Facts(unittest.TestCase):
     def test_shapes_that_alternate_allocate_nothing(self):
         # 12, 12 and 8 rows in each epoch
         inputs = [self.array("x", (32, 32)), self.array("label", (32,), "i4", below=64)]
-        words = ["train", self.compile(os.path.join(HERE, "facts.dl")), "--data", *inputs, "--batch", 12, "--checkpoint", self.path("train")]
+        words = ["train", self.compile(os.path.join(HERE, "facts.dl")), "--data", *inputs, "--step", "step", "--batch", 12, "--checkpoint", self.path("train")]
         few, many = (self.counted(*words, "--epochs", epochs) for epochs in (1, 4))
         for key, value in {
             "graph_launches": 3 * 3,
