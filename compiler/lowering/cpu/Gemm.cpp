@@ -56,7 +56,7 @@ using namespace dlc::cpu;
 namespace {
 
 /// From how many rows on B is packed when a run-time size decides; the second where its panels do not
-/// stay in L1 if they are not.
+/// stay in L2 if they are not.
 constexpr int64_t rowsForPacking = 160, rowsForPackingMissed = 48;
 
 /// Pages that a transposed A may touch on the way down a group of rows; beyond, it is packed. Each
@@ -106,8 +106,8 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
   for (bool swapped : {false, true}) {
     const bool lhsTransposed = swapped ? !shape.rhsTransposed : shape.lhsTransposed;
     const bool rhsTransposed = swapped ? !shape.lhsTransposed : shape.rhsTransposed;
-    const int64_t shapeRows = swapped ? shape.n : shape.m;
-    const int64_t rows = orAssumed(shapeRows), columns = orAssumed(swapped ? shape.m : shape.n);
+    const int64_t shapeRows = swapped ? shape.n : shape.m, shapeColumns = swapped ? shape.m : shape.n;
+    const int64_t rows = orAssumed(shapeRows), columns = orAssumed(shapeColumns);
     const bool anyRows = ShapedType::isDynamic(shapeRows);
     for (int64_t nv = 1; nv <= 8; ++nv) {
       const int64_t nr = nv * lanes, panelBytes = nr * bytes;
@@ -122,10 +122,10 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
       const int64_t packedBlock = !staticK       ? l2Block / 2
                                   : k <= l2Block ? k
                                                  : balancedPart(k, l2Block / 2, lanes);
-      // Of columns known only at run time the best is hoped for.
-      const int64_t width = swapped ? shape.m : shape.n;
-      const bool misses = !ShapedType::isDynamic(width) &&
-                          std::min(k, l1Block) > 2 * rowsInL2(cpu, width * bytes, panelBytes);
+      // Of columns known only at run time the best is hoped for. A panel of up to twice what L2 holds
+      // was measured to be read no slower than it is packed.
+      const bool misses = !ShapedType::isDynamic(shapeColumns) &&
+                          std::min(k, l1Block) > 2 * rowsInL2(cpu, shapeColumns * bytes, panelBytes);
       for (int64_t mr = 1; mr <= maxRows; ++mr) {
         // Accumulators, a step of B, and the broadcast element of A.
         if (mr * nv + nv + 1 > cpu.vectorRegisters)
