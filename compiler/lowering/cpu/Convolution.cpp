@@ -16,292 +16,8 @@ namespace dlc::cpu {
 
 using R = ConvolutionResult;
 
-/// Positions that a tile has at most where they are columns, and where they are rows.
-static constexpr int64_t widestTile = 512, highestTile = 128;
-/// Rows of a tile of channels, or of a weight; columns of one of channels.
-static constexpr int64_t channelRows = 64, weightRows = 96, channelColumns = 256;
-/// Elements that a task of the copy works on.
-static constexpr int64_t elementsPerCopy = 16384;
-/// Cycles for each vector that is gathered with a stride.
-static constexpr double gatherCycles = 30;
-
-Convolution::Convolution(ConvolutionOp op, const CpuInfo &cpu)
-    : kind(op.getKind()), element(cast<FloatType>(op.getTypeOf(R::weight).getElementType())), cpu(cpu), lanes(cpu.lanes(element)), imageCount(op.getTypeOf(R::input).getDimSize(0)),
-      groups(op.getGroups()), o(op.getTypeOf(R::weight).getDimSize(0) / groups), c(op.getTypeOf(R::weight).getDimSize(1)), p(op.getImageOf(R::output)), i(op.getImageOf(R::input)),
-      k(op.getImageOf(R::weight)), strides(op.getStrides()), paddings(op.getPaddings()), dilations(op.getDilations()) {
-  plan = choosePlan();
-  images = layout(plan.schedule);
-  tableSteps = stepsOf(plan);
-}
-
-//===--- sizes ---===//
-
-int64_t Convolution::parts() const {
-  int64_t all = 1;
-  for (int64_t axis = 0; axis < axes(); ++axis)
-    all *= remainders(axis);
-  return all;
-}
-
-int64_t Convolution::firstPosition(int64_t axis, int64_t remainder) const { return isInput() ? llvm::divideCeilSigned(paddings[axis] - remainder, strides[axis]) : 0; }
-
-int64_t Convolution::positionCount(int64_t axis, int64_t remainder) const {
-  if (isWeight() || !isInput())
-    return p[axis];
-  int64_t last = llvm::divideFloorSigned(i[axis] - 1 + paddings[axis] - remainder, strides[axis]);
-  return std::max<int64_t>(last - firstPosition(axis, remainder) + 1, 0);
-}
-
-int64_t Convolution::mostPositions(int64_t axis) const {
-  int64_t most = 0;
-  for (int64_t remainder = 0; remainder < remainders(axis); ++remainder)
-    most = std::max(most, positionCount(axis, remainder));
-  return most;
-}
-
-int64_t Convolution::placeStep(int64_t axis) const { return isInput() ? strides[axis] / std::gcd(strides[axis], dilations[axis]) : 1; }
-
-std::pair<int64_t, int64_t> Convolution::placesOf(int64_t axis, int64_t remainder) const {
-  if (!isInput())
-    return {0, k[axis]};
-  for (int64_t place = 0; place < std::min(k[axis], placeStep(axis)); ++place)
-    if (place * dilations[axis] % strides[axis] == remainder)
-      return {place, llvm::divideCeil(k[axis] - place, placeStep(axis))};
-  return {0, 0};
-}
-
-Convolution::Images Convolution::layout(Schedule schedule) const {
-  Images images;
-  images.phased = kind == R::output && schedule == Schedule::Wide && llvm::any_of(strides, [](int64_t stride) { return stride != 1; });
-  bool staysInside = schedule != Schedule::Wide;
-  for (int64_t axis = 0; axis < axes(); ++axis) {
-    int64_t extent, front = paddings[axis], reach = (k[axis] - 1) * dilations[axis];
-    if (isInput()) {
-      // A part's position j reads the elements j - place * dilation / stride.
-      int64_t last = 0;
-      front = std::numeric_limits<int64_t>::min();
-      for (int64_t remainder = 0; remainder < strides[axis]; ++remainder) {
-        auto [first, count] = placesOf(axis, remainder);
-        int64_t position = firstPosition(axis, remainder), positions = positionCount(axis, remainder);
-        if (count == 0 || positions == 0)
-          continue;
-        front = std::max(front, (first + (count - 1) * placeStep(axis)) * dilations[axis] / strides[axis] - position);
-      }
-      if (front == std::numeric_limits<int64_t>::min())
-        front = 0;
-      for (int64_t remainder = 0; remainder < strides[axis]; ++remainder) {
-        auto [first, count] = placesOf(axis, remainder);
-        int64_t positions = positionCount(axis, remainder);
-        if (count && positions)
-          last = std::max(last, firstPosition(axis, remainder) + positions - 1 - first * dilations[axis] / strides[axis] + front);
-      }
-      extent = last + 1;
-    } else if (images.phased) {
-      extent = p[axis] + reach / strides[axis];
-    } else {
-      extent = (p[axis] - 1) * strides[axis] + reach + 1;
-    }
-    images.extent.push_back(extent);
-    images.front.push_back(front);
-    staysInside &= front == 0 && extent <= source()[axis];
-  }
-  images.inPlace = staysInside;
-  if (images.inPlace) {
-    images.dims = source();
-    images.part = images.plane = ShapedType::getNumElements(source());
-    images.image = groups * sourceChannels() * images.plane;
-    return images;
-  }
-  // Zeros at both ends of a row.
-  const int64_t last = axes() - 1, extent = images.extent[last], size = source()[last];
-  int64_t leading = extent, trailing = extent;
-  for (int64_t remainder = 0; remainder < (images.phased ? strides[last] : 1); ++remainder) {
-    auto isZero = [&](int64_t at) {
-      int64_t from = (images.phased ? at * strides[last] + remainder : at) - images.front[last];
-      return from < 0 || from >= size;
-    };
-    int64_t before = 0, behind = 0;
-    while (before < extent && isZero(before))
-      ++before;
-    while (behind < extent && isZero(extent - 1 - behind))
-      ++behind;
-    leading = std::min(leading, before);
-    trailing = std::min(trailing, behind);
-  }
-  const int64_t shared = std::min({leading, trailing, extent - 1});
-  images.dims = images.extent;
-  images.dims.back() -= shared;
-  images.part = ShapedType::getNumElements(images.dims);
-  // Whole vectors are written. Planes an odd number of lines apart do not crowd into the same part of the cache.
-  const int64_t line = lineBytes * 8 / element.getIntOrFloatBitWidth(), parts = images.phased ? ShapedType::getNumElements(strides) : 1;
-  images.plane = llvm::alignTo(parts * images.part + shared + lanes, line);
-  if (images.plane / line % 2 == 0)
-    images.plane += line;
-  images.image = groups * sourceChannels() * images.plane;
-  return images;
-}
-
-int64_t Convolution::linesOfImage(Schedule schedule) const {
-  if (axes() == 1)
-    return 1;
-  int64_t lines = mostPositions(0);
-  SmallVector<int64_t> between = schedule == Schedule::Wide ? layout(schedule).dims : Sizes();
-  for (int64_t axis = 1; axis + 1 < axes(); ++axis)
-    lines *= schedule == Schedule::Wide ? between[axis] : mostPositions(axis);
-  return lines;
-}
-
-int64_t Convolution::lineParts() const { return plan.part ? llvm::divideCeil(mostPositions(axes() - 1), plan.part) : 1; }
-
-int64_t Convolution::stepsOf(const Plan &plan) const {
-  if (plan.schedule == Schedule::Weight)
-    return plan.blockImages * plan.blockSlices * ShapedType::getNumElements(ArrayRef(p).drop_front());
-  int64_t most = sourceChannels();
-  for (int64_t axis = 0; axis < axes(); ++axis) {
-    int64_t count = 0;
-    for (int64_t remainder = 0; remainder < remainders(axis); ++remainder)
-      count = std::max(count, placesOf(axis, remainder).second);
-    most *= count;
-  }
-  return most;
-}
-
-int64_t Convolution::rowTableElements() const { return llvm::alignTo(plan.rows, plan.mr); }
-int64_t Convolution::panels() const { return llvm::divideCeil(channels(), nr()); }
-
-int64_t Convolution::panelElements() const {
-  switch (kind) {
-  case R::output:
-    return llvm::alignTo(c * ShapedType::getNumElements(k), lanes) * nr();
-  case R::input: // a place of the kernel after the other, of which each writes whole vectors
-    return (o * ShapedType::getNumElements(k) + lanes) * nr();
-  case R::weight:
-    return llvm::alignTo(ShapedType::getNumElements(p), lanes) * nr();
-  }
-  llvm_unreachable("no such tensor");
-}
-
-int64_t Convolution::matrixElements() const { return plan.schedule == Schedule::Wide ? 0 : groups * panels() * panelElements(); }
-
-//===--- the schedule ---===//
-
-Convolution::Plan Convolution::planOf(Schedule schedule, int64_t mr, int64_t nv) const {
-  const int64_t nr = nv * lanes, bytes = element.getIntOrFloatBitWidth() / 8, kernel = ShapedType::getNumElements(k), last = axes() - 1;
-  const int64_t batch = orAssumed(imageCount), row = std::max<int64_t>(mostPositions(last), 1);
-  const Images images = layout(schedule);
-  Plan plan;
-  plan.schedule = schedule;
-  plan.mr = mr;
-  plan.nv = nv;
-  // Vectors of images cross lines of the cache; a step reads the table.
-  const double loads = (mr + nv * (schedule == Schedule::Wide ? 1.5 : 1) + 2) / 2.0;
-  const double step = std::max(cyclesPerStep(mr, nv), loads), call = callCycles + accumulatorCycles * mr * nv;
-  // Steps whose panel of vectors stays in L1, beside what passes by.
-  const int64_t wantedSteps = std::max<int64_t>(128, cpu.l1Bytes * 3 / 4 / (nr * bytes));
-  const double copy = images.inPlace ? 0 : (images.phased ? gatherCycles : copyCycles) * batch * images.image / lanes;
-
-  if (schedule == Schedule::Weight) {
-    const int64_t positions = std::max<int64_t>(ShapedType::getNumElements(p), 1), slice = std::max<int64_t>(positions / std::max<int64_t>(p[0], 1), 1);
-    plan.blockSlices = p[0];
-    if (positions <= wantedSteps)
-      plan.blockImages = std::min(std::max<int64_t>(wantedSteps / positions, 1), ShapedType::isDynamic(imageCount) ? wantedSteps : std::max<int64_t>(imageCount, 1));
-    else
-      plan.blockSlices = balancedPart(p[0], std::max<int64_t>(wantedSteps / slice, 1), 1);
-    const int64_t rows = c * kernel, panels = llvm::divideCeil(o, nr);
-    plan.rows = balancedPart(rows, weightRows, mr);
-    plan.columns = balancedPart(panels, std::max<int64_t>(channelColumns / nr, 1), 1) * nr;
-    auto tiles = [&] { return groups * llvm::divideCeil(rows, plan.rows) * llvm::divideCeil(panels * nr, plan.columns); };
-    while (tiles() < wantedTiles && plan.rows > std::max<int64_t>(2 * mr, 16))
-      plan.rows = llvm::alignTo(plan.rows / 2, mr);
-    while (tiles() < wantedTiles && plan.columns > nr)
-      plan.columns = llvm::alignTo(plan.columns / 2, nr);
-    const double steps = static_cast<double>(batch) * positions, blocks = std::ceil(steps / std::max<int64_t>(stepsOf(plan), 1));
-    const double groupsOfRows = static_cast<double>(rows / plan.rows) * llvm::divideCeil(plan.rows, mr) + llvm::divideCeil(rows % plan.rows, mr);
-    plan.cycles = groups * groupsOfRows * panels * (steps * step + blocks * call) + transposeCycles * (groups * panels * nv * steps + double(groups) * rows * panels * nv) + copy;
-    return plan;
-  }
-
-  const int64_t lines = std::max<int64_t>(linesOfImage(schedule), 1), reducedSteps = stepsOf(plan);
-  plan.kBlock = balancedPart(std::max<int64_t>(reducedSteps, 1), wantedSteps, 8);
-  const double blocks = llvm::divideCeil(std::max<int64_t>(reducedSteps, 1), plan.kBlock);
-  // The parts of a result have as many steps as there are places of the kernel in all.
-  const double steps = static_cast<double>(sourceChannels()) * kernel / parts();
-  if (schedule == Schedule::Wide) {
-    const int64_t rowLength = images.dims[last];
-    double panels;
-    if (row > widestTile) {
-      plan.part = balancedPart(row, widestTile, nr);
-      panels = static_cast<double>(lines) * llvm::divideCeil(row, plan.part) * (plan.part / nr);
-      plan.columns = plan.part;
-    } else {
-      auto panelsWith = [&](int64_t count) { return lines / count * llvm::divideCeil(count * rowLength, nr) + llvm::divideCeil(lines % count * rowLength, nr); };
-      for (int64_t count = 1; count <= std::min(lines, std::max<int64_t>(widestTile / rowLength, 1)); ++count)
-        if (panelsWith(count) <= panelsWith(plan.lines))
-          plan.lines = count;
-      panels = panelsWith(plan.lines);
-      plan.columns = llvm::alignTo(plan.lines * rowLength, nr);
-    }
-    plan.rows = balancedPart(channels(), channelRows, mr);
-    auto tiles = [&] { return batch * groups * parts() * llvm::divideCeil(channels(), plan.rows) * (plan.part ? lines * llvm::divideCeil(row, plan.part) : llvm::divideCeil(lines, plan.lines)); };
-    while (tiles() < wantedTiles && plan.rows > 2 * mr)
-      plan.rows = llvm::alignTo(plan.rows / 2, mr);
-    plan.cycles = static_cast<double>(batch) * groups * parts() * panels * llvm::divideCeil(channels(), mr) * (steps * step + blocks * call) + copy;
-    return plan;
-  }
-  const int64_t panels = llvm::divideCeil(channels(), nr);
-  const double allLines = static_cast<double>(lines) * batch;
-  double groupsOfRows;
-  if (row > highestTile) {
-    plan.part = balancedPart(row, highestTile, mr);
-    plan.rows = plan.part;
-    groupsOfRows = allLines * llvm::divideCeil(row, plan.part) * (plan.part / mr);
-  } else {
-    auto waste = [&](int64_t count) { return static_cast<double>(llvm::divideCeil(count * row, mr)) / (count * row); };
-    for (int64_t count = 1; count <= std::min<double>(allLines, highestTile / row); ++count)
-      if (waste(count) <= waste(plan.lines))
-        plan.lines = count;
-    auto tiles = [&] { return allLines * groups * parts() / plan.lines * llvm::divideCeil(panels * nr, channelColumns); };
-    while (tiles() < wantedTiles && plan.lines * row > 2 * mr && plan.lines > 1)
-      plan.lines = llvm::divideCeil(plan.lines, 2);
-    plan.rows = plan.lines * row;
-    groupsOfRows = allLines / plan.lines * llvm::divideCeil(plan.rows, mr);
-  }
-  plan.columns = balancedPart(panels, std::max<int64_t>(channelColumns / nr, 1), 1) * nr;
-  const double rows = static_cast<double>(batch) * ShapedType::getNumElements(target());
-  plan.cycles = groups * parts() * groupsOfRows * panels * (steps * step + blocks * call) + copy +
-                transposeCycles * (static_cast<double>(groups) * panels * nv * sourceChannels() * kernel + groups * rows * panels * nv);
-  return plan;
-}
-
-Convolution::Plan Convolution::choosePlan() const {
-  // The best of all, and the best with the usual micro-tile, which is taken if it is about as good: a model then has one micro-kernel for nearly everything.
-  const int64_t usualRows = cpu.vectorRegisters >= 32 ? 4 : 6, usualVectors = cpu.vectorRegisters >= 32 ? 4 : 2;
-  Plan best, usual;
-  for (Schedule schedule : isWeight() ? SmallVector<Schedule>{Schedule::Weight} : SmallVector<Schedule>{Schedule::Wide, Schedule::Tall})
-    for (int64_t nv = 1; nv <= 8; ++nv)
-      for (int64_t mr = 1; mr <= maxRows; ++mr) {
-        // Accumulators, a step's vectors, and the number that is spread.
-        if (mr * nv + nv + 1 > cpu.vectorRegisters)
-          continue;
-        Plan plan = planOf(schedule, mr, nv);
-        if (best.mr == 0 || plan.cycles < best.cycles)
-          best = plan;
-        if (mr == usualRows && nv == usualVectors && (usual.mr == 0 || plan.cycles < usual.cycles))
-          usual = plan;
-      }
-  return usual.cycles <= 1.06 * best.cycles + sharedCycles ? usual : best;
-}
-
-std::string Convolution::describe() const {
-  const char *names[] = {"wide", "tall", "weight"};
-  std::string text = llvm::formatv("{0} {1}x{2} tile {3}x{4}", names[static_cast<int>(plan.schedule)], plan.mr, nr(), plan.rows, plan.columns);
-  text += isWeight() ? llvm::formatv(" steps {0}", stepsOf(plan)).str() : llvm::formatv(" k {0}", plan.kBlock).str();
-  if (parts() > 1)
-    text += llvm::formatv(" parts {0}", parts()).str();
-  return text + (images.inPlace ? " in place" : images.phased ? " divided" : "");
-}
-
-//===--- emission ---===//
+/// Elements that a task of the copy works on; outputs whose channels it transposes before it goes on to the next panel.
+static constexpr int64_t elementsPerCopy = 16384, outputsPerCopy = 8;
 
 struct Convolution::Emitter : ProductEmitter {
   const Convolution &cv;
@@ -317,8 +33,8 @@ struct Convolution::Emitter : ProductEmitter {
     if (!operands)
       return;
     imagesMemory = images.inPlace ? operands->lhs : operands->workspace;
-    imagesBase = index(images.inPlace ? 0 : plan.schedule == Schedule::Tall ? cv.matrixElements() : 0);
-    matrixBase = plan.schedule == Schedule::Weight && !images.inPlace ? mul(count, images.image) : index(0);
+    imagesBase = index(images.inPlace ? 0 : plan.schedule == Schedule::Tall || plan.schedule == Schedule::Images ? cv.matrixElements() : 0);
+    matrixBase = cv.isWeight() && !images.inPlace ? mul(count, images.image) : index(0);
   }
 
   using ProductEmitter::add;
@@ -357,31 +73,31 @@ struct Convolution::Emitter : ProductEmitter {
     SmallVector<Value> remainder, first, positions, place, places;
     Value steps;
   };
-  /// A number that depends on the remainder along an axis.
-  Value choose(int64_t axis, Value remainder, llvm::function_ref<int64_t(int64_t)> number) {
-    Value chosen = index(number(0));
-    bool isOne = true;
-    for (int64_t r = 1; r < cv.remainders(axis); ++r)
-      isOne &= number(r) == number(0);
-    for (int64_t r = 1; !isOne && r < cv.remainders(axis); ++r) {
-      Value is = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, remainder, index(r));
-      chosen = arith::SelectOp::create(b, loc, is, index(number(r)), chosen);
+  /// What the parts along an axis have there, of the one with a number.
+  Value choose(ArrayRef<AxisPart> parts, Value number, int64_t AxisPart::*what) {
+    Value chosen = index(parts.front().*what);
+    if (llvm::all_of(parts, [&](const auto &part) { return part.*what == parts.front().*what; }))
+      return chosen;
+    for (int64_t other = 1; other < static_cast<int64_t>(parts.size()); ++other) {
+      Value is = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, number, index(other));
+      chosen = arith::SelectOp::create(b, loc, is, index(parts[other].*what), chosen);
     }
     return chosen;
   }
   Part partOf(Value number) {
-    SmallVector<int64_t> remainders;
-    for (int64_t axis = 0; axis <= last; ++axis)
-      remainders.push_back(cv.remainders(axis));
+    const Parts &all = cv.partsOf(plan);
+    SmallVector<int64_t> sizes;
+    for (const auto &parts : all)
+      sizes.push_back(parts.size());
+    SmallVector<Value> numbers = indicesOf(number, ArrayRef(sizes));
     Part part;
-    part.remainder = indicesOf(number, ArrayRef(remainders));
     part.steps = index(cv.sourceChannels());
-    for (int64_t axis = 0; axis <= last; ++axis) {
-      Value r = part.remainder[axis];
-      part.first.push_back(choose(axis, r, [&](int64_t r) { return cv.firstPosition(axis, r); }));
-      part.positions.push_back(choose(axis, r, [&](int64_t r) { return cv.positionCount(axis, r); }));
-      part.place.push_back(choose(axis, r, [&](int64_t r) { return cv.placesOf(axis, r).first; }));
-      part.places.push_back(choose(axis, r, [&](int64_t r) { return cv.placesOf(axis, r).second; }));
+    for (auto [parts, number] : llvm::zip(all, numbers)) {
+      part.remainder.push_back(choose(parts, number, &AxisPart::remainder));
+      part.first.push_back(choose(parts, number, &AxisPart::first));
+      part.positions.push_back(choose(parts, number, &AxisPart::positions));
+      part.place.push_back(choose(parts, number, &AxisPart::place));
+      part.places.push_back(choose(parts, number, &AxisPart::places));
       part.steps = mul(part.steps, part.places.back());
     }
     return part;
@@ -396,6 +112,8 @@ struct Convolution::Emitter : ProductEmitter {
       } else if (images.phased) {
         number = add(mul(number, cv.strides[axis]), rem(reach, cv.strides[axis]));
         reach = div(reach, cv.strides[axis]);
+      } else if (part) {
+        reach = add(add(reach, mul(part->first[axis], cv.strides[axis])), images.front[axis] - cv.paddings[axis]);
       }
       offset = add(offset, mul(reach, distance(axis)));
     }
@@ -458,44 +176,55 @@ struct Convolution::Emitter : ProductEmitter {
     });
   }
 
-  /// A panel of the other factor, transposed.
-  void transposePanel(Value number) {
-    const int64_t kernel = ShapedType::getNumElements(cv.k);
-    Value to = add(matrixBase, mul(number, cv.panelElements())), column = mul(rem(number, cv.panels()), cv.nr()), entry = div(number, cv.panels());
-    Value rows = min(sub(index(cv.channels()), column), index(cv.nr()));
-    auto transpose = [&](Value from, int64_t row, int64_t columns, Value to) {
-      func::CallOp::create(b, loc, transposition(), ValueRange{operands->rhs, from, index(row), rows, index(columns), operands->workspace, to, index(cv.nr())});
+  /// An image as it is.
+  void copyImage(Value number) {
+    Value from = mul(number, cv.groups * cv.sourceChannels() * images.plane), to = add(imagesBase, mul(number, images.image));
+    neighbours(index(0), index(cv.groups * cv.sourceChannels() * images.plane), cv.groups * cv.sourceChannels() * images.plane % lanes == 0, false,
+               [&](Value at, Value mask) { store(mask ? maskedLoad(operands->lhs, add(from, at), mask) : load(operands->lhs, add(from, at)), operands->workspace, add(to, at)); });
+  }
+
+  /// Panels of the other factor, transposed.
+  void transposePanels(Value begin, Value end) {
+    const int64_t kernel = ShapedType::getNumElements(cv.k), positions = ShapedType::getNumElements(cv.p);
+    /// `columns` neighbours of each row, rows `stride` apart, from channel `column` on; a row of the panel is written at `at`.
+    auto transpose = [&](Value number, llvm::function_ref<Value(Value entry, Value column)> from, int64_t stride, int64_t columns, Value at) {
+      Value column = mul(rem(number, cv.panels()), cv.nr()), rows = min(sub(index(cv.channels()), column), index(cv.nr()));
+      Value to = add(add(matrixBase, mul(number, cv.panelElements())), mul(at, cv.nr()));
+      func::CallOp::create(b, loc, transposition(), ValueRange{operands->rhs, from(div(number, cv.panels()), column), index(stride), rows, index(columns), operands->workspace, to, index(cv.nr())});
     };
-    switch (cv.kind) {
-    case R::output:
-      transpose(mul(add(mul(entry, cv.o), column), cv.c * kernel), cv.c * kernel, cv.c * kernel, to);
-      break;
-    case R::input:
-      loop(cv.o, [&](Value channel) {
-        transpose(mul(add(mul(add(mul(entry, cv.o), channel), cv.c), column), kernel), kernel, kernel, add(to, mul(channel, kernel * cv.nr())));
+    if (cv.isInput()) {
+      // What is read follows each other; an output after the other, as each leaves something behind its own places.
+      ProductEmitter::loop(index(0), index(cv.o), index(outputsPerCopy), [&](Value block) {
+        loop(begin, end, [&](Value number) {
+          loop(block, min(add(block, outputsPerCopy), index(cv.o)), [&](Value output) {
+            auto from = [&](Value entry, Value column) { return mul(add(mul(add(mul(entry, cv.o), output), cv.c), column), kernel); };
+            transpose(number, from, kernel, kernel, mul(output, kernel));
+          });
+        });
       });
-      break;
-    case R::weight:
-      transpose(mul(add(mul(entry, cv.o), column), ShapedType::getNumElements(cv.p)), ShapedType::getNumElements(cv.p), ShapedType::getNumElements(cv.p), to);
-      break;
+      return;
     }
+    const int64_t row = cv.isWeight() ? positions : cv.c * kernel;
+    loop(begin, end, [&](Value number) {
+      transpose(number, [&](Value entry, Value column) { return mul(add(mul(entry, cv.o), column), row); }, row, row, index(0));
+    });
   }
 
   Value copyTasks() {
     int64_t each = images.inPlace ? 0 : images.image, once = 0;
-    (plan.schedule == Schedule::Weight ? each : once) += cv.matrixElements();
+    (cv.isWeight() ? each : once) += cv.matrixElements();
     return ceilDiv(add(mul(count, index(each)), once), elementsPerCopy);
   }
   void copyKernel(Value begin, Value end) {
     Value all = max(copyTasks(), index(1));
-    auto share = [&](Value units, llvm::function_ref<void(Value)> body) {
-      loop(div(mul(begin, units), all), div(mul(end, units), all), body);
-    };
-    if (!images.inPlace)
-      share(mul(count, index(cv.groups * cv.sourceChannels())), [&](Value plane) { copyPlane(plane); });
+    auto share = [&](Value task, Value units) { return div(mul(task, units), all); };
+    if (!images.inPlace) {
+      Value units = cv.keepsImages() ? count : mul(count, index(cv.groups * cv.sourceChannels()));
+      loop(share(begin, units), share(end, units), [&](Value number) { cv.keepsImages() ? copyImage(number) : copyPlane(number); });
+    }
     if (plan.schedule != Schedule::Wide) {
-      Value panels = index(cv.groups * cv.panels());
-      share(plan.schedule == Schedule::Weight ? mul(count, panels) : panels, [&](Value panel) { transposePanel(panel); });
+      Value panels = mul(cv.isWeight() ? count : index(1), index(cv.groups * cv.panels()));
+      transposePanels(share(begin, panels), share(end, panels));
     }
   }
 
@@ -544,7 +273,27 @@ struct Convolution::Emitter : ProductEmitter {
     put(wide ? other : shifted, at);
     put(wide ? shifted : other, add(at, 1));
   }
-  void fillSteps(const Part &part) {
+  /// Of a part, `channels` channels from the first one on; at `begin` in the list of steps.
+  void fillSteps(const Part &part, Value channels, Value begin) {
+    if (plan.schedule == Schedule::Places) {
+      // The positions of a place, of each image.
+      Value positions = index(1);
+      for (Value each : part.positions)
+        positions = mul(positions, each);
+      loop(plan.blockImages, [&](Value image) {
+        loop(index(0), positions, [&](Value number) {
+          SmallVector<Value> at = indicesOf(number, ArrayRef(part.positions));
+          Value shifted = mul(image, images.image), linear = index(0);
+          for (int64_t axis = 0; axis <= last; ++axis) {
+            at[axis] = add(at[axis], part.first[axis]);
+            linear = add(mul(linear, cv.p[axis]), at[axis]);
+            shifted = add(shifted, mul(add(add(mul(at[axis], cv.strides[axis]), mul(part.place[axis], cv.dilations[axis])), -cv.paddings[axis]), distance(axis)));
+          }
+          putStep(add(add(begin, ProductEmitter::mul(image, positions)), number), shifted, add(mul(image, cv.matrixElements()), mul(linear, cv.nr())));
+        });
+      });
+      return;
+    }
     if (cv.isWeight()) {
       const int64_t positions = plan.blockSlices * ShapedType::getNumElements(ArrayRef(cv.p).drop_front());
       loop(plan.blockImages, [&](Value image) {
@@ -559,21 +308,20 @@ struct Convolution::Emitter : ProductEmitter {
     Value places = index(1);
     for (Value each : part.places)
       places = mul(places, each);
-    loop(cv.sourceChannels(), [&](Value channel) {
+    loop(index(0), channels, [&](Value channel) {
       loop(index(0), places, [&](Value number) {
-        SmallVector<Value> place = cv.isInput() ? indicesOf(number, ArrayRef(part.places)) : indicesOf(number, ArrayRef(cv.k));
+        SmallVector<Value> place = indicesOf(number, ArrayRef(part.places));
         Value linear = index(0);
         for (int64_t axis = 0; axis <= last; ++axis) {
-          if (cv.isInput())
-            place[axis] = add(part.place[axis], mul(place[axis], cv.placeStep(axis)));
+          place[axis] = add(part.place[axis], mul(place[axis], cv.placeStep(axis)));
           linear = add(mul(linear, cv.k[axis]), place[axis]);
         }
         Value shifted = add(mul(channel, images.plane), placeOffset(place, &part)), other;
-        if (plan.schedule == Schedule::Tall)
-          other = mul(add(mul(channel, kernel), linear), cv.nr());
-        else
+        if (plan.schedule == Schedule::Wide)
           other = add(mul(channel, cv.isInput() ? cv.c * kernel : kernel), linear);
-        putStep(add(mul(channel, places), number), shifted, other);
+        else
+          other = mul(add(mul(channel, kernel), linear), cv.nr());
+        putStep(add(add(begin, mul(channel, places)), number), shifted, other);
       });
     });
   }
@@ -583,17 +331,27 @@ struct Convolution::Emitter : ProductEmitter {
   };
   Counts tileCounts() {
     Counts counts;
-    const int64_t lines = cv.linesOfImage(plan.schedule);
+    const int64_t lines = cv.linesOfImage(plan);
     auto tilesOf = [&](Value all) { return plan.part ? mul(all, cv.lineParts()) : ceilDiv(all, plan.lines); };
     switch (plan.schedule) {
     case Schedule::Wide:
-      counts.entries = mul(count, index(cv.groups * cv.parts()));
+      counts.entries = mul(count, index(cv.groups * cv.partCount(plan)));
       counts.lineTiles = tilesOf(index(lines));
       counts.rest = index(llvm::divideCeil(cv.channels(), plan.rows));
       break;
     case Schedule::Tall:
-      counts.entries = index(cv.groups * cv.parts());
+      counts.entries = index(cv.groups * cv.partCount(plan));
       counts.lineTiles = tilesOf(mul(count, index(lines)));
+      counts.rest = index(llvm::divideCeil(cv.channels(), plan.columns));
+      break;
+    case Schedule::Images:
+      counts.entries = index(cv.groups);
+      counts.lineTiles = ceilDiv(count, plan.blockImages);
+      counts.rest = index(llvm::divideCeil(cv.channels(), plan.columns));
+      break;
+    case Schedule::Places:
+      counts.entries = index(cv.groups);
+      counts.lineTiles = index(llvm::divideCeil(cv.c, plan.blockChannels));
       counts.rest = index(llvm::divideCeil(cv.channels(), plan.columns));
       break;
     case Schedule::Weight:
@@ -614,15 +372,18 @@ struct Convolution::Emitter : ProductEmitter {
 
   /// A tile's accumulators, over a block of steps: which are at `steps` in the table.
   void multiplyTile(Value tileRows, Value tileColumns, Value steps, Value stepCount, Value a, Value aBase, Value bMemory, Value bBase, int64_t bPanel, Value first) {
+    loop(index(0), ceilDiv(tileColumns, cv.nr()), [&](Value panel) {
+      multiplyPanel(index(0), tileRows, mul(panel, cv.nr()), index(plan.columns), steps, stepCount, a, aBase, bMemory, add(bBase, mul(panel, bPanel)), first);
+    });
+  }
+  /// Of those `rows` rows, from one in the table on, in the columns of a panel. Accumulators lie at `at` + row * stride.
+  void multiplyPanel(Value row0, Value rows, Value at, Value stride, Value steps, Value stepCount, Value a, Value aBase, Value bMemory, Value bAt, Value first) {
     func::FuncOp micro = microKernel();
     Value stepAt = add(mul(steps, 2), cv.rowTableElements());
-    loop(index(0), ceilDiv(tileColumns, cv.nr()), [&](Value panel) {
-      Value bAt = add(bBase, mul(panel, bPanel)), column = mul(panel, cv.nr());
-      loop(index(0), ceilDiv(tileRows, plan.mr), [&](Value group) {
-        Value row = mul(group, plan.mr);
-        func::CallOp::create(b, loc, micro,
-                             ValueRange{operands->tables, row, stepAt, stepCount, a, aBase, bMemory, bAt, operands->scratch, add(mul(row, plan.columns), column), index(plan.columns), first});
-      });
+    loop(index(0), ceilDiv(rows, plan.mr), [&](Value group) {
+      Value row = add(row0, mul(group, plan.mr));
+      func::CallOp::create(b, loc, micro,
+                           ValueRange{operands->tables, row, stepAt, stepCount, a, aBase, bMemory, bAt, operands->scratch, add(ProductEmitter::mul(row, stride), at), stride, first});
     });
   }
   Value isZero(Value x) { return b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, x, index(0)); }
@@ -634,28 +395,55 @@ struct Convolution::Emitter : ProductEmitter {
     return to;
   }
 
+  /// Accumulators of a tile of whole kernels: `channels` of them from a channel on, and columns.
+  void placesTile(Value entry, Value channel0, Value channels, Value columnTile, Value tileColumns) {
+    const int64_t kernel = ShapedType::getNumElements(cv.k);
+    loop(index(0), roundUp(channels, plan.mr), [&](Value x) { put(mul(min(x, add(channels, -1)), images.plane), x); });
+    // Of no images the sum is zero: one round without steps clears the accumulators.
+    ProductEmitter::loop(index(0), max(count, index(1)), index(plan.blockImages), [&](Value image) {
+      Value blockImages = max(min(sub(count, image), index(plan.blockImages)), index(0)), first = isZero(image);
+      Value aBase = add(add(imagesBase, mul(image, images.image)), mul(add(mul(entry, cv.c), channel0), images.plane));
+      Value panel0 = add(mul(add(mul(image, cv.groups), entry), cv.panels()), mul(columnTile, plan.columns / cv.nr()));
+      loop(index(0), ceilDiv(tileColumns, cv.nr()), [&](Value panel) {
+        Value bAt = add(matrixBase, mul(add(panel0, panel), cv.panelElements()));
+        loop(kernel, [&](Value place) {
+          ImagePart part = imagePartOf(place);
+          Value steps = blockImages;
+          for (Value each : part.positions)
+            steps = ProductEmitter::mul(steps, each);
+          multiplyPanel(index(0), channels, add(mul(place, plan.columns), mul(panel, cv.nr())), index(kernel * plan.columns), part.step, steps, imagesMemory, aBase, operands->workspace, bAt, first);
+        });
+      });
+    });
+  }
+
   void weightTile(Value entry, Value rowTile, Value columnTile, bool byNumber, ConvolutionEpilogue epilogue) {
     const int64_t rows = cv.c * ShapedType::getNumElements(cv.k), slice = ShapedType::getNumElements(ArrayRef(cv.p).drop_front());
     Value m0 = mul(rowTile, plan.rows), n0 = mul(columnTile, plan.columns);
     Value tileRows = min(sub(index(rows), m0), index(plan.rows)), tileColumns = min(sub(index(cv.o), n0), index(plan.columns));
-    loop(index(0), roundUp(tileRows, plan.mr), [&](Value x) {
-      Value row = min(add(m0, x), index(rows - 1)), kernel = index(ShapedType::getNumElements(cv.k));
-      Value channel = ProductEmitter::div(row, kernel);
-      SmallVector<Value> place = indicesOf(ProductEmitter::rem(row, kernel), ArrayRef(cv.k));
-      put(add(mul(add(mul(entry, cv.c), channel), images.plane), placeOffset(place, nullptr)), x);
-    });
-    // Of no images the sum is zero: one round without steps clears the accumulators.
-    ProductEmitter::loop(index(0), max(count, index(1)), index(plan.blockImages), [&](Value image) {
-      ProductEmitter::loop(index(0), index(std::max<int64_t>(cv.p[0], 1)), index(std::max<int64_t>(plan.blockSlices, 1)), [&](Value at) {
-        Value blockImages = max(min(sub(count, image), index(plan.blockImages)), index(0)), blockSlices = min(sub(index(cv.p[0]), at), index(plan.blockSlices));
-        Value steps = mul(ProductEmitter::mul(blockImages, blockSlices), slice);
-        Value aBase = add(add(imagesBase, mul(image, images.image)), mul(at, positionDistance(0)));
-        Value panel = add(mul(add(mul(image, cv.groups), entry), cv.panels()), mul(columnTile, plan.columns / cv.nr()));
-        Value bBase = add(add(matrixBase, mul(panel, cv.panelElements())), mul(at, slice * cv.nr()));
-        Value first = b.createOrFold<arith::AndIOp>(loc, isZero(image), isZero(at));
-        multiplyTile(tileRows, tileColumns, index(0), steps, imagesMemory, aBase, operands->workspace, bBase, cv.panelElements(), first);
+    if (plan.schedule == Schedule::Places) {
+      Value channel0 = mul(rowTile, plan.blockChannels);
+      placesTile(entry, channel0, min(sub(index(cv.c), channel0), index(plan.blockChannels)), columnTile, tileColumns);
+    } else {
+      loop(index(0), roundUp(tileRows, plan.mr), [&](Value x) {
+        Value row = min(add(m0, x), index(rows - 1)), kernel = index(ShapedType::getNumElements(cv.k));
+        Value channel = ProductEmitter::div(row, kernel);
+        SmallVector<Value> place = indicesOf(ProductEmitter::rem(row, kernel), ArrayRef(cv.k));
+        put(add(mul(add(mul(entry, cv.c), channel), images.plane), placeOffset(place, nullptr)), x);
       });
-    });
+      // Of no images the sum is zero: one round without steps clears the accumulators.
+      ProductEmitter::loop(index(0), max(count, index(1)), index(plan.blockImages), [&](Value image) {
+        ProductEmitter::loop(index(0), index(std::max<int64_t>(cv.p[0], 1)), index(std::max<int64_t>(plan.blockSlices, 1)), [&](Value at) {
+          Value blockImages = max(min(sub(count, image), index(plan.blockImages)), index(0)), blockSlices = min(sub(index(cv.p[0]), at), index(plan.blockSlices));
+          Value steps = mul(ProductEmitter::mul(blockImages, blockSlices), slice);
+          Value aBase = add(add(imagesBase, mul(image, images.image)), mul(at, positionDistance(0)));
+          Value panel = add(mul(add(mul(image, cv.groups), entry), cv.panels()), mul(columnTile, plan.columns / cv.nr()));
+          Value bBase = add(add(matrixBase, mul(panel, cv.panelElements())), mul(at, slice * cv.nr()));
+          Value first = b.createOrFold<arith::AndIOp>(loc, isZero(image), isZero(at));
+          multiplyTile(tileRows, tileColumns, index(0), steps, imagesMemory, aBase, operands->workspace, bBase, cv.panelElements(), first);
+        });
+      });
+    }
     Value at = transposeTile(tileRows, tileColumns);
     loop(index(0), tileColumns, [&](Value column) {
       Value begin = add(at, mul(column, cv.rowStride())), output = add(add(mul(entry, cv.o), n0), column);
@@ -692,9 +480,8 @@ struct Convolution::Emitter : ProductEmitter {
   /// Hands a row of positions, from `from` to `to` of its own, to the epilogue. `at`: where position `from` lies in the scratch memory.
   void finishLine(Value image, Value channel, ArrayRef<Value> outer, const Part &part, Value from, Value to, Value at, ConvolutionEpilogue epilogue) {
     auto target = [&](int64_t axis, Value position) {
-      if (!cv.isInput() || cv.strides[axis] == 1)
-        return position;
-      return add(add(mul(add(part.first[axis], position), cv.strides[axis]), part.remainder[axis]), -cv.paddings[axis]);
+      Value at = add(part.first[axis], position);
+      return cv.isInput() ? add(add(mul(at, cv.strides[axis]), part.remainder[axis]), -cv.paddings[axis]) : at;
     };
     auto indexAt = [&](Value position) {
       ElementIndex index;
@@ -711,16 +498,90 @@ struct Convolution::Emitter : ProductEmitter {
       });
       return;
     }
-    const int64_t row = cv.mostPositions(last);
-    neighbours(from, to, row % lanes == 0 && plan.part % lanes == 0, row < lanes,
+    const bool areWhole = plan.part % lanes == 0 && llvm::all_of(cv.partsOf(plan)[last], [&](const AxisPart &part) { return part.positions % lanes == 0; });
+    neighbours(from, to, areWhole, cv.mostPositions(last, plan) < lanes,
                [&](Value position, Value mask) { epilogue(b, loc, indexAt(position), load(operands->scratch, add(at, sub(position, from))), lanes, mask); });
+  }
+
+  /// Of the parts where places are left out: where their rows begin in a tile of whole images, and their steps in the table.
+  struct ImagePart : Part {
+    Value row, step;
+  };
+  ImagePart imagePartOf(Value number) {
+    SmallVector<int64_t> rows{0}, steps{0};
+    for (const PartSize &part : cv.imageSizes) {
+      rows.push_back(rows.back() + llvm::alignTo(plan.blockImages * part.positions, plan.mr));
+      steps.push_back(steps.back() + cv.stepsOf(plan, part));
+    }
+    ImagePart part{partOf(number), index(0), index(0)};
+    for (int64_t other = 1; other < cv.partCount(plan); ++other) {
+      Value is = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, number, index(other));
+      part.row = arith::SelectOp::create(b, loc, is, index(rows[other]), part.row);
+      part.step = arith::SelectOp::create(b, loc, is, index(steps[other]), part.step);
+    }
+    return part;
+  }
+  void imagesTile(Value group, Value imageTile, Value columnTile, ConvolutionEpilogue epilogue) {
+    const int64_t kernel = ShapedType::getNumElements(cv.k);
+    auto eachPart = [&](llvm::function_ref<void(const ImagePart &)> body) {
+      loop(cv.partCount(plan), [&](Value number) { body(imagePartOf(number)); });
+    };
+    Value image0 = mul(imageTile, plan.blockImages), tileImages = min(sub(count, image0), index(plan.blockImages));
+    Value channel0 = mul(columnTile, plan.columns), channelCount = min(sub(index(cv.channels()), channel0), index(plan.columns));
+    auto positionsOf = [&](const Part &part) {
+      Value all = index(1);
+      for (Value each : part.positions)
+        all = mul(all, each);
+      return all;
+    };
+    // The indices of a position of a part; the first is the image.
+    auto decode = [&](Value number, ArrayRef<Value> sizes) {
+      SmallVector<Value> all{index(1)};
+      llvm::append_range(all, sizes);
+      return indicesOf(number, ArrayRef(all));
+    };
+    eachPart([&](const ImagePart &part) {
+      Value rows = ProductEmitter::mul(tileImages, positionsOf(part));
+      loop(index(0), roundUp(rows, plan.mr), [&](Value x) {
+        SmallVector<Value> at = decode(min(x, add(rows, -1)), part.positions);
+        put(add(mul(at.front(), images.image), positionOffset(ArrayRef(at).drop_front())), add(part.row, x));
+      });
+    });
+    Value aBase = add(add(imagesBase, mul(image0, images.image)), mul(group, cv.sourceChannels() * images.plane));
+    Value bBase = add(matrixBase, mul(add(mul(group, cv.panels()), mul(columnTile, plan.columns / cv.nr())), cv.panelElements()));
+    ProductEmitter::loop(index(0), index(std::max<int64_t>(cv.sourceChannels(), 1)), index(plan.blockChannels), [&](Value channel) {
+      Value channels = min(sub(index(cv.sourceChannels()), channel), index(plan.blockChannels)), first = isZero(channel);
+      loop(index(0), ceilDiv(channelCount, cv.nr()), [&](Value panel) {
+        Value bAt = add(add(bBase, mul(panel, cv.panelElements())), mul(channel, kernel * cv.nr()));
+        eachPart([&](const ImagePart &part) {
+          Value steps = channels;
+          for (Value each : part.places)
+            steps = mul(steps, each);
+          multiplyPanel(part.row, ProductEmitter::mul(tileImages, positionsOf(part)), mul(panel, cv.nr()), index(plan.columns), part.step, steps, imagesMemory, add(aBase, mul(channel, images.plane)), operands->workspace, bAt, first);
+        });
+      });
+    });
+    Value tile = transposeTile(index(plan.rows), channelCount);
+    loop(index(0), channelCount, [&](Value x) {
+      Value channel = add(add(mul(group, cv.channels()), channel0), x);
+      eachPart([&](const ImagePart &part) {
+        ArrayRef<Value> outer = ArrayRef(part.positions).drop_back();
+        Value lines = tileImages, row = part.positions[last], begin = add(add(tile, mul(x, cv.rowStride())), part.row);
+        for (Value each : outer)
+          lines = ProductEmitter::mul(lines, each);
+        loop(index(0), lines, [&](Value line) {
+          SmallVector<Value> at = decode(line, outer);
+          finishLine(add(image0, at.front()), channel, ArrayRef(at).drop_front(), part, index(0), row, add(begin, ProductEmitter::mul(line, row)), epilogue);
+        });
+      });
+    });
   }
 
   void positionTile(Value entry, Value lineTile, Value rest, ConvolutionEpilogue epilogue) {
     const bool wide = plan.schedule == Schedule::Wide;
     const int64_t kernel = ShapedType::getNumElements(cv.k), rowLength = wide ? images.dims[last] : 0;
     Value partNumber = index(0), image, group;
-    if (cv.parts() > 1) {
+    if (cv.partCount(plan) > 1) {
       Value each = wide ? mul(count, cv.groups) : index(cv.groups);
       partNumber = ProductEmitter::div(entry, each);
       entry = ProductEmitter::rem(entry, each);
@@ -732,7 +593,7 @@ struct Convolution::Emitter : ProductEmitter {
     // The steps that this part has, once for a thread.
     Value prepared = take(operands->kept, index(0));
     when(arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ne, prepared, partNumber), [&] {
-      fillSteps(part);
+      fillSteps(part, index(cv.sourceChannels()), index(0));
       memref::StoreOp::create(b, loc, arith::IndexCastOp::create(b, loc, b.getI64Type(), partNumber), operands->kept, ValueRange{index(0)});
     });
 
@@ -749,7 +610,7 @@ struct Convolution::Emitter : ProductEmitter {
       line0 = div(lineTile, cv.lineParts());
       line1 = min(add(line0, 1), allLines);
       from = mul(rem(lineTile, cv.lineParts()), plan.part);
-      to = min(add(from, plan.part), row);
+      to = max(min(add(from, plan.part), row), from);
     } else {
       line0 = mul(lineTile, plan.lines);
       line1 = min(add(line0, plan.lines), allLines);
@@ -816,16 +677,26 @@ struct Convolution::Emitter : ProductEmitter {
     Counts counts = tileCounts();
     Value tasks = max(productTasks(), index(1));
     auto share = [&](Value task) { return ProductEmitter::div(ProductEmitter::mul(task, counts.all), tasks); };
-    if (cv.isWeight())
+    if (cv.isWeight() || cv.keepsImages())
       when(arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ne, take(operands->kept, index(0)), index(0)), [&] {
-        fillSteps({});
+        if (!cv.keepsImages())
+          fillSteps({}, {}, {});
+        else
+          loop(cv.partCount(plan), [&](Value number) {
+            ImagePart part = imagePartOf(number);
+            fillSteps(part, index(plan.blockChannels), part.step);
+          });
         memref::StoreOp::create(b, loc, arith::ConstantOp::create(b, loc, b.getI64IntegerAttr(0)), operands->kept, ValueRange{index(0)});
       });
     loop(share(begin), share(end), [&](Value tile) {
-      Value rest = ProductEmitter::rem(tile, counts.rest), outer = ProductEmitter::div(tile, counts.rest);
-      Value lineTile = ProductEmitter::rem(outer, counts.lineTiles), entry = ProductEmitter::div(outer, counts.lineTiles);
+      Value inner = plan.matrixFirst ? counts.lineTiles : counts.rest, outer = plan.matrixFirst ? counts.rest : counts.lineTiles;
+      Value lineTile = ProductEmitter::rem(tile, inner), rest = ProductEmitter::rem(ProductEmitter::div(tile, inner), outer), entry = ProductEmitter::div(tile, ProductEmitter::mul(inner, outer));
+      if (!plan.matrixFirst)
+        std::swap(lineTile, rest);
       if (cv.isWeight())
         weightTile(entry, lineTile, rest, byNumber, epilogue);
+      else if (plan.schedule == Schedule::Images)
+        imagesTile(entry, lineTile, rest, epilogue);
       else
         positionTile(entry, lineTile, rest, epilogue);
     });
@@ -833,23 +704,6 @@ struct Convolution::Emitter : ProductEmitter {
 };
 
 //===--- the interface ---===//
-
-int64_t Convolution::rowStride() const { return llvm::alignTo(plan.rows, lanes) + lanes; }
-
-int64_t Convolution::scratchElements() const {
-  int64_t tile = llvm::alignTo(plan.rows, plan.mr) * plan.columns;
-  if (plan.schedule != Schedule::Wide)
-    tile += llvm::alignTo(plan.columns, lanes) * rowStride();
-  return llvm::alignTo(tile + lanes, lineBytes * 8 / element.getIntOrFloatBitWidth());
-}
-
-AffineExpr Convolution::workspaceElements(AffineExpr count) const {
-  int64_t each = images.inPlace ? 0 : images.image, once = 0;
-  (plan.schedule == Schedule::Weight ? each : once) += matrixElements();
-  // Columns beyond a tile's last one are read, and dropped.
-  once += nr() + images.extent.back() + images.dims.back();
-  return count * each + llvm::alignTo(once, lineBytes * 8 / element.getIntOrFloatBitWidth());
-}
 
 Value Convolution::tasks(unsigned launch, OpBuilder &b, Location loc, Value images) const {
   Emitter emitter(*this, b, loc, images, nullptr);

@@ -15,12 +15,17 @@
 // The schedule is
 //   wide     channels are rows and positions columns: vectors are read from the images. For few channels; where rows of the image are long.
 //   tall     positions of all images are rows and channels columns: numbers are read from the images, vectors from the other factor, which the first launch transposes into panels.
+//   images   the same with tiles of whole images, the positions in the order of their parts.
 //   weight   the same, with the sum over images and positions.
+//   places   the same with tiles of whole kernels; the steps of a place are the positions at which it falls onto the image.
 //
 // A stride of the output is undone by the copy where vectors are read: the images are divided by the remainder of their places, each part an image of its own. A stride of the input divides the
 // result in the same way: a part is reached by some places of the kernel only, and only these are its steps.
 //
-// As in Gemm.h every element is one chain of fused multiply-adds over the steps in order, from zero, whatever the schedule.
+// Where much of what would be read are zeros around small images, the positions are divided further, by the places of the kernel that fall onto the image: these are the steps of a part. Of a 3×3
+// kernel on images of 2×2 that leaves 16 of 36, and the zeros need not be copied. So it is with the places of a weight.
+//
+// As in Gemm.h every element is one chain of fused multiply-adds over the steps in order, from zero, whatever the schedule; a step that multiplies by a zero around the image may be left out.
 
 #ifndef DLC_COMPILER_LOWERING_CPU_CONVOLUTION_H
 #define DLC_COMPILER_LOWERING_CPU_CONVOLUTION_H
@@ -63,14 +68,26 @@ public:
 
 private:
   using Sizes = llvm::SmallVector<int64_t>;
-  enum class Schedule { Wide, Tall, Weight };
+  enum class Schedule { Wide, Tall, Images, Weight, Places };
+  /// A part of the positions along an axis, and the places of the kernel that reach it.
+  struct AxisPart {
+    int64_t remainder = 0, first = 0, positions = 0; ///< positions first + j; of an input at (first + j) * stride + remainder - padding
+    int64_t place = 0, places = 0;                   ///< the first place and their number, placeStep() apart
+    bool operator==(const AxisPart &) const = default;
+  };
+  using Parts = llvm::SmallVector<llvm::SmallVector<AxisPart>>; // of each axis
+  struct PartSize {
+    int64_t positions, places; ///< along all axes together
+  };
   struct Plan {
     Schedule schedule = Schedule::Wide;
     int64_t mr = 0, nv = 0;         ///< micro-tile: rows, vectors
     int64_t lines = 1, part = 0;    ///< of positions in a tile: rows of the image; or a part of one, if a row is long (0: whole ones)
     int64_t rows = 0, columns = 0;  ///< tile
+    bool matrixFirst = false;       ///< whether all positions come before the next columns of the other factor
     int64_t kBlock = 0;             ///< steps between two visits of a tile's accumulators
-    int64_t blockImages = 1, blockSlices = 0; ///< of a weight's steps: images, or slices along the first axis of one
+    int64_t blockChannels = 0;      ///< channels of the source: those of a block where tiles are of whole images; those of a tile of whole kernels
+    int64_t blockImages = 1, blockSlices = 0; ///< of a weight's steps: images, or slices along the first axis of one; of a tile of whole images: how many
     double cycles = 0;
   };
   /// How images lie in the workspace (or, if `inPlace`, where they are), along each spatial axis.
@@ -84,36 +101,50 @@ private:
     int64_t image = 0;       ///< from image to image
   };
   struct Emitter;
+  struct Costs;
 
   bool isWeight() const { return kind == dl::ConvolutionResult::weight; }
   bool isInput() const { return kind == dl::ConvolutionResult::input; }
   int64_t axes() const { return p.size(); }
+  /// Whether images have no zeros around them.
+  bool keepsImages() const { return plan.schedule == Schedule::Images || plan.schedule == Schedule::Places; }
   /// The image that is read, its channels in a group, and the one of the positions.
   const Sizes &source() const { return isInput() ? p : i; }
   int64_t sourceChannels() const { return isInput() ? o : c; }
   const Sizes &target() const { return isInput() ? i : p; }
   /// Channels of a group of what is computed; of a weight its outputs.
   int64_t channels() const { return isInput() ? c : o; }
-  /// Parts of the result along an axis: positions j * stride + remainder.
-  int64_t remainders(int64_t axis) const { return isInput() ? strides[axis] : 1; }
-  int64_t parts() const;
-  /// Of an axis' part: the first j, and how many there are.
-  int64_t firstPosition(int64_t axis, int64_t remainder) const;
-  int64_t positionCount(int64_t axis, int64_t remainder) const;
-  int64_t mostPositions(int64_t axis) const;
-  /// Places of the kernel along an axis that reach the part: the first one, how many.
-  std::pair<int64_t, int64_t> placesOf(int64_t axis, int64_t remainder) const;
-  /// From place to place of those.
+  /// Parts of the result along an axis, by the remainder of a stride.
+  llvm::SmallVector<AxisPart> partsByRemainder(int64_t axis) const;
+  /// The same, divided by the places that fall onto the image.
+  llvm::SmallVector<AxisPart> partsOnImage(int64_t axis) const;
+  /// Of a weight: for each place of the kernel, the positions at which it falls onto the image.
+  llvm::SmallVector<AxisPart> partsByPlace(int64_t axis) const;
+  const Parts &partsOf(const Plan &plan) const { return plan.schedule == Schedule::Images || plan.schedule == Schedule::Places ? imageParts : wholeParts; }
+  static llvm::SmallVector<PartSize> sizesOfParts(const Parts &parts);
+  /// Parts of the result in all.
+  int64_t partCount(const Plan &plan) const;
+  int64_t mostPositions(int64_t axis, const Plan &plan) const;
+  /// From place to place of those that reach a part.
   int64_t placeStep(int64_t axis) const;
+  /// Where position 0 of a whole part reads along an axis of the source at a place of the kernel; negative before its beginning.
+  int64_t sourceAt(int64_t axis, int64_t position, int64_t place) const;
   /// Rows of the image in a part, as columns (with the rows between) or as rows of the product.
-  int64_t linesOfImage(Schedule schedule) const;
+  int64_t linesOfImage(const Plan &plan) const;
   int64_t lineParts() const;
 
-  Images layout(Schedule schedule) const;
+  Images layout(const Plan &plan) const;
   Plan choosePlan() const;
+  /// A schedule with a micro-kernel.
   Plan planOf(Schedule schedule, int64_t mr, int64_t nv) const;
-  /// The most steps, of a weight those of a block.
+  Plan planWide(const Costs &costs) const;
+  Plan planTall(const Costs &costs) const;
+  Plan planImages(const Costs &costs) const;
+  Plan planWeight(const Costs &costs) const;
+  Plan planPlaces(const Costs &costs) const;
+  /// The most steps, of a weight those of a block; where places are left out, those of a block in all parts.
   int64_t stepsOf(const Plan &plan) const;
+  int64_t stepsOf(const Plan &plan, const PartSize &part) const;
   int64_t rowTableElements() const;
   int64_t nr() const { return plan.nv * lanes; }
   int64_t panels() const;
@@ -129,6 +160,8 @@ private:
   int64_t imageCount; // ShapedType::kDynamic if it is left to the call
   int64_t groups, o, c;
   Sizes p, i, k, strides, paddings, dilations;
+  Parts wholeParts, imageParts;
+  llvm::SmallVector<PartSize> imageSizes; // of imageParts, one after the other; none if they are too many
   Plan plan;
   Images images;
   int64_t tableSteps = 0;

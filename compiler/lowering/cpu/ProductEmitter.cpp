@@ -101,10 +101,10 @@ func::FuncOp ProductEmitter::transposition() {
           rows = arguments[3];
     Value columns = arguments[4], destination = arguments[5], base = arguments[6],
           destinationRow = arguments[7];
-    // The blocks, along the rows of the source.
+    // The blocks, down the rows of the source: those of the destination are then written one after the other, in whole lines.
     OpBuilder::InsertionGuard guard(b);
     Value block[2], size[2] = {rows, columns};
-    for (int i : {0, 1}) {
+    for (int i : {1, 0}) {
       auto blocks = scf::ForOp::create(b, loc, index(0), size[i], index(lanes));
       block[i] = blocks.getInductionVar();
       b.setInsertionPointToStart(blocks.getBody());
