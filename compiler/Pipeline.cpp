@@ -67,7 +67,7 @@ LogicalResult lowerToLlvm(ModuleOp module, const PipelineOptions &options, Model
     std::optional<Stage> stage;
   };
   std::vector<Leg> cpuLegs = {
-      {[&](OpPassManager &passes) { passes.nest<dl::ModelOp>().addPass(createPlanMemory(cpu::workspaceSize(*cpu))); }, Stage::Plan},
+      {[&](OpPassManager &passes) { passes.nest<dl::ModelOp>().addPass(createPlanMemory(cpu::workspaceOf(*cpu))); }, Stage::Plan},
       {[&](OpPassManager &passes) { passes.addPass(cpu::createCpuEmitKernels(*cpu, description)); }, Stage::Lowered},
       {cpu::buildLlvmPipeline, std::nullopt},
   };

@@ -12,13 +12,18 @@
 
 namespace dlc {
 
-/// Elements of a workspace that a target wants for a kernel beside its results, as a size; null or 0 for none. `elementType` is set to their type.
-using WorkspaceSize = std::function<mlir::AffineExpr(dl::FusedOp, mlir::Type &elementType)>;
+/// Memory that a target wants for a kernel beside its results.
+struct Workspace {
+  mlir::AffineExpr elements; ///< a size; null or 0 for none
+  mlir::Type elementType;
+  dl::ForOp writtenBefore; ///< a loop around the kernel before which a part of it is written, for all turns; null: nothing stays from turn to turn
+};
+using WorkspaceOf = std::function<Workspace(dl::FusedOp)>;
 
 #define GEN_PASS_DECL
 #include "compiler/transforms/Passes.h.inc"
 
-std::unique_ptr<mlir::Pass> createPlanMemory(WorkspaceSize workspace);
+std::unique_ptr<mlir::Pass> createPlanMemory(WorkspaceOf workspace);
 
 #define GEN_PASS_REGISTRATION
 #include "compiler/transforms/Passes.h.inc"

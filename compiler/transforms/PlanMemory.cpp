@@ -57,7 +57,7 @@ private:
 
 class Planner {
 public:
-  Planner(FuncOp function, const WorkspaceSize &workspace) : function(function), top(function.getBody().front()), workspace(workspace), b(function.getContext()) {}
+  Planner(FuncOp function, const WorkspaceOf &workspace) : function(function), top(function.getBody().front()), workspace(workspace), b(function.getContext()) {}
   void run();
   int64_t inPlace = 0, copied = 0, launches = 0, exchanged = 0;
 
@@ -99,7 +99,7 @@ private:
 
   FuncOp function;
   Block &top;
-  const WorkspaceSize &workspace;
+  const WorkspaceOf &workspace;
   OpBuilder b;
   /// Beside data flow: an op that has to run before another, because that one overwrites what it reads.
   DenseMap<Operation *, llvm::SetVector<Operation *>> before;
@@ -656,12 +656,13 @@ void Planner::touchAll(Block &block) {
     op.setAttr("input_buffers", b.getDenseI64ArrayAttr(from));
     op.setAttr("result_buffers", b.getDenseI64ArrayAttr(to));
     if (auto kernel = dyn_cast<FusedOp>(op); kernel && workspace) {
-      Type element;
-      AffineExpr size = workspace(kernel, element);
-      if (size && size != b.getAffineConstantExpr(0)) {
-        table.push_back({"arena", 0, normalizeSize(size * static_cast<int64_t>(element.getIntOrFloatBitWidth() / 8))});
+      Workspace wanted = workspace(kernel);
+      if (wanted.elements && wanted.elements != b.getAffineConstantExpr(0)) {
+        table.push_back({"arena", 0, normalizeSize(wanted.elements * static_cast<int64_t>(wanted.elementType.getIntOrFloatBitWidth() / 8))});
         int64_t id = static_cast<int64_t>(table.size()) - 1;
         touch(id, launch, launch);
+        if (ForOp loop = wanted.writtenBefore)
+          touch(id, span[loop].first, std::min(span[loop].second, launches - 1));
         op.setAttr("workspace_buffer", b.getI64IntegerAttr(id));
       }
     }
@@ -716,7 +717,7 @@ void Planner::run() {
 
 struct PlanMemory : impl::PlanMemoryBase<PlanMemory> {
   PlanMemory() = default;
-  explicit PlanMemory(WorkspaceSize workspace) : workspace(std::move(workspace)) {}
+  explicit PlanMemory(WorkspaceOf workspace) : workspace(std::move(workspace)) {}
   void runOnOperation() override {
     for (auto function : getOperation().getBody().front().getOps<FuncOp>()) {
       Planner planner(function, workspace);
@@ -727,9 +728,9 @@ struct PlanMemory : impl::PlanMemoryBase<PlanMemory> {
       launches += planner.launches;
     }
   }
-  WorkspaceSize workspace;
+  WorkspaceOf workspace;
 };
 } // namespace
 
-std::unique_ptr<Pass> createPlanMemory(WorkspaceSize workspace) { return std::make_unique<PlanMemory>(std::move(workspace)); }
+std::unique_ptr<Pass> createPlanMemory(WorkspaceOf workspace) { return std::make_unique<PlanMemory>(std::move(workspace)); }
 } // namespace dlc

@@ -99,12 +99,25 @@ void check(const GemmFunctions &product, const Sizes &s, Order order, Tail tail 
   Guarded scratch0(product.scratchBytes), scratch1(product.scratchBytes);
   std::vector<void *> scratch{scratch0.as<T>(), scratch1.as<T>()};
 
-  if (order == Order::OneByOneBackwards) {
-    for (size_t launch = 0; launch < product.kernels.size(); ++launch)
-      for (int64_t t = product.tasks[launch](&frame) - 1; t >= 0; --t)
-        product.kernels[launch](&frame, t, t + 1, scratch[t % 2]);
-  } else {
-    product.run(frame, order == Order::TwoThreads ? 2 : 1, scratch);
+  auto run = [&](unsigned first) {
+    if (order == Order::OneByOneBackwards) {
+      for (size_t launch = first; launch < product.kernels.size(); ++launch)
+        for (int64_t t = product.tasks[launch](&frame) - 1; t >= 0; --t)
+          product.kernels[launch](&frame, t, t + 1, scratch[t % 2]);
+    } else {
+      product.run(frame, order == Order::TwoThreads ? 2 : 1, scratch, first);
+    }
+  };
+  run(0);
+  if (product.launchesOnce) {
+    // The later launches need no more of a fixed operand than the first ones have written.
+    Guarded &fixed = product.shape.rhsFixed ? rhs : lhs;
+    const size_t bytes = (product.shape.rhsFixed ? s.k * s.n : s.m * s.k) * sizeof(T);
+    std::vector<char> saved(fixed.as<char>(), fixed.as<char>() + bytes);
+    std::memset(fixed.as<char>(), 0xff, bytes);
+    std::memset(out.as<char>(), 0xff, s.m * s.n * sizeof(T));
+    run(product.launchesOnce);
+    std::memcpy(fixed.as<char>(), saved.data(), bytes);
   }
 
   int64_t wrong = 0;
@@ -233,14 +246,73 @@ TEST_P(GemmTest, StaticSizes) {
       add(f64, {259, 301, 600}, lhsTransposed, rhsTransposed);
       add(f32, {40, 24, 2500}, lhsTransposed, rhsTransposed);
     }
+    // A right operand that no L2 holds, with few rows.
+    add(f32, {1, 1001, 600}, lhsTransposed, false);
+    add(f32, {16, 10500, 63}, lhsTransposed, false);
+    add(f64, {3, 7, 50001}, lhsTransposed, false);
+    add(f64, {5, 4100, 81}, lhsTransposed, false);
   }
   add(f32, {6, 3, 5}, false, false);
   add(f32, {512, 10, 128}, true, false);
   add(f32, {12, 5, 3000, 2}, false, false);
   add(f32, {12, 5, 3000, 2}, true, true);
   builder.compile();
-  for (const char *part : {"swapped", "lhs direct", "lhs by launch", "rhs direct", "rhs by task"})
+  for (const char *part : {"swapped", "lhs direct", "lhs by launch", "rhs direct", "rhs by task", "wide"})
     EXPECT_NE(plans.find(part), std::string::npos) << part << " does not occur in\n" << plans;
+  for (unsigned i = 0; i < sizes.size(); ++i)
+    for (Order order : {Order::TwoThreads, Order::OneByOneBackwards})
+      checkAny(builder[i], sizes[i], order);
+}
+
+/// Few rows read a B that L2 does not hold in wide tiles, also where only the call says how few.
+TEST_P(GemmTest, FewRowsKnownAtRunTime) {
+  GemmBuilder builder(*context, machine);
+  builder.add({f32, dynamic, 1500, 401}, Tail::BiasRelu);
+  builder.add({f64, dynamic, dynamic, dynamic});
+  builder.add({f32, dynamic, 1000, 4100, 1, true, false});
+  builder.compile();
+  for (unsigned i : {0, 1, 2})
+    EXPECT_NE(builder[i].description.find("wide"), std::string::npos) << builder[i].description;
+  for (Order order : {Order::TwoThreads, Order::OneByOneBackwards})
+    for (int64_t m : {0, 1, 6, 13, 16, 17, 50, 170}) {
+      checkAny(builder[0], {m, 1500, 401}, order, Tail::BiasRelu);
+      checkAny(builder[1], {m, 3, 9}, order);
+    }
+  for (Order order : {Order::TwoThreads, Order::OneByOneBackwards})
+    for (int64_t m : {1, 7, 18}) {
+      checkAny(builder[1], {m, 1515, 230}, order);
+      checkAny(builder[2], {m, 1000, 4100}, order);
+    }
+}
+
+/// What stays the same from call to call is packed by launches of its own.
+TEST_P(GemmTest, FixedOperands) {
+  GemmBuilder builder(*context, machine);
+  std::vector<Sizes> sizes;
+  auto add = [&](cpu::GemmShape shape, Sizes s, bool isPacked) {
+    unsigned i = builder.add(shape);
+    // A transposed left operand may be cheaper to read where it lies, as the right one of C^T.
+    if (!shape.lhsTransposed)
+      EXPECT_EQ(builder[i].launchesOnce, isPacked) << builder[i].description;
+    sizes.push_back(s);
+  };
+  for (mlir::FloatType type : {f32, f64})
+    for (bool lhsTransposed : {false, true})
+      for (bool rhsTransposed : {false, true}) {
+        add({type, 32, 130, 77, 1, lhsTransposed, rhsTransposed, false, true}, {32, 130, 77}, true);
+        add({type, 3, 301, 3000, 1, lhsTransposed, rhsTransposed, false, true}, {3, 301, 3000}, true);
+        add({type, 19, dynamic, dynamic, 1, lhsTransposed, rhsTransposed, false, true}, {19, 29, 601}, true);
+        add({type, dynamic, 120, 1000, 1, lhsTransposed, rhsTransposed, false, true}, {41, 120, 1000}, true);
+        add({type, 32, 10, 7, 1, lhsTransposed, rhsTransposed, false, true}, {32, 10, 7}, false);
+      }
+  add({f32, 4, 100, 100, 3, false, false, false, true}, {4, 100, 100, 3}, false);
+  // Of the left one it depends on which way the product is computed.
+  for (bool lhsTransposed : {false, true}) {
+    cpu::GemmShape shape{f32, 700, 5, 300, 1, lhsTransposed, false, true, false};
+    builder.add(shape);
+    sizes.push_back({700, 5, 300});
+  }
+  builder.compile();
   for (unsigned i = 0; i < sizes.size(); ++i)
     for (Order order : {Order::TwoThreads, Order::OneByOneBackwards})
       checkAny(builder[i], sizes[i], order);

@@ -297,6 +297,7 @@ unsigned GemmBuilder::add(const cpu::GemmShape &shape, Tail tail) {
   functions.workspace = gemm.workspaceElements(symbol(0), symbol(1), symbol(2), symbol(3));
   functions.description = gemm.describe();
   functions.shape = shape;
+  functions.launchesOnce = gemm.launchesOnce();
   functions.kernels.resize(gemm.launchCount());
   functions.tasks.resize(gemm.launchCount());
   products.push_back(functions);
@@ -325,8 +326,8 @@ int64_t GemmFunctions::workspaceElements(const GemmFrame &frame) const {
 }
 
 void GemmFunctions::run(const GemmFrame &frame, unsigned threads,
-                        std::vector<void *> &scratch) const {
-  for (unsigned launch = 0; launch < kernels.size(); ++launch) {
+                        std::vector<void *> &scratch, unsigned first) const {
+  for (unsigned launch = first; launch < kernels.size(); ++launch) {
     int64_t count = tasks[launch](&frame);
     std::vector<std::thread> workers;
     for (unsigned t = 0; t < threads; ++t) {

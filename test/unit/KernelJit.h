@@ -71,9 +71,12 @@ struct GemmFunctions {
   mlir::AffineExpr workspace;
   std::string description;
   cpu::GemmShape shape;
+  unsigned launchesOnce = 0;
 
-  /// Runs all kernels on `threads` threads, each with one contiguous range of the tasks.
-  void run(const GemmFrame &frame, unsigned threads, std::vector<void *> &scratch) const;
+  /// Runs the kernels of all launches from `first` on, on `threads` threads, each with one contiguous
+  /// range of the tasks.
+  void run(const GemmFrame &frame, unsigned threads, std::vector<void *> &scratch,
+           unsigned first = 0) const;
 };
 
 enum class Tail { Store, BiasRelu };

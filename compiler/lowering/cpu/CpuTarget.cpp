@@ -29,8 +29,8 @@ namespace dlc::cpu {
 #define GEN_PASS_DEF_CPUEMITKERNELS
 #include "compiler/lowering/cpu/Passes.h.inc"
 
-WorkspaceSize workspaceSize(const CpuInfo &cpu) {
-  return [cpu](FusedOp kernel, Type &elementType) { return KernelEmitter(kernel, cpu).workspaceElements(elementType); };
+WorkspaceOf workspaceOf(const CpuInfo &cpu) {
+  return [cpu](FusedOp kernel) { return KernelEmitter(kernel, cpu).workspace(); };
 }
 
 namespace {
@@ -146,7 +146,8 @@ struct LaunchPart {
   unsigned part;
   std::string symbol;
   bool isCheck;
-  Value tasks; // an i64, known when the function is entered
+  ForOp before; // the loop before which it runs, once for all turns; null: it runs where the launch stands
+  Value tasks;  // an i64, known when the function is entered
 };
 
 /// The function that runs the launches in order, with the loops and branches around them.
@@ -159,7 +160,7 @@ public:
 
 private:
   void emit(Block &block);
-  void emitLaunch(int64_t number);
+  void emitLaunch(int64_t number, ForOp before);
   void emitFor(ForOp loop);
   void emitIf(IfOp branch);
   /// Nothing has been changed yet: a call with a fault ends here.
@@ -238,16 +239,19 @@ void EntryEmitter::emit(Block &block) {
     } else {
       int64_t number = op->getAttrOfType<IntegerAttr>("launch").getInt();
       if (emitted.insert(number).second)
-        emitLaunch(number);
+        emitLaunch(number, {});
       if (isCheck(op) && (i + 1 == ops.size() || !isCheck(ops[i + 1])))
         leaveOnFault();
     }
   }
 }
 
-void EntryEmitter::emitLaunch(int64_t number) {
+/// The parts of a launch that run before a loop; those that run where it stands.
+void EntryEmitter::emitLaunch(int64_t number, ForOp before) {
   auto pointer = LLVM::LLVMPointerType::get(b.getContext());
   for (auto [part, launch] : llvm::enumerate(launches[number])) {
+    if (launch.before != before)
+      continue;
     auto kernelType = b.getFunctionType({pointer, b.getI64Type(), b.getI64Type(), pointer}, {});
     Value address = func::ConstantOp::create(b, loc, kernelType, launch.symbol);
     address = UnrealizedConversionCastOp::create(b, loc, pointer, address).getResult(0);
@@ -282,6 +286,8 @@ Value EntryEmitter::loadCondition(int64_t buffer) {
 }
 
 void EntryEmitter::emitFor(ForOp loop) {
+  for (size_t number = 0; number < launches.size(); ++number)
+    emitLaunch(number, loop);
   Value first = firstOf.lookup(loop), last = lastOf.lookup(loop);
   if (loop.getLimit()) {
     Value limit = loadScalar(loop->getAttrOfType<IntegerAttr>("limit_buffer").getInt(), b.getI64Type());
@@ -368,7 +374,14 @@ LogicalResult ModelLowering::lower(FuncOp function) {
   std::vector<SmallVector<LaunchPart>> parts(launches.size());
   for (auto [number, nodes] : llvm::enumerate(launches)) {
     auto kernel = dyn_cast<FusedOp>(nodes.front());
-    unsigned count = kernel ? KernelEmitter(kernel, cpu).launchCount() : 1;
+    unsigned count = 1, once = 0;
+    ForOp loop;
+    if (kernel) {
+      KernelEmitter emitter(kernel, cpu);
+      count = emitter.launchCount();
+      once = emitter.launchesOnce();
+      loop = emitter.loopOfLaunchesOnce();
+    }
     for (unsigned part = 0; part < count; ++part) {
       std::string symbol = (function.getSymName() + "_" + Twine(number) + (count > 1 ? "_" + Twine(part) : "")).str();
       emitLaunch(function, nodes, part, symbol, to);
@@ -381,7 +394,7 @@ LogicalResult ModelLowering::lower(FuncOp function) {
       if (part + 1 == count)
         kernelTo.work = workOf(nodes);
       to.kernels.push_back(std::move(kernelTo));
-      parts[number].push_back({nodes, part, symbol, !kernel, {}});
+      parts[number].push_back({nodes, part, symbol, !kernel, part < once ? loop : ForOp(), {}});
     }
   }
 

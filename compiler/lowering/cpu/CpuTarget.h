@@ -18,7 +18,7 @@
 namespace dlc::cpu {
 
 /// What plan-memory asks: the workspace of a product.
-WorkspaceSize workspaceSize(const CpuInfo &cpu);
+WorkspaceOf workspaceOf(const CpuInfo &cpu);
 
 /// The pass cpu-emit-kernels for a known processor; fills in `description` (which must outlive it) for the runtime.
 std::unique_ptr<mlir::Pass> createCpuEmitKernels(const CpuInfo &cpu, ModelDescription &description);

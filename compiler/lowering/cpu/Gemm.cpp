@@ -14,9 +14,10 @@
 //     tile kernel, outlined:
 //       for each block of K              one block if B is packed, unless K is
 //       huge
+//         pack the columns               only where the plan says so, and only
+//         if the previous tile did not
 //         for each panel of columns      NR = nv vectors
-//           pack the panel               only where the plan says so, and only
-//           if the previous tile did not for each group of MR rows
+//           for each group of MR rows
 //             micro-kernel, outlined:    accumulators += A[MR rows, block] *
 //             B[block, NR columns]
 //     transpose the tile                 only when the product is computed as
@@ -24,12 +25,18 @@
 //
 // A is read where it lies, one element at a time: the micro-kernel takes a stride for rows and one
 // for k, so a transposed A is no different, until its columns lie on so many pages that packing it
-// into groups of rows pays: a launch of its own. Vectors of B must be contiguous along n: either B
+// into groups of rows pays: a launch of its own, whose tasks read rows of memory from end to end.
+// Vectors of B must be contiguous along n: either B
 // is row-major and read where it lies, in blocks of K that fit L1, or it is packed into panels
 // [k][NR] that stay in L2. Edges cost no second micro-kernel: rows beyond the last one repeat it,
 // columns beyond the last one compute with whatever follows in memory (lanes do not mix) and are
 // dropped. Only where such a read would leave the matrix, in its last row or rows, a padded copy of
 // these rows is read.
+//
+// Two cases are planned differently. Where few rows of A meet a B that no cache holds, memory decides:
+// it gives most to who reads few rows of B at once and these far along. So the tiles of a thread's
+// range of tasks are one wide tile, and a block of K is a few steps. And a B that stays the same in the
+// turns of a loop is packed by a launch that runs once before it.
 //
 //===----------------------------------------------------------------------===//
 
@@ -63,8 +70,14 @@ constexpr int64_t rowsForPacking = 160, rowsForPackingMissed = 48;
 /// of its steps is in another place, and the processor's table of pages is small.
 constexpr int64_t pagesInReach = 128, pageBytes = 4096;
 
-/// Groups of rows of A that are packed together, so that whole cache lines are read.
-constexpr int64_t packedGroups = 8;
+/// Steps of K that are packed, or multiplied where B comes from memory, side by side: so many rows of
+/// memory are read from left to right at once as the processor fetches ahead of.
+constexpr int64_t stepsTogether = 8;
+
+/// Up to how many rows of A a B that L2 does not hold is read as it lies in memory: wide, in few steps
+/// at a time. With more rows, going through the accumulators in every few steps costs more than that
+/// saves.
+constexpr int64_t rowsForStreaming = 16;
 
 /// Bytes of a packed panel that L2 delivers in a cycle.
 constexpr double panelBytesPerCycle = 40;
@@ -103,12 +116,23 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
   // good: a model then has one micro-kernel for nearly everything.
   const auto [usualRows, usualVectors] = usualMicroTile(cpu);
   Plan best, usual;
+  // Whether few rows of A read B as it comes from memory; rows known only at run time decide then.
+  const bool anyBatch = ShapedType::isDynamic(shape.m);
+  const bool mayStream = !shape.rhsTransposed && !shape.rhsFixed && shape.batch == 1 &&
+                         (k * orAssumed(shape.n) * bytes > cpu.l2Bytes ||
+                          (anyBatch && (!staticK || ShapedType::isDynamic(shape.n))));
+  const bool alwaysStreams = mayStream && !anyBatch && shape.m <= rowsForStreaming;
   for (bool swapped : {false, true}) {
+    if (swapped && alwaysStreams)
+      break;
     const bool lhsTransposed = swapped ? !shape.rhsTransposed : shape.lhsTransposed;
     const bool rhsTransposed = swapped ? !shape.lhsTransposed : shape.rhsTransposed;
     const int64_t shapeRows = swapped ? shape.n : shape.m, shapeColumns = swapped ? shape.m : shape.n;
     const int64_t rows = orAssumed(shapeRows), columns = orAssumed(shapeColumns);
     const bool anyRows = ShapedType::isDynamic(shapeRows);
+    // What stays the same from call to call is packed once for all of them, unless it stays in L1.
+    const bool packsOnce = (swapped ? shape.lhsFixed : shape.rhsFixed) && shape.batch == 1 &&
+                           k * columns * bytes > cpu.l1Bytes;
     for (int64_t nv = 1; nv <= 8; ++nv) {
       const int64_t nr = nv * lanes, panelBytes = nr * bytes;
       const int64_t panels = llvm::divideCeil(columns, nr);
@@ -133,8 +157,12 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
         // Of rows known only at run time half a group is lost in the mean.
         const double groups = anyRows ? (rows + mr / 2.0) / mr : llvm::divideCeil(rows, mr);
         const double step = cyclesPerStep(mr, nv), call = callCycles + accumulatorCycles * mr * nv;
-        for (Packing packing : {Packing::None, Packing::Task}) {
-          if (packing == Packing::None && rhsTransposed)
+        for (Packing packing : {Packing::None, Packing::Task, Packing::Launch}) {
+          if ((packing == Packing::Launch) != packsOnce || (packing == Packing::None && rhsTransposed))
+            continue;
+          // The panels of a wide tile consist of whole lines, if usual ones do.
+          const int64_t unit = std::min(lineBytes, usualVectors * lanes * bytes);
+          if (alwaysStreams && (packing != Packing::None || panelBytes % unit != 0))
             continue;
           Plan plan;
           plan.swapped = swapped;
@@ -142,7 +170,11 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
           plan.nv = nv;
           plan.rhs = packing;
           plan.directBlock = l1Block;
-          if (packing == Packing::None) {
+          plan.streams = alwaysStreams || (mayStream && anyRows && !swapped);
+          if (alwaysStreams) {
+            plan.kBlock = stepsTogether;
+            plan.cycles = groups * panels * (k * step + llvm::divideCeil(k, stepsTogether) * call);
+          } else if (packing == Packing::None) {
             plan.kBlock = !staticK                 ? l1Block
                           : rows <= mr && !anyRows ? k
                                                    : balancedPart(k, l1Block, 8);
@@ -155,8 +187,9 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
             plan.kBlock = packedBlock;
             const bool inL1 = k * panelBytes <= cpu.l1Bytes;
             const double stream = inL1 ? step : std::max(step, panelBytes / panelBytesPerCycle);
-            plan.cycles = groups * panels * (k * stream + llvm::divideCeil(k, packedBlock) * call) +
-                          (rhsTransposed ? transposeCycles : copyCycles) * panels * nv * k *
+            plan.cycles = groups * panels * (k * stream + llvm::divideCeil(k, packedBlock) * call);
+            if (packing == Packing::Task)
+              plan.cycles += (rhsTransposed ? transposeCycles : copyCycles) * panels * nv * k *
                               (k <= packedBlock ? 1 : llvm::divideCeil(rows, 512));
           }
           if (lhsTransposed && rows > 1 && packsTransposed(rows, k, bytes))
@@ -167,7 +200,7 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
           if (swapped || rhsTransposed)
             plan.cycles += sharedCycles + 0.02 * plan.cycles;
           // With rows known at run time the same code serves one and many.
-          if (anyRows && !rhsTransposed) {
+          if (anyRows && !rhsTransposed && !packsOnce) {
             plan.rhs = Packing::RunTime;
             plan.kBlock = packedBlock;
             plan.packedRows = misses ? rowsForPackingMissed : rowsForPacking;
@@ -199,16 +232,19 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
   // A tile that reads B where it lies brings each panel into L1 once, so it is high. One that finds
   // B packed is low and wide, so that its rows of A serve several panels. Where packed columns are
   // not kept from tile to tile, because K has several blocks, it is high again for packing to pay.
+  // Tiles next to each other are one where B comes from memory.
+  const bool isPacked = best.rhs == Packing::Task || best.rhs == Packing::Launch;
   const bool repacks = best.rhs == Packing::Task && staticK && k > best.kBlock;
   const int64_t panelsInL2 = std::max<int64_t>(1, cpu.l2Bytes / 2 / (nr * bytes * best.kBlock));
   // The wider, the longer are the pieces of memory that the epilogue goes through.
   const int64_t packedPanels = std::max(std::min<int64_t>(2, panelsInL2), panelsInL2 / 2);
   int64_t tilePanels = best.rhs == Packing::None ? 1 : balancedPart(panels, packedPanels, 1);
-  best.mTile = balancedPart(rows, repacks ? 512 : best.rhs == Packing::Task ? 32 : 128, best.mr);
+  best.mTile = balancedPart(rows, repacks ? 512 : isPacked ? 32 : 128, best.mr);
   auto tiles = [&] {
     return llvm::divideCeil(rows, best.mTile) * llvm::divideCeil(panels, tilePanels);
   };
-  while (tiles() < wantedTiles) {
+  const bool onlyStreams = best.streams && !ShapedType::isDynamic(shapeRows);
+  while (!onlyStreams && tiles() < wantedTiles) {
     if (tilePanels > 1)
       tilePanels = llvm::divideCeil(tilePanels, 2);
     else if (best.mTile > std::max<int64_t>(2 * best.mr, 16))
@@ -217,6 +253,14 @@ Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
       break;
   }
   best.nTile = tilePanels * nr;
+  // L2 holds the accumulators of a wide tile between two visits.
+  if (best.streams) {
+    const int64_t held = llvm::alignTo(onlyStreams ? rows : rowsForStreaming, best.mr);
+    best.streamElements = cpu.l2Bytes / 2 / bytes;
+    if (!ShapedType::isDynamic(shape.n))
+      best.streamElements = std::min<int64_t>(best.streamElements, held * llvm::alignTo(columns, best.nTile));
+    best.streamElements = std::max(best.streamElements, held * best.nTile);
+  }
   return best;
 }
 
@@ -259,24 +303,26 @@ struct Gemm::Emitter : ProductEmitter {
 
   func::FuncOp microKernel();
   func::FuncOp tileKernel();
+  func::FuncOp packing(int64_t width);
 
   //===--- Kernels ---===//
 
   /// Tiles down the rows, across the columns, in all.
   std::array<Value, 3> tileCounts();
   Value tasks(unsigned launch);
-  void packingKernel(Value begin, Value end);
+  void packLhs(Value begin, Value end);
+  void packRhs(Value begin, Value end);
   void productKernel(Value begin, Value end, Value scratch, GemmEpilogue epilogue);
 
   /// Whether columns of B that one tile has packed may serve the next one.
   bool keepsPanels() const {
-    return plan.rhs != Packing::None && (ShapedType::isDynamic(staticK) || staticK <= plan.kBlock);
+    return (plan.rhs == Packing::Task || plan.rhs == Packing::RunTime) && (ShapedType::isDynamic(staticK) || staticK <= plan.kBlock);
   }
   /// Whether panels of columns may stick out.
   bool ragged() const { return ShapedType::isDynamic(staticColumns) || staticColumns % nr != 0; }
   /// Rows of K that a panel which sticks out may not read where they lie.
   int64_t maxTailRows() const {
-    if (plan.rhs == Packing::Task || !ragged())
+    if (plan.rhs == Packing::Task || plan.rhs == Packing::Launch || !ragged())
       return 0;
     if (ShapedType::isDynamic(staticColumns))
       return nr;
@@ -284,16 +330,30 @@ struct Gemm::Emitter : ProductEmitter {
            1;
   }
 
-  /// Elements of a group of rows in the workspace. Whole vectors are written, hence the padding.
-  Value lhsGroupElements() { return roundUp(add(mul(k, plan.mr), lanes), lanes); }
+  /// Elements of a group of rows in the workspace: a line more, so that groups do not begin a power of
+  /// two apart.
+  Value lhsGroupElements() { return add(roundUp(mul(k, plan.mr), lineElements()), lineElements()); }
+  /// Elements of a panel of columns that a launch packs: whole blocks of a transposition.
+  Value rhsPanelElements() { return mul(roundUp(k, lanes), nr); }
+  /// Where panels begin in the workspace.
+  Value rhsWorkspaceOffset() {
+    return plan.lhs == Packing::None ? index(0) : mul(ceilDiv(rows, plan.mr), lhsGroupElements());
+  }
+  int64_t elementBytes() const { return element.getIntOrFloatBitWidth() / 8; }
+  int64_t lineElements() const { return lineBytes / elementBytes(); }
+  /// Whether tiles are as wide as the accumulators that L2 holds, and go through B as it lies in memory.
+  Value streams() {
+    if (!plan.streams || !ShapedType::isDynamic(staticRows))
+      return boolean(plan.streams);
+    const int64_t few = std::min(rowsForStreaming, plan.mTile);
+    return b.createOrFold<arith::AndIOp>(loc, less(rows, index(few + 1)),
+                                         less(index(gemm.cpu.l2Bytes / elementBytes()), mul(k, columns)));
+  }
   /// Whether A is packed, where that is known at run time.
   Value packsLhs() {
-    Value stepBytes = min(mul(rows, element.getIntOrFloatBitWidth() / 8), index(pageBytes));
+    Value stepBytes = min(mul(rows, elementBytes()), index(pageBytes));
     return less(index(pagesInReach * pageBytes), mul(k, stepBytes));
   }
-
-  /// Packs groups `from` to `to` of mr rows of a transposed A into the workspace, each as [k][mr].
-  void packGroups(Value from, Value to);
 };
 
 Gemm::Emitter::Emitter(const Gemm &gemm, OpBuilder &b, Location loc, const GemmOperands *operands)
@@ -313,11 +373,11 @@ Gemm::Emitter::Emitter(const Gemm &gemm, OpBuilder &b, Location loc, const GemmO
     return at;
   };
   const int64_t tileRows = swapped ? llvm::alignTo(plan.mTile, lanes) : plan.mTile;
-  place(tileRows * plan.nTile);
+  place(std::max(tileRows * plan.nTile, plan.streamElements));
   if (swapped)
     transposedOffset = place(tileRows * plan.nTile);
-  const int64_t packed =
-      plan.rhs == Packing::None ? 0 : plan.nTile * llvm::alignTo(plan.kBlock, lanes);
+  const bool packsByTask = plan.rhs == Packing::Task || plan.rhs == Packing::RunTime;
+  const int64_t packed = packsByTask ? plan.nTile * llvm::alignTo(plan.kBlock, lanes) : 0;
   packedOffset = place(std::max(packed, maxTailRows() * nr));
 
   if (!operands)
@@ -386,15 +446,16 @@ func::FuncOp Gemm::Emitter::microKernel() {
 /// copy.
 func::FuncOp Gemm::Emitter::tileKernel() {
   func::FuncOp micro = microKernel();
-  func::FuncOp transpose = rhsTransposed ? transposition() : func::FuncOp();
+  const bool transposes = rhsTransposed && plan.rhs != Packing::Launch;
+  func::FuncOp pack = transposes ? transposition() : packing(nr);
   Type memory = memoryType(), idx = b.getIndexType(), i1 = b.getI1Type();
   std::string name =
-      llvm::formatv("dl.tile_{0}_{1}x{2}{3}", typeName(), plan.mr, nr, rhsTransposed ? "_t" : "")
+      llvm::formatv("dl.tile_{0}_{1}x{2}{3}", typeName(), plan.mr, nr, transposes ? "_t" : "")
           .str();
   if (!updated.empty())
     name += "_u" + std::to_string(updated.size());
-  SmallVector<Type> types{memory, idx, idx, idx,    idx, idx, memory, idx, idx,
-                          idx,    idx, idx, memory, idx, idx, idx,    i1,  i1};
+  SmallVector<Type> types{memory, idx,    idx, idx, idx, idx,    memory, idx, idx, idx, idx, idx,
+                          memory, idx,    idx, idx, memory, idx, idx,    idx, idx, i1,  i1};
   if (!updated.empty())
     types.push_back(idx);
   types.append(updated.size(), memory);
@@ -406,49 +467,47 @@ func::FuncOp Gemm::Emitter::tileKernel() {
     // B: where it begins; the tile's first column and columns; all columns, all steps.
     Value bMemory = *next++, bBase = *next++, n0 = *next++, tileColumns = *next++,
           columns = *next++, k = *next++;
-    // Scratch: where packed panels are, elements of a row of accumulators; steps of a block.
-    Value scratch = *next++, packedAt = *next++, cRow = *next++, kBlock = *next++;
+    // Packed panels: where they are, elements of one; whether later blocks of K follow in it (1) or
+    // take the place of the first (0).
+    Value panelMemory = *next++, panelsAt = *next++, panelElements = *next++, panelGoesOn = *next++;
+    // Scratch: where steps go that cannot be read where they lie; accumulators, from row to row and
+    // from panel to panel; steps of a block.
+    Value scratch = *next++, tailAt = *next++, cRow = *next++, cPanel = *next++, kBlock = *next++;
     // Whether B is read from packed panels, and whether these are still to be packed.
     Value packs = *next++, fresh = *next++;
     // What the epilogue will read: where the tile begins in it, and the memory.
     Value updateAt = updated.empty() ? Value() : *next++;
     SmallVector<Value> updates(next, arguments.end());
     Value panels = ceilDiv(tileColumns, nr);
-    Value panelElements = mul(roundUp(kBlock, lanes), nr);
-
-    // Copies `count` steps of K of the panel at column `n` into the scratch memory. Columns that do
-    // not exist become zero.
-    auto copyPanel = [&](Value k0, Value count, Value n, Value at) {
-      SmallVector<Value> masks;
-      for (int64_t v = 0; v < plan.nv; ++v)
-        masks.push_back(mask(add(sub(columns, n), -v * lanes)));
-      Value from = add(add(bBase, n), mul(k0, columns));
-      loop(count, 1, [&](Value kk) {
-        Value row = add(from, mul(kk, columns)), to = add(at, mul(kk, nr));
-        for (int64_t v = 0; v < plan.nv; ++v)
-          store(maskedLoad(bMemory, add(row, v * lanes), masks[v]), scratch, add(to, v * lanes));
-      });
-    };
-
     // One block even if K is 0: it clears the accumulators.
     loop(index(0), max(k, index(1)), kBlock, [&](Value k0) {
       Value count = min(sub(k, k0), kBlock);
       Value isFirst = b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, k0, index(0));
+      Value isLast = less(sub(k, k0), add(kBlock, 1));
+      Value panelFrom = add(panelsAt, mul(mul(k0, panelGoesOn), nr));
+      if (!transposes)
+        when(fresh, [&] {
+          func::CallOp::create(b, loc, pack,
+                               ValueRange{bMemory, add(add(bBase, n0), mul(k0, columns)), columns,
+                                          sub(columns, n0), panels, count, panelMemory, panelFrom,
+                                          panelElements});
+        });
       loop(panels, 1, [&](Value p) {
         Value column = mul(p, nr);
         Value n = add(n0, column);
-        Value packedPanel = add(mul(p, panelElements), packedAt);
-        Value bAt = packedPanel, bStep = index(nr), bFrom = scratch, direct = count, tail;
-        if (rhsTransposed) {
+        Value packedPanel = add(mul(p, panelElements), panelFrom);
+        Value bAt = packedPanel, bStep = index(nr), bFrom = panelMemory, direct = count, tail;
+        if (transposes) {
           when(fresh, [&] {
-            func::CallOp::create(b, loc, transpose,
+            func::CallOp::create(b, loc, pack,
                                  ValueRange{bMemory, add(add(bBase, k0), mul(n, k)), k,
-                                            min(sub(columns, n), index(nr)), count, scratch,
+                                            min(sub(columns, n), index(nr)), count, panelMemory,
                                             packedPanel, index(nr)});
           });
         } else {
           // Steps of K in which the panel would read beyond the end of B, if it reads B where it
-          // lies: as many rows as begin less than the panel's last column before the end.
+          // lies: as many rows as begin less than the panel's last column before the end. They are
+          // copied.
           Value unsafe = add(ceilDivByValue(add(n, nr), columns), -1);
           Value safe = min(max(sub(sub(k, unsafe), k0), index(0)), count);
           auto either = [&](Value packed, Value unpacked) -> Value {
@@ -456,23 +515,29 @@ func::FuncOp Gemm::Emitter::tileKernel() {
           };
           direct = either(count, safe);
           tail = sub(count, direct);
-          // What has to be copied: a whole panel, those last steps, or nothing.
-          Value copied = either(arith::SelectOp::create(b, loc, fresh, count, index(0)), tail);
-          copyPanel(add(k0, either(index(0), safe)), copied, n, packedPanel);
-          bAt = either(packedPanel, add(add(bBase, n), mul(k0, columns)));
+          Value from = add(add(bBase, n), mul(k0, columns));
+          when(less(index(0), tail), [&] {
+            func::CallOp::create(b, loc, pack,
+                                 ValueRange{bMemory, add(from, mul(safe, columns)), columns,
+                                            sub(columns, n), index(1), tail, scratch, tailAt,
+                                            index(0)});
+          });
+          bAt = either(packedPanel, from);
           bStep = either(index(nr), columns);
-          bFrom = either(scratch, bMemory);
+          bFrom = either(panelMemory, bMemory);
         }
         loop(ceilDiv(tileRows, plan.mr), 1, [&](Value group) {
           Value i = mul(group, plan.mr);
           Value aAt = add(add(aBase, mul(group, aGroup)), mul(k0, aStep));
-          Value rowsLeft = sub(tileRows, i), cAt = add(mul(i, cRow), column);
+          Value rowsLeft = sub(tileRows, i), cAt = add(mul(i, cRow), mul(p, cPanel));
           // Few lines at a time, so that none waits for the others.
-          for (Value memory : updates)
-            for (int64_t row = 0; row < plan.mr; ++row)
-              for (int64_t line = 0; line < nr; line += lineBytes / (element.getIntOrFloatBitWidth() / 8)) {
-                own(memory, add(add(updateAt, mul(add(i, row), columns)), add(column, line)));
-              }
+          if (!updates.empty())
+            when(isLast, [&] {
+              for (Value memory : updates)
+                for (int64_t row = 0; row < plan.mr; ++row)
+                  for (int64_t line = 0; line < nr; line += lineElements())
+                    own(memory, add(add(updateAt, mul(add(i, row), columns)), add(column, line)));
+            });
           func::CallOp::create(b, loc, micro,
                                ValueRange{a, aAt, aRow, aStep, rowsLeft, bFrom, bAt, bStep, scratch,
                                           cAt, cRow, direct, isFirst});
@@ -480,7 +545,7 @@ func::FuncOp Gemm::Emitter::tileKernel() {
             when(less(index(0), tail), [&] {
               func::CallOp::create(b, loc, micro,
                                    ValueRange{a, add(aAt, mul(direct, aStep)), aRow, aStep,
-                                              rowsLeft, scratch, packedPanel, index(nr), scratch,
+                                              rowsLeft, scratch, tailAt, index(nr), scratch,
                                               cAt, cRow, tail, boolean(false)});
             });
         });
@@ -495,11 +560,16 @@ std::array<Value, 3> Gemm::Emitter::tileCounts() {
 }
 
 Value Gemm::Emitter::tasks(unsigned launch) {
-  if (launch + 1 < gemm.launchCount()) {
-    Value count = ceilDiv(ceilDiv(rows, plan.mr), packedGroups);
+  const Value runs = ceilDiv(k, stepsTogether);
+  switch (gemm.partOf(launch)) {
+  case Part::PackRhs:
+    return rhsTransposed ? ceilDiv(columns, nr) : runs;
+  case Part::PackLhs:
     return plan.lhs == Packing::RunTime
-               ? arith::SelectOp::create(b, loc, packsLhs(), count, index(0))
-               : count;
+               ? b.createOrFold<arith::SelectOp>(loc, packsLhs(), runs, index(0))
+               : runs;
+  case Part::Multiply:
+    break;
   }
   // As many as there are tiles, unless they are so small that handing them out would cost more than
   // doing them.
@@ -508,31 +578,84 @@ Value Gemm::Emitter::tasks(unsigned launch) {
   const int64_t microTiles = (plan.mTile / plan.mr) * (plan.nTile / nr);
   const int64_t unit = std::max<int64_t>(1, std::llround(stepsPerTask / microTiles));
   Value worth = max(ceilDiv(mul(tiles, k), unit), index(1));
+  // What lies in one page is read at once.
+  if (plan.streams)
+    tiles = b.createOrFold<arith::SelectOp>(
+        loc, streams(), min(tiles, max(div(mul(columns, elementBytes()), pageBytes), index(1))), tiles);
   return min(tiles, worth);
 }
 
-void Gemm::Emitter::packGroups(Value from, Value to) {
-  // What a vector leaves behind the rows of one step, the next step overwrites.
-  const int64_t vectors = llvm::divideCeil(plan.mr, lanes);
-  loop(k, 1, [&](Value kk) {
-    Value row = mul(kk, rows), step = mul(kk, plan.mr);
-    loop(from, to, index(1), [&](Value group) {
-      Value m0 = mul(group, plan.mr);
-      Value source = add(row, m0), at = add(mul(group, lhsGroupElements()), step);
-      for (int64_t v = 0; v < vectors; ++v) {
-        Value existing = mask(min(add(sub(rows, m0), -v * lanes), index(plan.mr - v * lanes)));
-        store(maskedLoad(lhs, add(source, v * lanes), existing), workspace, add(at, v * lanes));
-      }
+/// destination[group][step][width] = source[step][group * width ...] for `steps` steps: rows of a
+/// transposed A in groups, or columns of B in panels. Columns of the source that do not exist become
+/// zero. Nothing is written beyond the last step.
+func::FuncOp Gemm::Emitter::packing(int64_t width) {
+  Type memory = memoryType(), idx = b.getIndexType();
+  std::string name = llvm::formatv("dl.pack_{0}_{1}", typeName(), width).str();
+  return outlined(name, {memory, idx, idx, idx, idx, idx, memory, idx, idx}, [&](ValueRange arguments) {
+    // The source: its first element, elements from step to step, columns that exist; groups, steps.
+    Value source = arguments[0], sourceAt = arguments[1], sourceStep = arguments[2],
+          existing = arguments[3], groups = arguments[4], steps = arguments[5];
+    // The destination: its first element, elements from group to group.
+    Value destination = arguments[6], at = arguments[7], groupElements = arguments[8];
+    const int64_t vectors = llvm::divideCeil(width, lanes);
+    // What a vector leaves behind its step, the next steps overwrite.
+    const int64_t lastSteps = llvm::divideCeil(vectors * lanes - width, width);
+    loop(steps, stepsTogether, [&](Value first) {
+      Value end = min(add(first, stepsTogether), steps);
+      Value whole = max(min(end, add(steps, -lastSteps)), first);
+      loop(groups, 1, [&](Value group) {
+        Value column = mul(group, width), left = sub(existing, column);
+        Value from = add(sourceAt, column), to = add(at, mul(group, groupElements));
+        SmallVector<Value> masks;
+        for (int64_t v = 0; v < vectors; ++v)
+          masks.push_back(mask(min(add(left, -v * lanes), index(width - v * lanes))));
+        auto copy = [&](Value begin, Value end, bool isLast) {
+          loop(begin, end, index(1), [&](Value step) {
+            Value row = add(from, mul(step, sourceStep)), place = add(to, mul(step, width));
+            for (int64_t v = 0; v < vectors; ++v) {
+              Value vector = maskedLoad(source, add(row, v * lanes), masks[v]);
+              if (isLast && (v + 1) * lanes > width)
+                vector::MaskedStoreOp::create(b, loc, destination, ValueRange{add(place, v * lanes)},
+                                              masks[v], vector);
+              else
+                store(vector, destination, add(place, v * lanes));
+            }
+          });
+        };
+        copy(first, whole, /*isLast=*/false);
+        if (lastSteps)
+          copy(whole, end, /*isLast=*/true);
+      });
     });
   });
 }
 
-void Gemm::Emitter::packingKernel(Value begin, Value end) {
-  Value groups = ceilDiv(rows, plan.mr);
-  loop(begin, end, index(1), [&](Value task) {
-    Value from = mul(task, packedGroups);
-    packGroups(from, min(add(from, packedGroups), groups));
-  });
+/// Tasks are runs of steps: each reads rows of memory from end to end.
+void Gemm::Emitter::packLhs(Value begin, Value end) {
+  Value first = mul(begin, stepsTogether), last = min(mul(end, stepsTogether), k);
+  func::CallOp::create(b, loc, packing(plan.mr),
+                       ValueRange{lhs, mul(first, rows), rows, rows, ceilDiv(rows, plan.mr),
+                                  sub(last, first), workspace, mul(first, plan.mr),
+                                  lhsGroupElements()});
+}
+
+/// Of a B that lies row by row, tasks are runs of steps; of a transposed one, panels.
+void Gemm::Emitter::packRhs(Value begin, Value end) {
+  Value at = rhsWorkspaceOffset(), panelElements = rhsPanelElements();
+  if (rhsTransposed) {
+    loop(begin, end, index(1), [&](Value panel) {
+      Value n = mul(panel, nr);
+      func::CallOp::create(b, loc, transposition(),
+                           ValueRange{rhs, mul(n, k), k, min(sub(columns, n), index(nr)), k,
+                                      workspace, add(at, mul(panel, panelElements)), index(nr)});
+    });
+    return;
+  }
+  Value first = mul(begin, stepsTogether), last = min(mul(end, stepsTogether), k);
+  func::CallOp::create(b, loc, packing(nr),
+                       ValueRange{rhs, mul(first, columns), columns, columns, ceilDiv(columns, nr),
+                                  sub(last, first), workspace, add(at, mul(first, nr)),
+                                  panelElements});
 }
 
 void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpilogue epilogue) {
@@ -544,10 +667,32 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
 
   // Whether B is packed, and so how many steps of K one block has.
   Value packs = plan.rhs == Packing::RunTime ? less(index(plan.packedRows - 1), rows)
-                                             : boolean(plan.rhs == Packing::Task);
+                                             : boolean(plan.rhs != Packing::None);
   Value kBlock = b.createOrFold<arith::SelectOp>(
       loc, packs, index(plan.kBlock),
       index(plan.rhs == Packing::RunTime ? plan.directBlock : plan.kBlock));
+  // Where B comes from memory, tiles next to each other are one.
+  Value cRow = index(plan.nTile), cPanel = index(nr), tilesTogether = index(1);
+  if (plan.streams) {
+    Value isWide = streams();
+    auto choose = [&](Value yes, Value no) {
+      return b.createOrFold<arith::SelectOp>(loc, isWide, yes, no);
+    };
+    kBlock = choose(index(stepsTogether), kBlock);
+    Value rowsHeld = roundUp(max(rows, index(1)), plan.mr);
+    Value held = div(index(plan.streamElements), mul(rowsHeld, plan.nTile));
+    tilesTogether = choose(max(held, index(1)), index(1));
+    // Every few steps all accumulators pass by, so they lie in that order: panel by panel.
+    cRow = choose(index(nr), cRow);
+    cPanel = choose(mul(rowsHeld, nr), cPanel);
+  }
+  // Where packed panels are.
+  Value panelMemory = scratch, panelsAt = index(packedOffset),
+        panelElements = mul(roundUp(kBlock, lanes), nr);
+  if (plan.rhs == Packing::Launch) {
+    panelMemory = workspace;
+    panelElements = rhsPanelElements();
+  }
   // How A is read.
   Value a = lhs, aRow = lhsTransposed ? index(1) : k, aStep = lhsTransposed ? rows : index(1);
   Value aGroup = mul(aRow, plan.mr);
@@ -565,7 +710,7 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
   SmallVector<Value> carried;
   if (keepsPanels())
     carried.push_back(kept ? arith::IndexCastOp::create(b, loc, b.getIndexType(), memref::LoadOp::create(b, loc, kept, ValueRange{index(0)})).getResult() : index(-1));
-  auto tileLoop = scf::ForOp::create(b, loc, firstTile, lastTile, index(1), carried);
+  auto tileLoop = scf::ForOp::create(b, loc, firstTile, lastTile, tilesTogether, carried);
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(tileLoop.getBody());
   Value tile = tileLoop.getInductionVar();
@@ -577,22 +722,28 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
   Value lhsBase = single ? index(0) : mul(entry, lhsBatchStride);
   Value rhsBase = single ? index(0) : mul(entry, rhsBatchStride);
   Value tileRows = min(sub(rows, m0), index(plan.mTile)),
-        tileColumns = min(sub(columns, n0), index(plan.nTile));
+        tileColumns = min(sub(columns, n0),
+                          mul(min(sub(lastTile, tile), tilesTogether), plan.nTile));
+  if (plan.rhs == Packing::Launch)
+    panelsAt = add(rhsWorkspaceOffset(), mul(div(n0, nr), panelElements));
 
-  Value fresh = packs;
+  Value fresh = plan.rhs == Packing::Launch ? boolean(false) : packs;
   if (keepsPanels()) {
     fresh = b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::ne,
                                           tileLoop.getRegionIterArg(0), columnTile);
     // Of several blocks only the last one is still there.
     if (ShapedType::isDynamic(staticK))
       fresh = b.createOrFold<arith::OrIOp>(loc, fresh, less(kBlock, k));
+    fresh = b.createOrFold<arith::AndIOp>(loc, packs, fresh);
   }
   Value aBase = add(lhsBase, mul(rowTile, mul(aGroup, plan.mTile / plan.mr)));
-  SmallVector<Value> arguments{a,       aBase, aRow,    aStep,
-                               aGroup,  tileRows, rhs, rhsBase,
-                               n0,      tileColumns, columns, k,
-                               scratch, index(packedOffset), index(plan.nTile), kBlock,
-                               packs,   fresh};
+  SmallVector<Value> arguments{a,           aBase,    aRow,    aStep,
+                               aGroup,      tileRows, rhs,     rhsBase,
+                               n0,          tileColumns, columns, k,
+                               panelMemory, panelsAt, panelElements,
+                               index(plan.rhs == Packing::Launch),
+                               scratch,     index(packedOffset), cRow, cPanel, kBlock,
+                               packs,       fresh};
   if (!updated.empty())
     arguments.push_back(add(mul(add(mul(entry, rows), m0), columns), n0));
   llvm::append_range(arguments, updated);
@@ -600,16 +751,17 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
 
   // Back in terms of C: which rows and columns the tile has, and where.
   Value cRows = tileRows, cColumns = tileColumns, row0 = m0, column0 = n0;
-  int64_t cOffset = 0, cStride = plan.nTile, staticCColumns = staticColumns;
+  int64_t cOffset = 0, staticCColumns = staticColumns;
+  Value cStride = cRow;
   if (plan.swapped) {
     std::swap(cRows, cColumns);
     std::swap(row0, column0);
     cOffset = transposedOffset;
-    cStride = llvm::alignTo(plan.mTile, lanes);
+    cStride = index(llvm::alignTo(plan.mTile, lanes));
     staticCColumns = staticRows;
     func::CallOp::create(b, loc, transposition(),
                          ValueRange{scratch, index(0), index(plan.nTile), tileRows, tileColumns,
-                                    scratch, index(transposedOffset), index(cStride)});
+                                    scratch, index(transposedOffset), cStride});
   }
 
   // Tiles begin at multiples of cStep columns, so whether all their vectors are whole follows from
@@ -621,7 +773,8 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
   loop(cRows, 1, [&](Value i) {
     Value row = add(row0, i), from = add(mul(i, cStride), cOffset);
     auto finish = [&](Value j, Value mask) {
-      epilogue(b, loc, ValueRange{entry, row, add(column0, j)}, load(scratch, add(from, j)), mask);
+      Value at = plan.streams ? add(mul(div(j, nr), cPanel), rem(j, index(nr))) : j;
+      epilogue(b, loc, ValueRange{entry, row, add(column0, j)}, load(scratch, add(from, at)), mask);
     };
     Value whole = wholeVectors ? cColumns : mul(div(cColumns, lanes), lanes);
     if (!neverWhole)
@@ -666,7 +819,15 @@ func::FuncOp Gemm::transposition(OpBuilder &b, Location loc) const {
   return Emitter(*this, b, loc, nullptr).transposition();
 }
 
-unsigned Gemm::launchCount() const { return plan.lhs == Packing::None ? 1 : 2; }
+unsigned Gemm::launchCount() const { return launchesOnce() + (plan.lhs == Packing::None ? 1 : 2); }
+
+unsigned Gemm::launchesOnce() const { return plan.rhs == Packing::Launch; }
+
+Gemm::Part Gemm::partOf(unsigned launch) const {
+  return launch < launchesOnce()        ? Part::PackRhs
+         : launch + 1 < launchCount() ? Part::PackLhs
+                                      : Part::Multiply;
+}
 
 int64_t Gemm::scratchBytes() const {
   // Only sizes are asked for, so nothing is built.
@@ -677,12 +838,19 @@ int64_t Gemm::scratchBytes() const {
 
 AffineExpr Gemm::workspaceElements(AffineExpr m, AffineExpr n, AffineExpr k,
                                    AffineExpr batch) const {
-  const int64_t lanes = vectorLanes;
-  if (plan.lhs == Packing::None)
-    return getAffineConstantExpr(0, shape.type.getContext());
-  AffineExpr rows = plan.swapped ? n : m;
-  // The same layout as Emitter::lhsGroupElements.
-  return rows.ceilDiv(plan.mr) * ((k * plan.mr + lanes).ceilDiv(lanes) * lanes);
+  // The same layout as Emitter::lhsGroupElements and rhsPanelElements.
+  AffineExpr elements = getAffineConstantExpr(0, shape.type.getContext());
+  if (plan.lhs != Packing::None) {
+    const int64_t line = lineBytes * 8 / shape.type.getIntOrFloatBitWidth();
+    AffineExpr rows = plan.swapped ? n : m;
+    elements = rows.ceilDiv(plan.mr) * ((k * plan.mr).ceilDiv(line) * line + line);
+  }
+  if (plan.rhs == Packing::Launch) {
+    const int64_t lanes = vectorLanes;
+    AffineExpr columns = plan.swapped ? m : n;
+    elements = elements + columns.ceilDiv(plan.nv * lanes) * (k.ceilDiv(lanes) * lanes * plan.nv * lanes);
+  }
+  return elements;
 }
 
 Value Gemm::tasks(unsigned launch, OpBuilder &b, Location loc, const GemmOperands &operands) const {
@@ -692,10 +860,14 @@ Value Gemm::tasks(unsigned launch, OpBuilder &b, Location loc, const GemmOperand
 void Gemm::emit(unsigned launch, OpBuilder &b, Location loc, const GemmOperands &operands,
                 Value begin, Value end, Value scratch, GemmEpilogue epilogue) const {
   Emitter emitter(*this, b, loc, &operands);
-  if (launch + 1 < launchCount())
-    emitter.packingKernel(begin, end);
-  else
-    emitter.productKernel(begin, end, scratch, epilogue);
+  switch (partOf(launch)) {
+  case Part::PackRhs:
+    return emitter.packRhs(begin, end);
+  case Part::PackLhs:
+    return emitter.packLhs(begin, end);
+  case Part::Multiply:
+    return emitter.productKernel(begin, end, scratch, epilogue);
+  }
 }
 
 std::string Gemm::describe() const {
@@ -715,5 +887,5 @@ std::string Gemm::describe() const {
   return std::to_string(plan.mr) + "x" + std::to_string(plan.nv * vectorLanes) +
          (plan.swapped ? " swapped" : "") + " tile " + std::to_string(plan.mTile) + "x" +
          std::to_string(plan.nTile) + " k " + std::to_string(plan.kBlock) + " lhs " +
-         packing(plan.lhs) + " rhs " + packing(plan.rhs);
+         packing(plan.lhs) + " rhs " + packing(plan.rhs) + (plan.streams ? " wide" : "");
 }

@@ -38,6 +38,9 @@ struct GemmShape {
   int64_t m, n, k;
   int64_t batch = 1;
   bool lhsTransposed = false, rhsTransposed = false;
+  /// Whether an operand is the same in many calls, as in the turns of a loop: then it may be packed
+  /// once for all of them (Gemm::launchesOnce).
+  bool lhsFixed = false, rhsFixed = false;
 };
 
 /// The operands of a product, in the function that code is emitted into.
@@ -84,6 +87,9 @@ public:
   int64_t scratchBytes() const;
 
   unsigned launchCount() const;
+  /// So many launches, the first ones, read only an operand that shape calls fixed, and write a part
+  /// of the workspace that the others only read: they need not run again while it stays the same.
+  unsigned launchesOnce() const;
 
   /// Number of tasks of a kernel, an index value that may be 0 when a size is 0. Emitted where the
   /// kernel is launched.
@@ -119,8 +125,8 @@ public:
 
 private:
   /// Where an operand is packed: not at all; by each task into its scratch; by a launch of its own
-  /// into the workspace; or as a size that is known only at run time decides (B: by task, A: by
-  /// launch).
+  /// into the workspace (B: if it is fixed); or as a size that is known only at run time decides (B:
+  /// by task, A: by launch).
   enum class Packing { None, Task, Launch, RunTime };
 
   /// How the product is computed. All sizes are in elements and refer to the product as it is
@@ -132,10 +138,16 @@ private:
     int64_t mTile = 0, nTile = 0; ///< tile: multiples of the micro-tile
     int64_t kBlock = 0;           ///< k steps between two visits of a tile's accumulators
     int64_t directBlock = 0;      ///< the same where RunTime decides not to pack B
+    bool streams = false; ///< few rows go through B in wide tiles, as it lies in memory
+    int64_t streamElements = 0;   ///< accumulators of such a tile
     int64_t packedRows = 0;       ///< rows from which on it decides to
     Packing lhs = Packing::None, rhs = Packing::None;
     double cycles = 0; ///< estimate that chose this plan
   };
+
+  /// What a launch does.
+  enum class Part { PackRhs, PackLhs, Multiply };
+  Part partOf(unsigned launch) const;
 
   struct Emitter;
 

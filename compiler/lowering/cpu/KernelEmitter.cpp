@@ -219,6 +219,13 @@ KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel
     shape.batch = known(productOf(ArrayRef(full).drop_back(2), kernel.getContext()));
     shape.lhsTransposed = product.getLhsTransposed();
     shape.rhsTransposed = product.getRhsTransposed();
+    // One of them: with both, the right one is as good.
+    if (ForOp loop = loopThatKeeps(product.getRhs())) {
+      shape.rhsFixed = true;
+      fixedIn = loop;
+    } else if ((fixedIn = loopThatKeeps(product.getLhs()))) {
+      shape.lhsFixed = true;
+    }
     gemm.emplace(cpu, shape);
     return;
   }
@@ -255,17 +262,15 @@ KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel
     segment = reduced.empty() ? std::max<int64_t>(lanes, 1024) : lanes;
 }
 
-AffineExpr KernelEmitter::workspaceElements(Type &elementType) const {
-  if (convolution) {
-    elementType = getElementTypeOrSelf(contraction->getResult(0));
-    return convolution->workspaceElements(imageCount());
-  }
+Workspace KernelEmitter::workspace() const {
+  if (convolution)
+    return {convolution->workspaceElements(imageCount()), getElementTypeOrSelf(contraction->getResult(0)), {}};
   if (!gemm)
     return {};
   int64_t rank = full.size();
   SmallVector<AffineExpr> lhs = sizesOf(product().getLhs());
-  elementType = getElementTypeOrSelf(product().getLhs().getType());
-  return gemm->workspaceElements(full[rank - 2], full[rank - 1], lhs[rank - (product().getLhsTransposed() ? 2 : 1)], productOf(ArrayRef(full).drop_back(2), kernel.getContext()));
+  AffineExpr elements = gemm->workspaceElements(full[rank - 2], full[rank - 1], lhs[rank - (product().getLhsTransposed() ? 2 : 1)], productOf(ArrayRef(full).drop_back(2), kernel.getContext()));
+  return {elements, getElementTypeOrSelf(product().getLhs().getType()), loopOfLaunchesOnce()};
 }
 
 int64_t KernelEmitter::tableBytes() const { return llvm::alignTo(convolution->tableElements() * static_cast<int64_t>(sizeof(int64_t)), DL_BUFFER_ALIGNMENT); }
@@ -304,12 +309,24 @@ int64_t KernelEmitter::unitsPerTask() const {
 
 AffineExpr KernelEmitter::imageCount() const { return sizesOf(cast<ConvolutionOp>(contraction).getTypeOf(ConvolutionResult::output)).front(); }
 
+/// The kernel's input that an operand of a product is, through ops that only say under which shape it lies.
+static unsigned inputOf(Value operand) {
+  while (Operation *def = operand.getDefiningOp())
+    operand = def->getOperand(0);
+  return cast<BlockArgument>(operand).getArgNumber();
+}
+
 Value KernelEmitter::operandMemory(FrameAccess &frame, Value value) const {
-  // Through ops that only say under which shape the operand lies.
-  while (Operation *def = value.getDefiningOp())
-    value = def->getOperand(0);
-  int64_t number = kernel->getAttrOfType<DenseI64ArrayAttr>("input_buffers")[cast<BlockArgument>(value).getArgNumber()];
+  int64_t number = kernel->getAttrOfType<DenseI64ArrayAttr>("input_buffers")[inputOf(value)];
   return frame.buffer(number, getElementTypeOrSelf(value.getType()));
+}
+
+ForOp KernelEmitter::loopThatKeeps(Value operand) const {
+  Region *home = kernel.getInputs()[inputOf(operand)].getParentRegion();
+  ForOp found;
+  for (auto loop = kernel->getParentOfType<ForOp>(); loop && !loop.getBody().isAncestor(home); loop = loop->getParentOfType<ForOp>())
+    found = loop;
+  return found;
 }
 
 GemmOperands KernelEmitter::gemmOperands(OpBuilder &b, FrameAccess &frame) const {

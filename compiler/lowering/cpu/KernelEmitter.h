@@ -13,6 +13,7 @@
 #include "compiler/lowering/cpu/Convolution.h"
 #include "compiler/lowering/cpu/CpuInfo.h"
 #include "compiler/lowering/cpu/Gemm.h"
+#include "compiler/transforms/Passes.h"
 #include "dlrt/model_abi.h"
 #include <optional>
 
@@ -59,8 +60,11 @@ public:
   int64_t scratchBytes() const;
   /// How a product is computed, in words; empty for others.
   std::string describe() const { return convolution ? convolution->describe() : gemm ? gemm->describe() : std::string(); }
-  /// Elements of a workspace in the arena, and their type; null for none.
-  mlir::AffineExpr workspaceElements(mlir::Type &elementType) const;
+  /// Memory in the arena beside operands and results.
+  Workspace workspace() const;
+  /// So many launches, the first ones, run once before a loop around the kernel, not in each of its turns.
+  unsigned launchesOnce() const { return gemm ? gemm->launchesOnce() : 0; }
+  dl::ForOp loopOfLaunchesOnce() const { return launchesOnce() ? fixedIn : dl::ForOp(); }
   /// Number of tasks of a launch, an index.
   mlir::Value tasks(unsigned launch, mlir::OpBuilder &b, FrameAccess &frame) const;
   /// Tasks begin to end - 1 (index values). `scratch` is a pointer.
@@ -77,6 +81,8 @@ private:
   mlir::AffineExpr imageCount() const;
   /// Bytes of a convolution's tables, in the scratch behind the kept number.
   int64_t tableBytes() const;
+  /// The outermost loop around the kernel in whose turns an operand of a product stays the same; null for none.
+  dl::ForOp loopThatKeeps(mlir::Value operand) const;
   /// Where an operand of a product lies.
   mlir::Value operandMemory(FrameAccess &frame, mlir::Value operand) const;
   GemmOperands gemmOperands(mlir::OpBuilder &b, FrameAccess &frame) const;
@@ -96,6 +102,7 @@ private:
   std::optional<Convolution> convolution;         // where it is one
   mutable dl::ExternOp call;    // of a function of the user's own
   std::optional<Gemm> gemm;
+  mutable dl::ForOp fixedIn; // the loop that keeps the product's fixed operand
   std::optional<Attention> attention;
   mutable dl::ScatterOpInterface scatter; // of updates at places
   int64_t slotRanges = 1;                 // in how many parts the places are dealt out
