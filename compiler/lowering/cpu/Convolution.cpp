@@ -468,15 +468,6 @@ struct Convolution::Emitter : ProductEmitter {
     });
   }
 
-  /// From `begin` to `end` in vectors, the last one masked.
-  void neighbours(Value begin, Value end, bool areWhole, bool areShort, llvm::function_ref<void(Value, Value)> body) {
-    Value length = sub(end, begin), whole = areWhole ? end : add(begin, mul(div(length, lanes), lanes));
-    if (!areShort)
-      ProductEmitter::loop(begin, whole, index(lanes), [&](Value at) { body(at, {}); });
-    if (!areWhole)
-      when(less(whole, end), [&] { body(whole, mask(sub(end, whole))); });
-  }
-
   /// Hands a row of positions, from `from` to `to` of its own, to the epilogue. `at`: where position `from` lies in the scratch memory.
   void finishLine(Value image, Value channel, ArrayRef<Value> outer, const Part &part, Value from, Value to, Value at, ConvolutionEpilogue epilogue) {
     auto target = [&](int64_t axis, Value position) {

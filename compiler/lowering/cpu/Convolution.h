@@ -25,7 +25,8 @@
 // Where much of what would be read are zeros around small images, the positions are divided further, by the places of the kernel that fall onto the image: these are the steps of a part. Of a 3×3
 // kernel on images of 2×2 that leaves 16 of 36, and the zeros need not be copied. So it is with the places of a weight.
 //
-// As in Gemm.h every element is one chain of fused multiply-adds over the steps in order, from zero, whatever the schedule; a step that multiplies by a zero around the image may be left out.
+// As in Gemm.h every element is one chain of fused multiply-adds over the steps in order, from zero, whatever the schedule; a step that multiplies by a zero around the image may be left out. Kernels of
+// 3×3 may go another way: Winograd.h.
 
 #ifndef DLC_COMPILER_LOWERING_CPU_CONVOLUTION_H
 #define DLC_COMPILER_LOWERING_CPU_CONVOLUTION_H

@@ -199,7 +199,10 @@ KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel
   if (contraction)
     full = sizesOf(contraction->getResult(0));
   if (auto op = dyn_cast_or_null<ConvolutionOp>(contraction)) {
-    convolution.emplace(op, cpu);
+    if (std::optional<Winograd> winograd = Winograd::of(op, cpu))
+      convolution.emplace(*winograd);
+    else
+      convolution.emplace(Convolution(op, cpu));
     return;
   }
   if (contraction) {
@@ -264,7 +267,7 @@ KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel
 
 Workspace KernelEmitter::workspace() const {
   if (convolution)
-    return {convolution->workspaceElements(imageCount()), getElementTypeOrSelf(contraction->getResult(0)), {}};
+    return {ask([&](auto &engine) { return engine.workspaceElements(imageCount()); }), getElementTypeOrSelf(contraction->getResult(0)), {}};
   if (!gemm)
     return {};
   int64_t rank = full.size();
@@ -273,11 +276,11 @@ Workspace KernelEmitter::workspace() const {
   return {elements, getElementTypeOrSelf(product().getLhs().getType()), loopOfLaunchesOnce()};
 }
 
-int64_t KernelEmitter::tableBytes() const { return llvm::alignTo(convolution->tableElements() * static_cast<int64_t>(sizeof(int64_t)), DL_BUFFER_ALIGNMENT); }
+int64_t KernelEmitter::tableBytes() const { return llvm::alignTo(ask([](auto &engine) { return engine.tableElements(); }) * static_cast<int64_t>(sizeof(int64_t)), DL_BUFFER_ALIGNMENT); }
 
 int64_t KernelEmitter::scratchBytes() const {
   if (convolution)
-    return keptBytes + tableBytes() + convolution->scratchElements() * (getElementTypeOrSelf(contraction->getResult(0)).getIntOrFloatBitWidth() / 8);
+    return keptBytes + tableBytes() + ask([](auto &engine) { return engine.scratchElements(); }) * (getElementTypeOrSelf(contraction->getResult(0)).getIntOrFloatBitWidth() / 8);
   return gemm ? keptBytes + gemm->scratchBytes() : attention ? attention->scratchBytes() : 0;
 }
 
@@ -366,7 +369,7 @@ GemmOperands KernelEmitter::gemmOperands(OpBuilder &b, FrameAccess &frame) const
 Value KernelEmitter::tasks(unsigned launch, OpBuilder &b, FrameAccess &frame) const {
   Location loc = kernel.getLoc();
   if (convolution)
-    return convolution->tasks(launch, b, loc, frame.size(imageCount()));
+    return ask([&](auto &engine) { return engine.tasks(launch, b, loc, frame.size(imageCount())); });
   if (gemm)
     return gemm->tasks(launch, b, loc, gemmOperands(b, frame));
   if (attention)
@@ -774,8 +777,10 @@ void KernelEmitter::emitProduct(unsigned launch, OpBuilder &b, FrameAccess &fram
     for (Operation &other : kernel.getBody().front())
       if (&other != contraction)
         epilogue.push_back(&other);
-    convolution->emit(launch, b, loc, operands, begin, end, ElementEmitter::isFlat(epilogue),
-                      [&](OpBuilder &e, Location, const ElementIndex &at, Value acc, int64_t lanes, Value mask) { finish(e, at, acc, lanes, mask); });
+    ask([&](auto &engine) {
+      engine.emit(launch, b, loc, operands, begin, end, ElementEmitter::isFlat(epilogue),
+                  [&](OpBuilder &e, Location, const ElementIndex &at, Value acc, int64_t lanes, Value mask) { finish(e, at, acc, lanes, mask); });
+    });
     return;
   }
   GemmOperands operands = gemmOperands(b, frame);

@@ -14,8 +14,10 @@
 #include "compiler/lowering/cpu/CpuInfo.h"
 #include "compiler/lowering/cpu/Gemm.h"
 #include "compiler/transforms/Passes.h"
+#include "compiler/lowering/cpu/Winograd.h"
 #include "dlrt/model_abi.h"
 #include <optional>
+#include <variant>
 
 namespace dlc::cpu {
 
@@ -56,10 +58,10 @@ class KernelEmitter {
 public:
   KernelEmitter(dl::FusedOp kernel, const CpuInfo &cpu);
 
-  unsigned launchCount() const { return convolution ? convolution->launchCount() : gemm ? gemm->launchCount() : 1; }
+  unsigned launchCount() const { return convolution ? ask([](auto &engine) { return engine.launchCount(); }) : gemm ? gemm->launchCount() : 1; }
   int64_t scratchBytes() const;
   /// How a product is computed, in words; empty for others.
-  std::string describe() const { return convolution ? convolution->describe() : gemm ? gemm->describe() : std::string(); }
+  std::string describe() const { return convolution ? ask([](auto &engine) { return engine.describe(); }) : gemm ? gemm->describe() : std::string(); }
   /// Memory in the arena beside operands and results.
   Workspace workspace() const;
   /// So many launches, the first ones, run once before a loop around the kernel, not in each of its turns.
@@ -77,6 +79,8 @@ private:
   struct Walk;
   /// The matrices of a product.
   dl::MatmulOp product() const { return llvm::cast<dl::MatmulOp>(contraction); }
+  /// What a convolution's engine answers.
+  template <typename Question> std::invoke_result_t<Question, const Convolution &> ask(Question question) const { return std::visit(question, *convolution); }
   /// How many images a convolution has.
   mlir::AffineExpr imageCount() const;
   /// Bytes of a convolution's tables, in the scratch behind the kept number.
@@ -99,7 +103,7 @@ private:
   mutable dl::FusedOp kernel;
   CpuInfo cpu;
   mutable mlir::Operation *contraction = nullptr; // a product or convolution
-  std::optional<Convolution> convolution;         // where it is one
+  std::optional<std::variant<Convolution, Winograd>> convolution; // its engine, where it is one
   mutable dl::ExternOp call;    // of a function of the user's own
   std::optional<Gemm> gemm;
   mutable dl::ForOp fixedIn; // the loop that keeps the product's fixed operand

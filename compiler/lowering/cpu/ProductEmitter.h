@@ -6,7 +6,7 @@
 //===----------------------------------------------------------------------===//
 //
 // Gemm.cpp emits products of matrices, Convolution.cpp products of which one factor is read at places
-// that a table lists. Here is what both are made of: arithmetic on indices, loops, outlined
+// that a table lists, Winograd.cpp products of transformed tiles. Here is what all are made of: arithmetic on indices, loops, outlined
 // functions, the multiplication of a register-sized part of the result, the transposition of a
 // block; and the estimates that their schedules are chosen by.
 //
@@ -171,6 +171,17 @@ struct ProductEmitter {
     mlir::OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(op.thenBlock());
     body();
+  }
+
+  /// From `begin` to `end` in vectors, the last one with a mask. `areWhole`: there is no shorter one;
+  /// `areShort`: there is none that is whole.
+  void neighbours(mlir::Value begin, mlir::Value end, bool areWhole, bool areShort,
+                  llvm::function_ref<void(mlir::Value at, mlir::Value mask)> body) {
+    mlir::Value whole = areWhole ? end : add(begin, mul(div(sub(end, begin), lanes), lanes));
+    if (!areShort)
+      loop(begin, whole, index(lanes), [&](mlir::Value at) { body(at, {}); });
+    if (!areWhole)
+      when(less(whole, end), [&] { body(whole, mask(sub(end, whole))); });
   }
 
   //===--- Outlined functions ---===//
