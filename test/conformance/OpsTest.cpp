@@ -240,6 +240,7 @@ struct Convolution {
   Sizes input, weight, output;
   std::vector<int64_t> strides, paddings, dilations;
   int64_t groups = 1;
+  std::vector<std::vector<int64_t>> dims = Case().dims; // fewer images where each has many products
 };
 MakeCase convolution(dl::ConvolutionResult kind, Convolution c) {
   return [=](FloatType type) {
@@ -247,9 +248,11 @@ MakeCase convolution(dl::ConvolutionResult kind, Convolution c) {
     auto sizes = [&](R tensor) { return tensor == R::input ? c.input : tensor == R::weight ? c.weight : c.output; };
     R lhs = kind == R::input ? R::output : R::input, rhs = kind == R::weight ? R::output : R::weight;
     std::string name = (dl::stringifyConvolutionResult(kind) + " of " + nameOf(sizes(lhs)) + " and " + nameOf(sizes(rhs)) + " in " + std::to_string(c.groups) + " groups").str();
-    return one(name, std::vector<Argument>{Argument{dl::tensorType(sizes(lhs), type)}, Argument{dl::tensorType(sizes(rhs), type)}}, [=](OpBuilder &b, ValueRange x) {
+    Case made = one(name, std::vector<Argument>{Argument{dl::tensorType(sizes(lhs), type)}, Argument{dl::tensorType(sizes(rhs), type)}}, [=](OpBuilder &b, ValueRange x) {
       return dl::ConvolutionOp::create(b, loc(), dl::tensorType(sizes(kind), getElementTypeOrSelf(x[0])), kind, x[0], x[1], c.strides, c.paddings, c.dilations, c.groups);
     });
+    made.dims = c.dims;
+    return made;
   };
 }
 template <typename OpTy> std::vector<MakeCase> softmaxLike() {
@@ -599,9 +602,9 @@ const std::map<std::string, std::vector<MakeCase>> &casesOfOps() {
                {{c(1), c(1), c(270)}, {c(40), c(1), c(3)}, {c(1), c(40), c(270)}, {1}, {1}, {1}},
                {{n, c(1), c(24), c(23)}, {c(5), c(1), c(2), c(2)}, {n, c(5), c(23), c(22)}, {1, 1}, {0, 0}, {1, 1}}, // more positions than a block has
                // Filtered in tiles: of two; of four in f32, in ragged ones and groups; with more padding than the kernel has room for.
-               {{n, c(48), c(2), c(2)}, {c(48), c(48), c(3), c(3)}, {n, c(48), c(2), c(2)}, {1, 1}, {1, 1}, {1, 1}},
-               {{n, c(40), c(4), c(7)}, {c(36), c(20), c(3), c(3)}, {n, c(36), c(4), c(7)}, {1, 1}, {1, 1}, {1, 1}, 2},
-               {{n, c(16), c(4), c(4)}, {c(16), c(16), c(3), c(3)}, {n, c(16), c(8), c(8)}, {1, 1}, {3, 3}, {1, 1}}})
+               {{n, c(48), c(2), c(2)}, {c(48), c(48), c(3), c(3)}, {n, c(48), c(2), c(2)}, {1, 1}, {1, 1}, {1, 1}, 1, {{1, 1}, {2, 1}}},
+               {{n, c(40), c(4), c(7)}, {c(36), c(20), c(3), c(3)}, {n, c(36), c(4), c(7)}, {1, 1}, {1, 1}, {1, 1}, 2, {{1, 1}, {2, 1}}},
+               {{n, c(16), c(4), c(4)}, {c(16), c(16), c(3), c(3)}, {n, c(16), c(8), c(8)}, {1, 1}, {3, 3}, {1, 1}, 1, {{1, 1}, {2, 1}}}})
         convolutions.push_back(convolution(kind, each));
     auto concat = [](std::vector<Sizes> inputs, int64_t axis, Type element) -> MakeCase {
       return [=](FloatType type) {
