@@ -39,6 +39,7 @@ static void buildFusion(OpPassManager &passes, const PipelineOptions &options) {
   model.addPass(createSimplify());      // what nobody reads of the gradients goes before it is taken apart
   model.addPass(createBatchProducts()); // the sums over turns that gradients make
   model.addPass(createSimplify());
+  model.addPass(createRoundOperands()); // now that all products are there
   model.addPass(createDecompose({/*forEngine=*/!options.cuda}));
   model.addPass(createSimplify()); // the parts of softmax and of cross entropy are the same ones
   model.addPass(createFuse());

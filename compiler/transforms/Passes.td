@@ -22,6 +22,16 @@ def Differentiate : Pass<"dl-differentiate", "::dlc::dl::ModelOp"> {
   let dependentDialects = ["::dlc::dl::DlDialect"];
 }
 
+def RoundOperands : Pass<"dl-round-operands", "::dlc::dl::ModelOp"> {
+  let summary = "Rounds the operands of products to the model's precision";
+  let description = [{
+    Where the model has one, each operand of f32 of a product (ContractionOpInterface) goes through dl.round_to, those of gradients' products too, which is why it runs after differentiation; what holds products
+    (attention) is taken apart before. A moved tensor is rounded before it is moved where that is no more work, so that whoever multiplies it has the same rounded one, and a tensor is rounded once. Example: test/transforms/round-operands.mlir.
+  }];
+  let statistics = [Statistic<"rounded", "rounded", "operands of products that are rounded">];
+  let dependentDialects = ["::dlc::dl::DlDialect"];
+}
+
 def Decompose : Pass<"dl-decompose", "::dlc::dl::ModelOp"> {
   let summary = "Takes composite ops apart";
   let description = [{

@@ -65,6 +65,8 @@ bool AttentionOp::isForEngine() { return hasKernel(getAttention(), /*isGpu=*/fal
 bool AttentionGradientOp::isForEngine() { return hasKernel(getAttention(), /*isGpu=*/false); }
 bool AttentionOp::isForGpu() { return hasKernel(getAttention(), /*isGpu=*/true); }
 bool AttentionGradientOp::isForGpu() { return hasKernel(getAttention(), /*isGpu=*/true); }
+bool AttentionOp::holdsProducts() { return true; }
+bool AttentionGradientOp::holdsProducts() { return true; }
 
 //===--- as products ---===//
 

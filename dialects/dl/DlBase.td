@@ -28,6 +28,7 @@ def Dl_Dialect : Dialect {
 
 def Dl_Tensor : RankedTensorOf<[I1, UI8, I8, I16, I32, I64, F16, BF16, F32, F64]>;
 def Dl_FloatTensor : RankedTensorOf<[F16, BF16, F32, F64]>;
+def Dl_F32Tensor : RankedTensorOf<[F32]>;
 def Dl_IntTensor : RankedTensorOf<[UI8, I8, I16, I32, I64]>;
 def Dl_IndexTensor : RankedTensorOf<[I32, I64]>;
 // bytes without a sign are for moving and converting
@@ -75,7 +76,9 @@ class Dl_ElementwiseOp<string mnemonic, list<Trait> traits = []>
   using namespace ::dlc::dl;
   }] # !interleave(!foreach(i, !range(!size(arguments)),
       !if(!isa<TypeConstraint>(!getdagarg<Constraint>(arguments, i)),
-          "[[maybe_unused]] ScalarExpr " # !getdagname(arguments, i) # "(b, loc, elements[" # i # "]);", "")), "\n  ") # [{
+          // its number among the operands
+          "[[maybe_unused]] ScalarExpr " # !getdagname(arguments, i) # "(b, loc, elements["
+              # !size(!filter(k, !range(i), !isa<TypeConstraint>(!getdagarg<Constraint>(arguments, k)))) # "]);", "")), "\n  ") # [{
   return (}] # scalar # [{).value;
 }
 }];

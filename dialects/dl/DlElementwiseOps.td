@@ -229,6 +229,17 @@ def Dl_ConvertOp : Dl_ElementwiseOp<"convert", [RepeatedInConsumers]> {
   let vjp = ["convertGradient(dy, x)"];
   let hasFolder = 1;
 }
+// What a product's operands are under a model's precision: the numbers of the smaller type, still in f32, in which they are multiplied and added up.
+def Dl_RoundToOp : Dl_ElementwiseOp<"round_to", [SameOperandsAndResultType]> {
+  let summary = "The nearest number of a smaller type, bf16 or f16, halves to even: infinite beyond its largest, its denormals kept, NaN stays NaN. Gradient as of a conversion";
+  let arguments = (ins TypeAttr:$format, Dl_F32Tensor:$x);
+  let results = (outs Dl_F32Tensor:$result);
+  let assemblyFormat = "$format $x attr-dict `:` type($result)";
+  let scalar = "roundTo(x, getFormat())";
+  let vjp = ["dy"];
+  let hasVerifier = 1;
+  let hasFolder = 1;
+}
 def Dl_StopGradientOp : Dl_UnaryOp<"stop_gradient", Dl_Tensor, [RepeatedInConsumers]> {
   let summary = "The value, through which no gradient flows";
   let scalar = "x";

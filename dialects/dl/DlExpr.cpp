@@ -100,6 +100,27 @@ ScalarExpr roundEven(ScalarExpr x) { return unary<math::RoundEvenOp>(x); }
 ScalarExpr floor(ScalarExpr x) { return unary<math::FloorOp>(x); }
 ScalarExpr pow(ScalarExpr a, ScalarExpr c) { return {*a.b, a.loc, math::PowFOp::create(*a.b, a.loc, a.value, c.value)}; }
 
+ScalarExpr roundTo(ScalarExpr x, Type format) {
+  OpBuilder &b = *x.b;
+  Type type = x.value.getType(), bits = IntegerType::get(b.getContext(), 32);
+  if (auto vector = dyn_cast<VectorType>(type))
+    bits = vector.clone(bits);
+  auto toBits = [&](ScalarExpr y) { return ScalarExpr(b, y.loc, arith::BitcastOp::create(b, y.loc, bits, y.value)); };
+  auto toFloat = [&](ScalarExpr y) { return ScalarExpr(b, y.loc, arith::BitcastOp::create(b, y.loc, type, y.value)); };
+  ScalarExpr all = toBits(x), sign = all & all.number(-0x80000000LL), size = all & all.number(0x7fffffff);
+  auto above = [&](ScalarExpr a, int64_t n) { return compare(ComparePredicate::gt, a, a.number(n)); };
+  // Half a unit of what is kept is added, less one where that is even; a carry goes on into the exponent, beyond the largest number to infinity.
+  const unsigned dropped = format.isBF16() ? 16 : 13;
+  ScalarExpr last = ScalarExpr(b, x.loc, arith::ShRUIOp::create(b, x.loc, size.value, size.number(dropped).value)) & size.number(1);
+  ScalarExpr rounded = (size + size.number((1LL << (dropped - 1)) - 1) + last) & size.number(0x7fffffffLL >> dropped << dropped);
+  if (format.isF16()) {
+    ScalarExpr small = toFloat(size); // below 2^-14 numbers are multiples of 2^-24, f32's unit in [1/2, 1)
+    rounded = select(compare(ComparePredicate::lt, size, size.number(0x38800000)), toBits((small + 0.5) - small.number(0.5)), rounded);
+    rounded = select(above(rounded, 0x477fffff), rounded.number(0x7f800000), rounded);
+  }
+  return toFloat(select(above(size, 0x7f800000), all, rounded | sign));
+}
+
 // Division by zero of integers is defined as 0 (the hardware would trap), the smallest number by -1 as itself.
 static ScalarExpr safeDivisor(ScalarExpr a, ScalarExpr c) {
   ScalarExpr bad = eq(c, 0) | (eq(c, -1) & compare(ComparePredicate::eq, a, -a));

@@ -63,6 +63,8 @@ ScalarExpr roundEven(ScalarExpr x);
 ScalarExpr floor(ScalarExpr x);
 /// The derivative of x * sigmoid(v) where v = 2 sqrt(2 / pi) (x + 0.044715 x^3); 0 and 1 at the infinities.
 ScalarExpr geluTanhDerivative(ScalarExpr x);
+/// A number of f32 rounded to the nearest of `format`, bf16 or f16: halves to even, infinite beyond the largest, denormals kept; NaN stays.
+ScalarExpr roundTo(ScalarExpr x, mlir::Type format);
 /// To element type `to`; `from` says whether the bits are unsigned.
 ScalarExpr convert(ScalarExpr x, mlir::Type from, mlir::Type to);
 

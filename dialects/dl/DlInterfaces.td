@@ -158,6 +158,8 @@ def DecomposableOpInterface : OpInterface<"DecomposableOpInterface"> {
       (ins "::mlir::OpBuilder &":$b)>,
   InterfaceMethod<"True where it is better left whole for a target whose engine knows it.", "bool", "isForEngine", (ins), [{}], [{ return false; }]>,
   InterfaceMethod<"The same of a GPU's.", "bool", "isForGpu", (ins), [{}], [{ return false; }]>,
+  InterfaceMethod<"True where it is made of products, among others: where the operands of products are rounded, it is taken apart before.", "bool", "holdsProducts", (ins), [{}],
+      [{ return false; }]>,
   InterfaceMethod<"Builds a value for each result; nothing where the op is none of these.", "::llvm::SmallVector<::mlir::Value>", "buildDecompositions", (ins "::mlir::OpBuilder &":$b), [{}], [{
     ::mlir::Value result = $_op.buildDecomposition(b);
     return result ? ::llvm::SmallVector<::mlir::Value>{result} : ::llvm::SmallVector<::mlir::Value>{};

@@ -63,6 +63,17 @@ OpFoldResult NegOp::fold(FoldAdaptor) {
   return {};
 }
 OpFoldResult PowOp::fold(FoldAdaptor) { return isFilledWith(getRhs(), 1) ? OpFoldResult(getLhs()) : OpFoldResult(); }
+static bool isSmallFloat(Type type) { return type.isBF16() || type.isF16(); }
+LogicalResult RoundToOp::verify() {
+  if (!isSmallFloat(getFormat()))
+    return emitOpError() << "rounds to " << getFormat() << "; expected bf16 or f16";
+  return success();
+}
+/// Rounded once is rounded. A number that was rounded to another type may have to be rounded again.
+OpFoldResult RoundToOp::fold(FoldAdaptor) {
+  auto inner = getX().getDefiningOp<RoundToOp>();
+  return inner && inner.getFormat() == getFormat() ? OpFoldResult(getX()) : OpFoldResult();
+}
 OpFoldResult ConvertOp::fold(FoldAdaptor) { return getX().getType() == getType() ? OpFoldResult(getX()) : OpFoldResult(); }
 
 namespace {
@@ -927,6 +938,12 @@ Value CrossEntropyOp::buildDecomposition(OpBuilder &b) {
 
 //===--- programs ---===//
 
+LogicalResult ModelOp::verify() {
+  std::optional<Type> precision = getPrecision();
+  if (precision && !isSmallFloat(*precision))
+    return emitOpError() << "multiplies numbers of type " << *precision << "; expected bf16 or f16";
+  return success();
+}
 LogicalResult VariableOp::verify() {
   auto type = cast<RankedTensorType>(getType());
   if (!type.hasStaticShape())

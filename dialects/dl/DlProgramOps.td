@@ -14,10 +14,13 @@ include "mlir/Interfaces/ControlFlowInterfaces.td"
 
 def Dl_ModelOp : Dl_Op<"model", [IsolatedFromAbove, SymbolTable, Symbol, NoTerminator, SingleBlock, NoRegionArguments]> {
   let summary = "A program: its dynamic dimensions, variables and functions";
-  let description = [{ Symbol k of every size in it is dimension `dims[k]`. }];
-  let arguments = (ins SymbolNameAttr:$sym_name, StrArrayAttr:$dims, OptionalAttr<StrAttr>:$doc);
+  let description = [{
+    Symbol k of every size in it is dimension `dims[k]`. With a `precision`, bf16 or f16, the operands of all products of f32 are rounded to it, those of gradients too (--dl-round-operands).
+  }];
+  let arguments = (ins SymbolNameAttr:$sym_name, StrArrayAttr:$dims, OptionalAttr<StrAttr>:$doc, OptionalAttr<TypeAttr>:$precision);
   let regions = (region SizedRegion<1>:$body);
-  let assemblyFormat = "$sym_name `dims` $dims attr-dict-with-keyword $body";
+  let assemblyFormat = "$sym_name `dims` $dims (`precision` $precision^)? attr-dict-with-keyword $body";
+  let hasVerifier = 1;
 }
 
 def Dl_VariableKind : I32EnumAttr<"VariableKind", "what a variable is for; the numbers are dl_variable_kind's",

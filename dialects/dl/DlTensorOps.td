@@ -316,7 +316,7 @@ def Dl_CrossEntropyOp : Dl_CompositeOp<"cross_entropy", [DeclareOpInterfaceMetho
 // ---- attention: kernels by themselves where a target has one, else composites ----
 class Dl_AttentionLikeOp<string mnemonic> : Dl_StructuralOp<mnemonic,
     [DeclareOpInterfaceMethods<KernelOpInterface, ["readsStrides"]>, DeclareOpInterfaceMethods<DifferentiableOpInterface>,
-     DeclareOpInterfaceMethods<DecomposableOpInterface, ["buildDecompositions", "isForEngine", "isForGpu"]>, DeclareOpInterfaceMethods<InferTypeOpInterface>]> {
+     DeclareOpInterfaceMethods<DecomposableOpInterface, ["buildDecompositions", "isForEngine", "isForGpu", "holdsProducts"]>, DeclareOpInterfaceMethods<InferTypeOpInterface>]> {
   let hasVerifier = 1;
   let extraClassDeclaration = [{
     /// What attention is of, whichever of the two ops this is.

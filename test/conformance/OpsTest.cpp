@@ -420,6 +420,20 @@ const std::map<std::string, std::vector<MakeCase>> &casesOfOps() {
       compare.push_back(comparison({n, c(9)}, i1(), whole(0, 1), predicate));
       compare.push_back(comparison({n, c(9)}, u8, oneOf({0, 1, 127, 128, 255}), predicate));
     }
+    auto &roundTo = (*cases)["dl.round_to"];
+    for (Type format : {Type(BFloat16Type::get(context())), Type(Float16Type::get(context()))})
+      for (const Domain &domain : {between(-2, 2), between(-7e4, 7e4), between(-1e-4, 1e-4), between(-1e-7, 1e-7), between(-1e-38, 1e-38), between(-3.4e38, 3.4e38),
+                                   // halves, of odd and even numbers
+                                   oneOf({1 + 0x1p-8, 1 + 0x1.8p-7, -1 - 0x1p-8, 1 + 0x1p-11, 1 + 0x1.8p-10, 1 + 0x1.002p-11, 2 - 0x1p-23, 0x1.ffp-15, 0x1.ffdp-15, 0x1.ffffp-15}),
+                                   // around the largest and the smallest numbers of both
+                                   oneOf({65504, 65519, 65520, -65520, 65535, 65536, 0x1.fep127, 0x1.fefffep127, 0x1.ffp127, -0x1.ffp127, 0x1.fffffep127}),
+                                   oneOf({0x1p-14, 0x1p-24, 0x1p-25, 0x1.000002p-25, 0x1.8p-24, -0x1p-25, 0x1p-126, 0x1p-133, 0x1p-134, 0x1.8p-134, 0x1p-149, -0x1p-149, 0, -0.0, kInf, -kInf, kNaN})})
+        roundTo.push_back([=](FloatType) {
+          Case made = one(format.isF16() ? "f16" : "bf16", {{dl::tensorType({n, c(67)}, f32), domain}},
+                          [=](OpBuilder &b, ValueRange x) { return dl::RoundToOp::create(b, loc(), x[0].getType(), format, x[0]); });
+          made.wrt = std::vector<unsigned>(); // a cast's, which is no derivative of a staircase
+          return made;
+        });
     auto &convert = (*cases)["dl.convert"];
     for (Type from : {f32, f64, i1(), u8, i8, i16, i32(), i64()})
       for (Type to : {f32, f64, i1(), u8, i8, i16, i32(), i64()})

@@ -378,6 +378,21 @@ static const llvm::StringMap<Evaluate> &evaluators() {
              result.exact &= result.values[i] == value;
          }
        }},
+      // A multiple of the unit that numbers of its size have, or the smallest ones.
+      {"dl.round_to",
+       [](Operation *op, Ops x, Sizes, Array &result) {
+         bool isF16 = cast<dl::RoundToOp>(op).getFormat().isF16();
+         for (auto [from, to] : llvm::zip_equal(x[0].values, result.values)) {
+           to = from;
+           if (from == 0 || !std::isfinite(from))
+             continue;
+           double unit = std::ldexp(1.0, std::max(std::ilogb(from) - (isF16 ? 10 : 7), isF16 ? -24 : -133));
+           to = std::copysign(std::nearbyint(from / unit) * unit, from);
+           if (std::fabs(to) >= (isF16 ? 0x1p16 : 0x1p128))
+             to = std::copysign(kInf, from);
+         }
+         result.exact = x[0].exact;
+       }},
       {"dl.fill",
        [](Operation *op, Ops, Sizes, Array &result) {
          Attribute value = op->getAttr("value");

@@ -3,7 +3,7 @@
 # Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #===------------------------------------------------------------------------===#
-"""Writes figures.npz: what PyTorch computes for the cases of suite.py, in f64 (and the three programs in f32 too).
+"""Writes figures.npz: what PyTorch computes for the cases of suite.py, in f64 (and some programs in f32 too).
 
 Run once, wherever torch is; the tests need only the figures:  python3 make_reference.py
 Each class below restates one program of cases/ (or of examples/) with torch's own layers, losses and optimizers.
@@ -1254,7 +1254,127 @@ class Products(Arithmetic):
         return (y, *gradients((g * g).sum(), (b,)))
 
 
+# ---- products of rounded operands ----
+
+
+class RoundedProduct(torch.autograd.Function):
+    """a @ b, and its gradients, of operands rounded to `kind`; sums in the operands' type."""
+
+    @staticmethod
+    def forward(context, a, b, kind):
+        a, b = rounded(a, kind), rounded(b, kind)
+        context.save_for_backward(a, b)
+        context.kind = kind
+        return a @ b
+
+    @staticmethod
+    def backward(context, dy):
+        a, b = context.saved_tensors
+        dy = rounded(dy, context.kind)
+        return dy @ b.transpose(-1, -2), a.transpose(-1, -2) @ dy, None
+
+
+class RoundedConvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x, w, kind, settings):
+        x, w = rounded(x, kind), rounded(w, kind)
+        context.save_for_backward(x, w)
+        context.kind, context.settings = kind, settings
+        return F.conv2d(x, w, **settings)
+
+    @staticmethod
+    def backward(context, dy):
+        x, w = context.saved_tensors
+        dy = rounded(dy, context.kind)
+        dx = torch.nn.grad.conv2d_input(x.shape, w, dy, **context.settings)
+        return dx, torch.nn.grad.conv2d_weight(x, w.shape, dy, **context.settings), None, None
+
+
+def rounded(x, kind):
+    """In f64 there is no precision: the figures of that float are plain ones."""
+    return x.to(kind).to(x.dtype) if x.dtype == torch.float32 else x
+
+
+class Precision(Trained):
+    kind = torch.bfloat16
+
+    def prepare(self):
+        scales = self.kind == torch.float16 and self.dtype == torch.float32
+        parts = [[value for name, value in self.v.items() if name.startswith(f"{net}.")] for net in ("net", "net2")]
+        self.optimizers = {
+            "step": torch.optim.Adam(parts[0], lr=0.01),
+            "image_step": torch.optim.SGD(parts[1], lr=0.05, momentum=0.9),
+            "large_step": torch.optim.SGD(parts[0], lr=1e-3, momentum=0.9),
+        }
+        self.scalers = {name: torch.amp.GradScaler("cpu", enabled=scales) for name in self.optimizers}
+
+    def product(self, a, b):
+        return RoundedProduct.apply(a, b, self.kind)
+
+    def convolution(self, x, w, **settings):
+        return RoundedConvolution.apply(x, w, self.kind, settings)
+
+    def scores(self, x):
+        h = torch.relu(self.product(x, self.v["net.0.weight"]) + self.v["net.0.bias"])
+        return self.product(h, self.v["net.2.weight"]) + self.v["net.2.bias"]
+
+    def gradients(self, x, label):
+        loss = F.cross_entropy(self.scores(x), label.long())
+        return (loss, *gradients(loss, (x, self.v["net.0.weight"], self.v["net.2.weight"])))
+
+    def convolved(self, x, w, dy):
+        y = self.convolution(x, w, stride=2, padding=1)
+        return (y, *gradients((y * dy).sum(), (x, w)))
+
+    def attended(self, q, k, v, dy):
+        # As FlashAttention has it: what the softmax's derivative subtracts is the sum of dy times the result.
+        r = lambda x: rounded(x, self.kind)
+        scale = 0.7
+        q, k, v, dy = (x.detach().transpose(1, 2) for x in (q, k, v, dy))
+        p = torch.softmax(scale * (r(q) @ r(k).transpose(2, 3)), -1)
+        y = r(p) @ r(v)
+        dp = r(dy) @ r(v).transpose(2, 3)
+        ds = scale * (p * (dp - (dy * y).sum(-1, keepdim=True)))
+        parts = y, r(ds) @ r(k), r(ds).transpose(2, 3) @ r(q), r(p).transpose(2, 3) @ r(dy)
+        return tuple(x.transpose(1, 2) for x in parts)
+
+    def products(self, a, b, c):
+        return self.product(a, b.expand(3, 9, 6)), self.product(a, c.expand(3, 9)[..., None])[..., 0]
+
+    def train(self, name, loss):
+        optimizer, scaler = self.optimizers[name], self.scalers[name]
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss.detach()
+
+    def step(self, x, label):
+        return self.train("step", F.cross_entropy(self.scores(x), label.long()))
+
+    def image_step(self, x, label):
+        h = torch.relu(self.convolution(x, self.v["net2.0.weight"], padding=1) + self.v["net2.0.bias"][:, None, None])
+        scores = self.product(h.flatten(1), self.v["net2.3.weight"]) + self.v["net2.3.bias"]
+        return self.train("image_step", F.cross_entropy(scores, label.long()))
+
+    def large_step(self, x, label):
+        return self.train("large_step", F.cross_entropy(self.scores(x), label.long(), reduction="sum") * 6)
+
+    def variables(self):
+        out = dict(self.v)
+        for name, scaler in self.scalers.items():
+            out[f"{name}.loss_scale"] = torch.tensor(scaler.get_scale(), dtype=self.dtype)
+            out[f"{name}.good_steps"] = torch.tensor(scaler._get_growth_tracker())
+        return out
+
+
+class PrecisionF16(Precision):
+    kind = torch.float16
+
+
 MODELS = {
+    "precision_bf16": Precision,
+    "precision_f16": PrecisionF16,
     "two_layer_grad": TwoLayerGrad,
     "two_layer": TwoLayer,
     "mlp": Mlp,
@@ -1332,7 +1452,7 @@ def main():
     for case in suite.cases():
         for name, value in figures_of(case, torch.float64).items():
             figures[f"{case.name}/{name}"] = value
-        if case.name in ("two_layer_grad", "two_layer", "mlp"):
+        if case.name in ("two_layer_grad", "two_layer", "mlp", "precision_bf16", "precision_f16"):
             for name, value in figures_of(case, torch.float32).items():
                 figures[f"f32/{case.name}/{name}"] = value
     np.savez_compressed(suite.FIGURES, torch=np.array(torch.__version__), **figures)

@@ -74,7 +74,7 @@ class Tally:
         actual, expected = np.asarray(actual), np.asarray(expected)
         if actual.shape != expected.shape:
             return self.record(name, False, f"shape {list(actual.shape)}, expected {list(expected.shape)}")
-        if expected.dtype.kind != "f" or name.endswith(".t"):  # PyTorch counts its steps in floating point
+        if expected.dtype.kind != "f" or name.endswith((".t", ".good_steps")):  # PyTorch counts its steps in floating point
             wrong = np.flatnonzero((actual != expected).reshape(-1))
             same_kind = (actual.dtype.kind == "b") == (expected.dtype.kind == "b")
             if wrong.size or not same_kind:
@@ -240,7 +240,7 @@ def run_case(case, real, tools, figures, tally):
                     f"{title} {call.tag} {name}", False, f"no such variable; the checkpoint has {', '.join(state)}"
                 )
                 continue
-            if expected.dtype.kind == "f" and not name.endswith(".t"):
+            if expected.dtype.kind == "f" and not name.endswith((".t", ".good_steps")):
                 if state[name].dtype != REAL[real]:
                     tally.record(f"{title} {call.tag} {name}", False, f"{state[name].dtype}, expected {real}")
                     continue

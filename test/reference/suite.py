@@ -775,5 +775,41 @@ def _builtins():
     )
 
 
+def _precisions():
+    n, d, h, k = 8, 20, 12, 5
+    s = lambda *shape: signed(f"precision/{shape}", shape)
+    x, label = s(n, d), integers("precision/label", (n,), k)
+    image = s(n, 2, 6, 6)
+    net = ("net.0.weight", "net.0.bias", "net.2.weight", "net.2.bias")
+    net2 = ("net2.0.weight", "net2.0.bias", "net2.3.weight", "net2.3.bias")
+    shapes = dict(net__0__weight=(d, h), net__0__bias=(h,), net__2__weight=(h, k), net__2__bias=(k,))
+    shapes |= dict(net2__0__weight=(3, 2, 3, 3), net2__0__bias=(3,), net2__3__weight=(108, k), net2__3__bias=(k,))
+    for kind in ("bf16", "f16"):
+        scale = tuple(f"{{}}.{name}" for name in ("loss_scale", "good_steps")) if kind == "f16" else ()
+        scaled = lambda step: tuple(name.format(step) for name in scale)
+        calls = [
+            Call("scores", dict(x=x)),
+            Call("gradients", dict(x=x, label=label), ("loss", "dx", "dw0", "dw2")),
+            Call("convolved", dict(x=image, w=s(4, 2, 3, 3), dy=s(n, 4, 3, 3)), ("y", "dx", "dw")),
+            Call("attended", dict(q=s(2, 7, 2, 4), k=s(1, 2, 7, 2, 4)[0], v=s(2, 7, 2, 3), dy=s(1, 2, 7, 2, 3)[0]), ("y", "dq", "dk", "dv")),
+            Call("products", dict(a=s(3, 4, 9), b=s(9, 6), c=s(9)), ("y", "z")),
+            Call("step", dict(x=x, label=label), steps=20, fresh=True, variables=net),
+            Call("image_step", dict(x=image, label=label), steps=20, fresh=True, variables=net2),
+        ]
+        if kind == "f16":  # the scales that torch.amp.GradScaler goes through; in f64 there are none
+            for steps in (1, 2, 3, 20):
+                calls.append(
+                    Call("large_step", dict(x=x, label=label), tag=f"large_step_{steps}", steps=steps, fresh=True, variables=(*net, *scaled("large_step")), reals=("f32",))
+                )
+        yield Case(
+            f"precision_{kind}",
+            os.path.join(HERE, "cases", "precision.dl"),
+            calls,
+            _weights("precision", **shapes),
+            edit=("precision bf16", f"precision {kind}"),
+            tolerance="training",
+        )
+
+
 def cases():
-    return [*_programs(), *_layers(), *_more_layers(), *_sequences(), *_attention_layers(), *_windows(), *_losses(), *_library_losses(), *_optimizers(), *_builtins()]
+    return [*_programs(), *_precisions(), *_layers(), *_more_layers(), *_sequences(), *_attention_layers(), *_windows(), *_losses(), *_library_losses(), *_optimizers(), *_builtins()]

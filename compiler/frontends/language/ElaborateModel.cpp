@@ -660,11 +660,7 @@ void Elaborator::declareMembers(Layer *layer, ArrayRef<ast::Decl *> members) {
       declareTrain(layer, llvm::cast<ast::TrainDecl>(decl));
       break;
     case ast::Decl::Kind::Precision:
-      if (decl->name.text == "bf16" || decl->name.text == "f16")
-        unsupported(decl->range, "'precision " + decl->name.text + "'");
-      else if (decl->name.text != "f32")
-        error(decl->name.range(),
-              "the precision is bf16, f16 or f32, not '" + decl->name.text + "'");
+      declarePrecision(layer, llvm::cast<ast::PrecisionDecl>(decl));
       break;
     case ast::Decl::Kind::Assert:
       checkAssertion(llvm::cast<ast::AssertDecl>(decl)->assertion, layer);
@@ -1294,7 +1290,10 @@ mlir::OwningOpRef<mlir::ModuleOp> Elaborator::elaborate(FileScope *file) {
       SMLoc::getFromPointer(sources.getMemoryBuffer(file->ast->buffer)->getBufferStart())));
   mlir::OpBuilder builder = mlir::OpBuilder::atBlockEnd(module->getBody());
   modelOp = dl::ModelOp::create(builder, locationOf(decl->name.range()), decl->name.text,
-                                builder.getStrArrayAttr(dimNames), mlir::StringAttr());
+                                builder.getStrArrayAttr(dimNames), mlir::StringAttr(),
+                                mlir::TypeAttr());
+  if (optional<DType> type = productType())
+    modelOp.setPrecision(typeOf(*type));
   if (!decl->doc.empty())
     modelOp.setDocAttr(builder.getStringAttr(docText(decl->doc)));
   if (modelOp->getRegion(0).empty())

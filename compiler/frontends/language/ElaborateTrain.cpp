@@ -688,10 +688,6 @@ void Elaborator::applyOptimizer(Optimizer *optimizer, ArrayRef<Variable *> varia
   mlir::Value zero = fill(scalar, Number::whole(0), where);
   mlir::Value isLast =
       dl::CompareOp::create(builder(), locationOf(where), next, zero, dl::ComparePredicate::eq);
-  auto choose = [&](mlir::Value whenLast, mlir::Value otherwise) {
-    mlir::Value condition = broadcast(isLast, shapeOf(whenLast), where);
-    return build("select", {condition, whenLast, otherwise}, where, {}, whenLast.getType());
-  };
   setVariable(turn, next);
   llvm::SmallVector<mlir::Value> sums;
   llvm::SmallVector<Variable *> sumSlots;
@@ -708,25 +704,12 @@ void Elaborator::applyOptimizer(Optimizer *optimizer, ArrayRef<Variable *> varia
   llvm::DenseMap<Variable *, mlir::Value> before = function->current;
   if (!runOptimizer(optimizer, variables, gradients, where))
     return;
-  llvm::SmallVector<Variable *> changed(variables);
-  for (Variable *variable : function->assigned)
-    if (variable != turn &&
-        optimizer->slots.lookup(StringRef(variable->path)
-                                    .drop_front(std::min(variable->path.size(),
-                                                         optimizer->path.size() + 1))) == variable)
-      changed.push_back(variable);
-  for (Variable *variable : changed) {
-    mlir::Value old = before.lookup(variable);
-    if (!old) {
-      auto *read = function->entry.find(variable);
-      old = read == function->entry.end() ? readVariable(variable, where).asTensor() : read->second;
-    }
-    if (function->current[variable] != old)
-      setVariable(variable, choose(function->current[variable], old));
-  }
+  llvm::SmallVector<Variable *> kept(sumSlots);
+  kept.push_back(turn);
+  changeWhere(isLast, optimizer, variables, before, kept, where);
   for (auto [slot, sum] : llvm::zip_equal(sumSlots, sums)) {
     mlir::Value none = fill(cast<mlir::RankedTensorType>(sum.getType()), Number::whole(0), where);
-    setVariable(slot, choose(none, sum));
+    setVariable(slot, choose(isLast, none, sum, where));
   }
 }
 
@@ -879,7 +862,10 @@ Value Elaborator::callTrain(TrainStep *step, CallArguments &arguments) {
     error(step->functionRange, "'" + trained.decl->name.text + "' depends on no trained variable");
     return {};
   }
-  applyOptimizer(step->optimizer, chosen, gradient(loss, values, where), where);
+  if (productType() == DType::F16)
+    applyScaled(step->optimizer, loss, chosen, values, where);
+  else
+    applyOptimizer(step->optimizer, chosen, gradient(loss, values, where), where);
   return result;
 }
 

@@ -178,6 +178,9 @@ private:
   void declareMembers(Layer *layer, llvm::ArrayRef<ast::Decl *> members);
   void declareMember(Layer *layer, ast::Name name, Member member);
   void declareVariable(Layer *layer, const ast::VariableDecl *decl);
+  void declarePrecision(Layer *layer, const ast::PrecisionDecl *decl);
+  /// The type to which the operands of products are rounded, where they are.
+  std::optional<DType> productType() const;
   void checkAssertion(const ast::Assertion &assertion, Layer *model);
   void freeze(const Value &value);
   void place(const Value &value, const std::string &path);
@@ -605,6 +608,19 @@ private:
   /// Updates variables by their gradients: accumulation, clipping, then the optimizer's own code.
   void applyOptimizer(Optimizer *optimizer, llvm::ArrayRef<Variable *> variables,
                       llvm::SmallVector<mlir::Value> gradients, llvm::SMRange where);
+  /// The same of a loss's derivatives by `values`, the variables' in f16: the loss is scaled, and
+  /// where a derivative is not finite nothing changes but the scale (ElaboratePrecision.cpp).
+  void applyScaled(Optimizer *optimizer, mlir::Value loss, llvm::ArrayRef<Variable *> variables,
+                   llvm::ArrayRef<mlir::Value> values, llvm::SMRange where);
+  /// Takes back, where the condition does not hold, what has changed since `before`: the variables
+  /// and the optimizer's state, but for `others`.
+  void changeWhere(mlir::Value condition, Optimizer *optimizer,
+                   llvm::ArrayRef<Variable *> variables,
+                   const llvm::DenseMap<Variable *, mlir::Value> &before,
+                   llvm::ArrayRef<Variable *> others, llvm::SMRange where);
+  /// One of two tensors of a shape, as one bool says.
+  mlir::Value choose(mlir::Value condition, mlir::Value whenTrue, mlir::Value whenFalse,
+                     llvm::SMRange where);
   bool runOptimizer(Optimizer *optimizer, llvm::ArrayRef<Variable *> variables,
                     llvm::SmallVector<mlir::Value> gradients, llvm::SMRange where);
   bool clipGradients(Optimizer *optimizer, llvm::MutableArrayRef<mlir::Value> gradients,
@@ -645,6 +661,7 @@ private:
   llvm::DenseSet<std::pair<const ast::Decl *, Layer *>> gradientsUnderway;
 
   Layer *model = nullptr;
+  const ast::PrecisionDecl *precision = nullptr; // of the model, if it has one
   dl::ModelOp modelOp;
   llvm::SmallVector<llvm::StringRef> dimNames; // of the model's dynamic dimensions
   std::vector<std::pair<const ast::Assertion *, Layer *>> sizeAssertions; // checked on entry

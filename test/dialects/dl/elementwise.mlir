@@ -107,6 +107,10 @@ dl.model @m dims [] {
     %46 = dl.select %b, %x, %x : tensor<4xi1>, tensor<4xf32>
     // CHECK-NEXT: dl.convert %{{.*}} : tensor<4xf32> -> tensor<4xf64>
     %47 = dl.convert %x : tensor<4xf32> -> tensor<4xf64>
+    // CHECK-NEXT: dl.round_to bf16 %{{.*}} : tensor<4xf32>
+    %48 = dl.round_to bf16 %x : tensor<4xf32>
+    // CHECK-NEXT: dl.round_to f16 %{{.*}} : tensor<4xf32>
+    %49 = dl.round_to f16 %x : tensor<4xf32>
     dl.return
   }
 }

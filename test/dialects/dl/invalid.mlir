@@ -674,3 +674,19 @@ dl.model @m dims [] {
     dl.return
   }
 }
+
+// -----
+
+dl.model @m dims [] {
+  dl.func @round_to_type(%x: tensor<4xf32>) {
+    // expected-error@+1 {{rounds to 'f32'; expected bf16 or f16}}
+    %0 = dl.round_to f32 %x : tensor<4xf32>
+    dl.return
+  }
+}
+
+// -----
+
+// expected-error@+1 {{multiplies numbers of type 'f64'; expected bf16 or f16}}
+dl.model @m dims [] precision f64 {
+}
