@@ -585,6 +585,37 @@ static bool init_function(reader *r, const dl_function_desc *function) {
   return true;
 }
 
+/* Whether a value has such a type, with an axis of this size first. */
+static bool is_kept(reader *r, const dl_value_desc *desc, uint8_t dtype, uint32_t rank,
+                    uint32_t first) {
+  const dlrt_binding none = {.bound = 0};
+  int64_t size = first;
+  if (desc->dtype != dtype || desc->rank != rank)
+    return false;
+  if (rank) {
+    const dl_size *program = dlrt_value_dim(r->blob, desc, 0);
+    if (!is_constant(program) || dlrt_size_evaluate(program, &none, &size) != DLRT_SIZE_OK)
+      return false;
+  }
+  return size == first;
+}
+
+/* The results of a message of which some are kept: their count, their numbers, their values. */
+static bool kept_messages(reader *r, const dl_log_line *line, const dl_value_desc *results) {
+  const dl_value_desc *types = table(r, line->types, line->value_count, sizeof *types,
+                                     _Alignof(dl_value_desc), "types");
+  if (!types)
+    return false;
+  bool fits = is_kept(r, &results[0], DL_I64, 0, line->kept) &&
+              is_kept(r, &results[1], DL_I64, 1, line->kept);
+  for (uint32_t v = 0; fits && v < line->value_count; ++v) {
+    if (!value(r, &types[v], false))
+      return false;
+    fits = is_kept(r, &results[2 + v], types[v].dtype, 2, line->kept);
+  }
+  return fits || damaged(r, "messages are kept in other values than theirs");
+}
+
 static bool log_table(reader *r, const dl_function_desc *function) {
   const dl_log_table *logs =
       table(r, function->logs, 1, sizeof *logs, _Alignof(dl_log_table), "messages");
@@ -594,6 +625,10 @@ static bool log_table(reader *r, const dl_function_desc *function) {
       table(r, logs->lines, logs->line_count, sizeof *lines, _Alignof(dl_log_line), "messages");
   if (!lines)
     return false;
+  const dl_value_desc *results = (const dl_value_desc *)(r->base + function->results);
+  if (logs->value_count > function->result_count)
+    return damaged(r, "messages have other values than there are");
+  const uint32_t shown = function->result_count - logs->value_count;
   uint64_t values = 0;
   for (uint32_t i = 0; i < logs->line_count; ++i, leave(r)) {
     enter(r, "message", i);
@@ -606,9 +641,14 @@ static bool log_table(reader *r, const dl_function_desc *function) {
     for (uint32_t w = 0; w <= lines[i].value_count; ++w)
       if (!text(r, words[w], DLRT_MAX_TEXT_BYTES, false, "words"))
         return false;
-    values += lines[i].value_count;
+    const uint64_t first = values;
+    values += lines[i].value_count + (lines[i].kept ? 2ull : 0);
+    if (values > logs->value_count)
+      return damaged(r, "messages have other values than there are");
+    if (lines[i].kept && !kept_messages(r, &lines[i], results + shown + first))
+      return false;
   }
-  return (values == logs->value_count && values <= function->result_count) ||
+  return values == logs->value_count ||
          damaged(r, "messages have other values than there are");
 }
 

@@ -12,8 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* A message, and of a tensor so many elements, are shown; what is longer ends in "…". */
-enum { MESSAGE_BYTES = 2048, MOST_ELEMENTS = 64 };
+/* So much of a message is shown; what is longer ends in "…". */
+enum { MESSAGE_BYTES = 2048 };
 static const char ellipsis[] = "…";
 
 typedef struct message {
@@ -128,7 +128,7 @@ static void append_tensor(message *m, const dlrt_tensor *tensor) {
     }
     if (i)
       append(m, ", ");
-    if (i == MOST_ELEMENTS) {
+    if (i == DL_LOG_ELEMENTS) {
       append(m, ellipsis);
       for (uint32_t d = begin; d < tensor->rank; ++d)
         append(m, "]");
@@ -142,6 +142,140 @@ static void append_tensor(message *m, const dlrt_tensor *tensor) {
   }
 }
 
+/* ---- the messages of a call ---- */
+
+typedef struct reading {
+  const dl_blob *blob;
+  const dlrt_binding *binding;
+  const dl_value_desc *results;
+  dlrt_log_value_fn value;
+  const void *context;
+} reading;
+
+/* A result, or a value of a type; false where its shape is not known. */
+static bool shape_of(const reading *r, const dl_value_desc *desc, dlrt_tensor *to) {
+  *to = (dlrt_tensor){.rank = desc->rank, .dtype = desc->dtype};
+  for (uint32_t d = 0; d < to->rank; ++d)
+    if (dlrt_size_evaluate(dlrt_value_dim(r->blob, desc, d), r->binding, &to->dims[d]) !=
+            DLRT_SIZE_OK ||
+        to->dims[d] < 0)
+      return false;
+  return true;
+}
+
+static void begin_message(const reading *r, const dl_log_line *line, message *m) {
+  m->used = 0;
+  m->full = false;
+  m->text[0] = 0;
+  append(m, dlrt_string(r->blob, ((const dl_ref *)dlrt_at(r->blob, line->words))[0]));
+}
+
+static void append_value(const reading *r, const dl_log_line *line, uint32_t v,
+                         const dlrt_tensor *tensor, message *m) {
+  if (tensor && tensor->data)
+    append_tensor(m, tensor);
+  append(m, dlrt_string(r->blob, ((const dl_ref *)dlrt_at(r->blob, line->words))[v + 1]));
+}
+
+static uint32_t result_count(const dl_log_line *line) {
+  return line->value_count + (line->kept ? 2 : 0);
+}
+
+/* How often a line was printed of which some are kept. */
+static uint64_t times_printed(const reading *r, uint32_t result) {
+  int64_t count = 0;
+  const void *data = r->value(r->context, result);
+  if (data)
+    memcpy(&count, data, sizeof count);
+  return count > 0 ? (uint64_t)count : 0;
+}
+
+/* The kept message of a line with the smallest number above `after`; false if there is none. A
+ * line's numbers increase. */
+static bool next_message(const reading *r, const dl_log_line *line, uint32_t result, int64_t after,
+                         int64_t *out_number, uint64_t *out_place) {
+  const char *numbers = r->value(r->context, result + 1);
+  uint64_t end = times_printed(r, result), last = end;
+  uint64_t begin = end > line->kept ? end - line->kept : 0;
+  if (!numbers)
+    return false;
+  while (begin < end) {
+    uint64_t middle = begin + (end - begin) / 2;
+    int64_t number;
+    memcpy(&number, numbers + middle % line->kept * sizeof number, sizeof number);
+    if (number > after) {
+      *out_number = number;
+      *out_place = middle % line->kept;
+      end = middle;
+    } else {
+      begin = middle + 1;
+    }
+  }
+  return end < last;
+}
+
+static void write_kept(const reading *r, const dl_log_line *line, uint32_t result, uint64_t place,
+                       message *m) {
+  const dl_value_desc *types = dlrt_at(r->blob, line->types);
+  begin_message(r, line, m);
+  for (uint32_t v = 0; v < line->value_count; ++v) {
+    dlrt_tensor kept, tensor;
+    uint64_t count = 1, bytes = dlrt_dtype_bytes((dlrt_dtype)types[v].dtype);
+    bool known = shape_of(r, &r->results[result + 2 + v], &kept) && shape_of(r, &types[v], &tensor);
+    const char *data = r->value(r->context, result + 2 + v);
+    for (uint32_t d = 0; known && d < tensor.rank; ++d)
+      count *= (uint64_t)tensor.dims[d];
+    if (count > DL_LOG_ELEMENTS)
+      count = DL_LOG_ELEMENTS;
+    known = known && data && count <= (uint64_t)kept.dims[1];
+    if (known)
+      tensor.data = (void *)(data + place * (uint64_t)kept.dims[1] * bytes);
+    append_value(r, line, v, known ? &tensor : NULL, m);
+  }
+}
+
+/* Lines of which some are kept, in the order in which they were printed. */
+static void write_group(const reading *r, const dl_log_line *lines, uint32_t count, uint32_t result,
+                        const dlrt_log *log, uint32_t exported) {
+  message m;
+  uint32_t at = result;
+  for (uint32_t l = 0; l < count; at += result_count(&lines[l++])) {
+    uint64_t times = times_printed(r, at);
+    if (times <= lines[l].kept)
+      continue;
+    char text[96];
+    snprintf(text, sizeof text, "of %llu messages the last %u are kept: ",
+             (unsigned long long)times, lines[l].kept);
+    m.used = 0;
+    m.full = false;
+    append(&m, text);
+    const dl_ref *words = dlrt_at(r->blob, lines[l].words);
+    for (uint32_t w = 0; w <= lines[l].value_count; ++w) {
+      append(&m, w ? "{}" : "");
+      append(&m, dlrt_string(r->blob, words[w]));
+    }
+    log->write(log->user, exported, m.text);
+  }
+  for (int64_t after = -1;;) {
+    int64_t first = INT64_MAX, number;
+    uint64_t place, first_place = 0;
+    uint32_t line = count, line_result = 0;
+    at = result;
+    for (uint32_t l = 0; l < count; at += result_count(&lines[l++]))
+      if (next_message(r, &lines[l], at, after, &number, &place) && number < first) {
+        first = number;
+        first_place = place;
+        line = l;
+        line_result = at;
+      }
+    if (line == count)
+      return;
+    write_kept(r, &lines[line], line_result, first_place, &m);
+    log->write(log->user, exported, m.text);
+    after = first;
+  }
+}
+
 void dlrt_log_write(const dlrt_model *model, uint32_t function, const dlrt_binding *binding,
                     dlrt_log_value_fn value, const void *context, const dlrt_log *log,
                     uint32_t exported) {
@@ -151,25 +285,25 @@ void dlrt_log_write(const dlrt_model *model, uint32_t function, const dlrt_bindi
   if (!table || !log->write)
     return;
   const dl_log_line *lines = dlrt_at(blob, table->lines);
-  const dl_value_desc *results = dlrt_at(blob, desc->results);
+  const reading r = {blob, binding, dlrt_at(blob, desc->results), value, context};
   uint32_t result = dlrt_shown_results(blob, desc);
-  for (uint32_t l = 0; l < table->line_count; ++l) {
-    const dl_ref *words = dlrt_at(blob, lines[l].words);
-    message m = {.used = 0, .full = false};
-    m.text[0] = 0;
-    append(&m, dlrt_string(blob, words[0]));
+  for (uint32_t l = 0; l < table->line_count;) {
+    if (lines[l].kept) {
+      uint32_t first = l, at = result;
+      for (; l < table->line_count && lines[l].kept; ++l)
+        result += result_count(&lines[l]);
+      write_group(&r, lines + first, l - first, at, log, exported);
+      continue;
+    }
+    message m;
+    begin_message(&r, &lines[l], &m);
     for (uint32_t v = 0; v < lines[l].value_count; ++v, ++result) {
-      dlrt_tensor tensor = {.rank = results[result].rank, .dtype = results[result].dtype};
-      bool known = true;
-      for (uint32_t d = 0; d < tensor.rank; ++d)
-        known &= dlrt_size_evaluate(dlrt_value_dim(blob, &results[result], d), binding,
-                                    &tensor.dims[d]) == DLRT_SIZE_OK &&
-                 tensor.dims[d] >= 0;
+      dlrt_tensor tensor;
+      bool known = shape_of(&r, &r.results[result], &tensor);
       tensor.data = (void *)value(context, result);
-      if (known && tensor.data)
-        append_tensor(&m, &tensor);
-      append(&m, dlrt_string(blob, words[v + 1]));
+      append_value(&r, &lines[l], v, known ? &tensor : NULL, &m);
     }
     log->write(log->user, exported, m.text);
+    ++l;
   }
 }

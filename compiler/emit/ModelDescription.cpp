@@ -683,6 +683,9 @@ dl_ref writeLogs(BlobWriter &writer, const FunctionDescription &function) {
     line.words = writer.reserve<dl_ref>(log.words.size());
     for (auto [k, words] : enumerate(log.words))
       writer.put(line.words + k * sizeof(dl_ref), writer.string(words));
+    line.kept = log.kept;
+    if (log.kept)
+      line.types = writeValues(writer, log.types);
     writer.put(table.lines + i * sizeof(line), line);
   }
   dl_ref offset = writer.reserve<dl_log_table>(1);

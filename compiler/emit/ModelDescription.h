@@ -170,6 +170,9 @@ struct CudaDescription {
 /// A message of `print`: its values stand between its words.
 struct LogDescription {
   std::vector<std::string> words; // one more than values
+  /// Of one in branches and loops: how many of them are kept (dl_log_line), and what the values are.
+  uint32_t kept = 0;
+  std::vector<ValueDescription> types = {};
 };
 
 struct FunctionDescription {

@@ -108,8 +108,16 @@ LogicalResult describeFunction(FuncOp function, FunctionDescription &to) {
     (attributes && attributes.contains(logAttrName) ? to.logValues : to.results).push_back(std::move(value));
   }
   if (auto logs = function->getAttrOfType<ArrayAttr>("logs"))
-    for (auto words : logs.getAsRange<ArrayAttr>()) {
+    for (Attribute line : logs) {
       LogDescription &log = to.logs.emplace_back();
+      auto words = dyn_cast<ArrayAttr>(line);
+      if (auto keeps = dyn_cast<DictionaryAttr>(line)) {
+        words = keeps.getAs<ArrayAttr>("words");
+        log.kept = keeps.getAs<IntegerAttr>("kept").getInt();
+        for (auto type : keeps.getAs<ArrayAttr>("types").getAsValueRange<TypeAttr>())
+          if (failed(describeValue(type, {}, function.getLoc(), log.types.emplace_back())))
+            return failure();
+      }
       for (auto text : words.getAsValueRange<StringAttr>())
         log.words.push_back(text.str());
     }

@@ -40,7 +40,8 @@ def Dl_FuncOp : Dl_Op<"func", [IsolatedFromAbove, HasParent<"ModelOp">, Function
     Code over the variables' values at entry: `dl.read` gives the value that a variable has when the function is entered, and `dl.assign` the one it
     has when the function returns (at most one for each variable). Argument attributes: `dl.name` (string), `dl.default` (f64), `dl.dim` (i64: this i64
     scalar is the value of dynamic dimension k). Result attributes: `dl.name`, `dl.log` (unit: no result for the caller, but a value of `logs`, an array with
-    the words of each message that the function prints, between which its values stand). Unit attributes `train` and `init`, `doc` (string).
+    the words of each message that the function prints, between which its values stand). Of a message in a loop or branch they stand in a dictionary, as `words`, with `kept`, how
+    many of them are kept, and the `types` of what they show; its values are then those that dl_log_line (model_abi.h) says. Unit attributes `train` and `init`, `doc` (string).
   }];
   let arguments = (ins SymbolNameAttr:$sym_name, TypeAttrOf<FunctionType>:$function_type,
                        OptionalAttr<DictArrayAttr>:$arg_attrs, OptionalAttr<DictArrayAttr>:$res_attrs);

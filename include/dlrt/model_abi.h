@@ -24,7 +24,7 @@
 extern "C" {
 #endif
 
-#define DL_ABI_VERSION 3u
+#define DL_ABI_VERSION 4u
 #define DL_NOTE_NAME "dlc"
 #define DL_NOTE_TYPE 1u
 #define DL_BLOB_MAGIC "DLMODEL" /* with its NUL: 8 bytes */
@@ -139,13 +139,19 @@ typedef struct dl_kernel_desc {
   uint32_t reserved;
 } dl_kernel_desc;
 
-/* A message of a call that has gone well. */
+/* So many elements of a tensor are shown in a message. */
+enum { DL_LOG_ELEMENTS = 64 };
+
+/* A message of a call that has gone well. One that is printed in loops and branches comes as often as it came to that, and of those the last `kept`: its results are then how often it was printed
+ * (i64), the number of each among the messages of the call that come so (i64[kept]), and for each value its first elements, row by row (dtype[kept, up to DL_LOG_ELEMENTS]); number k lies at k % kept. */
 typedef struct dl_log_line {
   uint32_t value_count;
-  dl_ref words; /* dl_ref[value_count + 1]: strings, between each two of which a value stands */
+  dl_ref words;   /* dl_ref[value_count + 1]: strings, between each two of which a value stands */
+  uint32_t kept;  /* 0: it is printed once in each call */
+  dl_ref types;   /* dl_value_desc[value_count], without names: what the values are, if some are kept; else none */
 } dl_log_line;
 
-/* What a function prints, in order. Its values are the function's last results, which its caller does not see: dl_function_desc.result_count counts them. */
+/* What a function prints, in order; lines that follow each other and of which some are kept, in the order of their numbers. Its values are the function's last results, which its caller does not see: dl_function_desc.result_count counts them. */
 typedef struct dl_log_table {
   uint32_t value_count; /* of all lines */
   uint32_t line_count;

@@ -363,6 +363,43 @@ class Cuda(unittest.TestCase):
             self.assertIn("in 'tell': w is too large", done.stderr)
             self.assertNotIn("sums to", done.stderr)
 
+    @needs_standin
+    def test_messages_of_turns(self):
+        text = """model told(N = ?) {
+  var w: f32[2] = 1
+  fn tell(x: f32[N]) {
+    print("begins")
+    for i in 0..2 {
+      for k in 0..2 {
+        x += f32(k)
+        if x[0] > 1 { print("{} {}: {}", i, k, x) }
+      }
+      print("turn {}", i)
+    }
+    while sum(x) < 2000 {
+      x += 1
+      print("{}", arange(100) + i32(x[0]))
+    }
+    w += x[0]
+    print("w {}", w)
+    return w[0]
+  }
+}
+"""
+        with open(self.path("turns.dl"), "w") as file:
+            file.write(text)
+        model, x = self.path("turns.so"), write_npy(self.path("turns.npy"), "f", (2,), [0.5, 1])
+        subprocess.run([options.dlc, self.path("turns.dl"), "--target=cpu,cuda", "--gpu-arch=sm_90", "-o", model], check=True)
+        environment = dict(os.environ, LD_LIBRARY_PATH=options.standin)
+        shown = lambda first: "[" + ", ".join(str(first + i) for i in range(64)) + ", …]"
+        turns = ["begins", "0 1: [1.5, 2]", "turn 0", "1 0: [1.5, 2]", "1 1: [2.5, 3]", "turn 1"]
+        for device in ("cuda", "cpu"):
+            words = [options.dlrun, "call", model, "tell", "--input", "x=" + x, "--device", device]
+            done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=500)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            # 998 turns: x is 1000.5 and 1001 then
+            self.assertEqual(done.stderr.splitlines(), [*turns, *(shown(3 + i) for i in range(998)), "w [1001.5, 1001.5]"])
+
     def test_info(self):
         model = self.compile("mlp", "auto")
         info = json.loads(self.dlrun("info", model, "--json").stdout)

@@ -101,7 +101,7 @@ TEST_F(Call, WrongArgumentsAreNamed) {
                "argument 'lr' of 'step': expected f32, got f32[5, 3]: rank is 2, not 0");
   EXPECT_FAILS(dlrt_call(instance.get(), Step, nullptr, 2, nullptr, 0), DLRT_INVALID_ARGUMENT,
                "arguments of 'step' is NULL, but 2 are given");
-  EXPECT_FAILS(call(99, {}), DLRT_NOT_FOUND, "no function 99: model 'Fixture' has 8");
+  EXPECT_FAILS(call(99, {}), DLRT_NOT_FOUND, "no function 99: model 'Fixture' has 9");
   EXPECT_FAILS(dlrt_call(nullptr, Step, nullptr, 0, nullptr, 0), DLRT_INVALID_ARGUMENT,
                "instance is NULL");
   dlrt_tensor stats = tensor(x, {2, 6});
@@ -469,6 +469,44 @@ TEST_F(Call, MessagesReachTheLog) {
   EXPECT_TRUE(heard.empty());
 }
 
+TEST_F(Call, MessagesOfTurnsComeInOrder) {
+  std::vector<std::string> heard;
+  auto listen = [](void *user, uint32_t, const char *message) {
+    static_cast<std::vector<std::string> *>(user)->emplace_back(message);
+  };
+  dlrt_instance_set_log(instance.get(), listen, &heard);
+  std::vector<float> x = {0.5f, 2};
+  std::vector<int64_t> turns(1);
+  dlrt_tensor arguments[] = {tensor(x, {1, 2}), tensor(turns, {})};
+  auto retell = [&](int64_t count) {
+    heard.clear();
+    turns[0] = count;
+    return dlrt_call(instance.get(), Retell, arguments, 2, nullptr, 0);
+  };
+  ASSERT_OK(retell(0));
+  EXPECT_EQ(heard, (std::vector<std::string>{"begins", "after 0 turns"}));
+  ASSERT_OK(retell(3));
+  EXPECT_EQ(heard, (std::vector<std::string>{"begins", "turn 0: [[0.5, 2]].", "even",
+                                             "turn 1: [[1.5, 3]].", "turn 2: [[2.5, 4]].", "even",
+                                             "after 3 turns"}));
+  // The last ones, and how many there were.
+  ASSERT_OK(retell(8));
+  EXPECT_EQ(heard, (std::vector<std::string>{
+                       "begins", "of 8 messages the last 3 are kept: turn {}: {}.",
+                       "of 4 messages the last 2 are kept: even", "even", "turn 5: [[5.5, 7]].",
+                       "turn 6: [[6.5, 8]].", "even", "turn 7: [[7.5, 9]].", "after 8 turns"}));
+  // More elements than are kept, and none.
+  std::vector<float> many(200, 1);
+  arguments[0] = tensor(many, {100, 2});
+  ASSERT_OK(retell(1));
+  EXPECT_TRUE(heard[1].starts_with("turn 0: [[1, 1], [1, 1], ")) << heard[1];
+  EXPECT_TRUE(heard[1].ends_with("[1, 1], …].")) << heard[1];
+  EXPECT_EQ(std::count(heard[1].begin(), heard[1].end(), '1'), 64);
+  arguments[0] = tensor(many, {0, 2});
+  ASSERT_OK(retell(1));
+  EXPECT_EQ(heard[1], "turn 0: [].");
+}
+
 TEST_F(Call, BitsDoNotDependOnThreads) {
   std::vector<uint8_t> expected;
   for (uint32_t threads : {1, 2, 3, 8}) {
@@ -654,7 +692,7 @@ TEST_F(Submit, RefusesWhatACallRefuses) {
   EXPECT_FAILS(dlrt_submit(instance.get(), Predict, &goodX, 1, 2, &ticket), DLRT_INVALID_ARGUMENT,
                "'predict' has 1 result, got room for 2");
   EXPECT_FAILS(dlrt_submit(instance.get(), 99, nullptr, 0, 0, &ticket), DLRT_NOT_FOUND,
-               "no function 99: model 'Fixture' has 8");
+               "no function 99: model 'Fixture' has 9");
   EXPECT_FAILS(dlrt_submit(nullptr, Predict, &goodX, 1, 1, &ticket), DLRT_INVALID_ARGUMENT,
                "instance is NULL");
   EXPECT_FAILS(dlrt_submit(instance.get(), Predict, &goodX, 1, 1, nullptr), DLRT_INVALID_ARGUMENT,

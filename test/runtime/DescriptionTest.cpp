@@ -72,7 +72,7 @@ TEST(Description, HeadIsChecked) {
   Model newer = fixtureModel();
   newer.abiVersion = DL_ABI_VERSION + 1;
   EXPECT_FAILS(check(newer.build()), DLRT_INCOMPATIBLE,
-               "has ABI version 4, this runtime speaks version 3");
+               "has ABI version 5, this runtime speaks version 4");
   EXPECT_FAILS(dlrt_description_check(blob.data(), blob.size() - 1), DLRT_CORRUPT,
                "damaged description: it says that it has " + std::to_string(blob.size()) +
                    " bytes, there are " + std::to_string(blob.size() - 1));
@@ -106,6 +106,22 @@ TEST(Description, EachRuleIsChecked) {
        [](Model &m) { m.variables[Seed].dims = {1}; }},
       {"messages have other values than there are",
        [](Model &m) { m.functions[1].logs = {{"a", "b", "c"}}; }},
+      {"function 9, message 1: messages are kept in other values than theirs",
+       [](Model &m) { m.functions[9].kept.erase(3); }}, // they begin elsewhere then
+      {"messages have other values than there are",
+       [](Model &m) { m.functions[9].kept[4] = {1, {{"", DL_I64, {}}}}; }},
+      {"function 9, message 1: messages are kept in other values than theirs",
+       [](Model &m) { m.functions[9].kept[1].count = 4; }},
+      {"function 9, message 1: messages are kept in other values than theirs",
+       [](Model &m) { m.functions[9].results[0].dtype = DL_I32; }},
+      {"function 9, message 1: messages are kept in other values than theirs",
+       [](Model &m) { m.functions[9].results[1].dims[0] = Size::dim(0); }},
+      {"function 9, message 1: messages are kept in other values than theirs",
+       [](Model &m) { m.functions[9].results[3].dims = {3}; }},
+      {"function 9, message 1: messages are kept in other values than theirs",
+       [](Model &m) { m.functions[9].kept[1].types[1].dtype = DL_F64; }},
+      {"function 9, message 1: unknown element type",
+       [](Model &m) { m.functions[9].kept[1].types[1].dtype = 10; }},
       {"function 8, message 0: words is no text",
        [](Model &m) { m.functions[8].logs[0][0] = std::string(DLRT_MAX_TEXT_BYTES + 1, 'w'); }},
       {"function 1, argument 0: name is no text",

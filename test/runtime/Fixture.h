@@ -16,7 +16,7 @@
 namespace dlc::test {
 
 /// Numbers of the exported functions.
-enum : uint32_t { Predict, Step, Pick, Stats, Mxcsr, Slow, Pairs, Tell };
+enum : uint32_t { Predict, Step, Pick, Stats, Mxcsr, Slow, Pairs, Tell, Retell };
 /// Numbers of the variables.
 enum : uint32_t { W, B, Mask, StepT, Odd, Empty, Seed, Calls };
 
@@ -144,7 +144,24 @@ inline Model fixtureModel() {
   tell.launches = 1;
   tell.logs = {{"x is ", ""}, {"k ", ", on ", " and a third ", "."}, {"no value"}};
 
-  m.functions = {init, predict, step, pick, stats, mxcsr, slow, pairs, tell};
+  // Prints in turns: one message in each, another one after every second; up to 3 and 2 of them are
+  // kept. A third one comes never.
+  Function retell;
+  retell.name = "retell";
+  retell.flags = DL_FUNCTION_CONST;
+  retell.arguments = {{"x", DL_F32, {n, 2}}, {"turns", DL_I64, {}}};
+  retell.results = {{"", DL_I64, {}}, {"", DL_I64, {3}}, {"", DL_I32, {3, 1}}, {"", DL_F32, {3, 64}},
+                    {"", DL_I64, {}}, {"", DL_I64, {2}}, {"", DL_I64, {}},     {"", DL_I64, {1}},
+                    {"", DL_I64, {}}};
+  retell.buffers = {{DL_BUFFER_ARGUMENT, 0, n * 8}, {DL_BUFFER_ARGUMENT, 1, 8}};
+  static const int64_t bytes[] = {8, 24, 12, 768, 8, 16, 8, 8, 8};
+  for (uint32_t i = 0; i < std::size(bytes); ++i)
+    retell.buffers.push_back({DL_BUFFER_RESULT, i, bytes[i]});
+  retell.launches = 1;
+  retell.logs = {{"begins"}, {"turn ", ": ", "."}, {"even"}, {"never"}, {"after ", " turns"}};
+  retell.kept = {{1, {3, {{"", DL_I32, {}}, {"", DL_F32, {n, 2}}}}}, {2, {2, {}}}, {3, {1, {}}}};
+
+  m.functions = {init, predict, step, pick, stats, mxcsr, slow, pairs, tell, retell};
   return m;
 }
 

@@ -177,9 +177,30 @@ static void tell_entry(const dl_frame *f) {
   *(double *)f->buffers[7] = 1 / 3.0;
 }
 
+static void retell_entry(const dl_frame *f) {
+  const float *x = f->buffers[0];
+  int64_t turns = *(const int64_t *)f->buffers[1], number = 0, even = 0;
+  int64_t *numbers = f->buffers[3], *even_numbers = f->buffers[7];
+  int32_t *shown = f->buffers[4];
+  float *values = f->buffers[5];
+  for (int64_t turn = 0; turn < turns; ++turn) {
+    numbers[turn % 3] = number++;
+    shown[turn % 3] = (int32_t)turn;
+    for (int64_t i = 0; i < 64; ++i)
+      values[turn % 3 * 64 + i] = i < f->dims[0] * 2 ? x[i] + (float)turn : -1;
+    if (turn % 2 == 0)
+      even_numbers[even++ % 2] = number++;
+  }
+  *(int64_t *)f->buffers[2] = turns;
+  *(int64_t *)f->buffers[6] = even;
+  *(int64_t *)f->buffers[8] = 0;
+  *(int64_t *)f->buffers[10] = turns;
+}
+
 EXPORT const dl_entry_fn fixture_entries[] = {init_entry,  predict_entry, step_entry,
                                               pick_entry,  stats_entry,   mxcsr_entry,
-                                              slow_entry,  pairs_entry,   tell_entry};
+                                              slow_entry,  pairs_entry,   tell_entry,
+                                              retell_entry};
 extern const dl_blob fixture_blob __attribute__((visibility("hidden")));
 
 EXPORT const dl_model *fixture_query(uint32_t abi_version) {

@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -115,6 +116,12 @@ struct CudaKernel {
   std::vector<dl_cuda_resources> resources = {};
 };
 
+/// A message that is printed several times, of which some are kept.
+struct Kept {
+  uint32_t count;
+  std::vector<Value> types;
+};
+
 struct Function {
   std::string name;
   uint32_t flags = 0;
@@ -128,6 +135,8 @@ struct Function {
   std::vector<CudaFunction> cuda = {}; // one or none
   /// The words of each message; its values, one fewer, are the last results.
   std::vector<std::vector<std::string>> logs = {};
+  /// Of some of them, by number: that it comes several times, as dl_log_line says.
+  std::map<size_t, Kept> kept = {};
 };
 
 struct Fault {
@@ -342,8 +351,14 @@ inline std::vector<uint8_t> Model::build() const {
         std::vector<dl_ref> refs;
         for (const std::string &word : words)
           refs.push_back(w.text(word));
-        lines.push_back({static_cast<uint32_t>(words.size() - 1), w.array(refs)});
+        dl_log_line line = {static_cast<uint32_t>(words.size() - 1), w.array(refs), 0, 0};
         table.value_count += words.size() - 1;
+        if (auto kept = f.kept.find(lines.size()); kept != f.kept.end()) {
+          line.kept = kept->second.count;
+          line.types = w.values(kept->second.types);
+          table.value_count += 2;
+        }
+        lines.push_back(line);
       }
       table.line_count = lines.size();
       table.lines = w.array(lines);

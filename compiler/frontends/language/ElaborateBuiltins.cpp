@@ -406,58 +406,6 @@ Value Elaborator::callCheckpoint(StringRef name, CallArguments &arguments) {
 }
 
 //===----------------------------------------------------------------------===//
-// Messages
-//===----------------------------------------------------------------------===//
-
-Value Elaborator::callPrint(StringRef name, CallArguments &arguments) {
-  SMRange where = arguments.range;
-  if (declaring || function->isConstant || function->isInit) {
-    error(where, "'print' belongs in a function");
-    return {};
-  }
-  auto *format = arguments.positional.empty() ? nullptr : arguments.positional[0].as<StringValue>();
-  if (!format || !arguments.named.empty()) {
-    error(where, "'print' takes words, in which each {} stands for a value, and the values: "
-                 "'print(\"loss {}\", x)'");
-    return {};
-  }
-  llvm::SmallVector<StringRef> words;
-  format->text.split(words, "{}");
-  ArrayRef<Value> given = ArrayRef<Value>(arguments.positional).drop_front();
-  if (words.size() != given.size() + 1) {
-    error(where, "the words have " + Twine(words.size() - 1) + " {}, and " + Twine(given.size()) +
-                     (given.size() == 1 ? " value is" : " values are") + " given");
-    return {};
-  }
-  LogLine line;
-  line.words.push_back(words.front().str());
-  for (auto [value, after] : llvm::zip_equal(given, ArrayRef<StringRef>(words).drop_front())) {
-    // What is known while compiling is part of the words.
-    optional<std::string> known;
-    if (auto *number = value.number(); number && number->isKnown())
-      known = text(*number);
-    else if (auto *string = value.as<StringValue>())
-      known = string->text.str();
-    else if (value.is<BoolValue>() || value.isNone() || value.is<DType>())
-      known = value.is<DType>() ? nameOf(*value.as<DType>()).str() : describe(value);
-    if (known) {
-      line.words.back() += *known + after.str();
-      continue;
-    }
-    mlir::Value tensor = value.number() ? runtimeNumber(*value.number(), where)
-                                        : toTensor(value, where, "what 'print' shows");
-    if (!tensor)
-      return {};
-    line.values.push_back(tensor);
-    line.words.push_back(after.str());
-  }
-  if (builder().getInsertionBlock() != function->block)
-    return unsupported(where, "'print' in a branch or loop of run time, or in a gradient of one's own");
-  function->logs.push_back(std::move(line));
-  return Value::none();
-}
-
-//===----------------------------------------------------------------------===//
 // Shapes
 //===----------------------------------------------------------------------===//
 

@@ -776,8 +776,14 @@ Value Elaborator::readVariable(Variable *variable, SMRange where) {
   }
   // The value at entry, whatever was computed before: where it is read does not matter.
   mlir::OpBuilder entry = function->atEntry();
-  mlir::Value read = dl::ReadOp::create(
-      entry, locationOf(where), tensorType(variable->shape, variable->dtype), variable->path);
+  auto type = tensorType(variable->shape, variable->dtype);
+  mlir::Value read;
+  if (variable->kind != Variable::Kind::Printed)
+    read = dl::ReadOp::create(entry, locationOf(where), type, variable->path);
+  else if (isFloat(variable->dtype))
+    read = dl::FillOp::create(entry, locationOf(where), type, 0.0);
+  else
+    read = dl::FillOp::create(entry, locationOf(where), type, int64_t(0));
   function->entry[variable] = read;
   return Value::tensor(read);
 }

@@ -332,6 +332,9 @@ Value Elaborator::callForm(LayerForm &form, CallArguments &arguments) {
     else
       function->current.erase(variable);
   }
+  for (Variable *variable : function->assigned)
+    if (variable->kind == Variable::Kind::Printed)
+      assigned.insert(variable);
   function->assigned = std::move(assigned);
   function->varAssigned = varAssigned;
   return result;

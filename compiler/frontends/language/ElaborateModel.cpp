@@ -1051,12 +1051,7 @@ void Elaborator::exportFunction(StringRef name, const ast::FnDecl *fn, const Tra
   }
   // What it prints comes after its results.
   size_t shown = results.size();
-  llvm::SmallVector<mlir::Attribute> logs;
-  for (const LogLine &line : state.logs) {
-    llvm::SmallVector<StringRef> words(line.words.begin(), line.words.end());
-    logs.push_back(state.builder.getStrArrayAttr(words));
-    llvm::append_range(results, line.values);
-  }
+  llvm::SmallVector<mlir::Attribute> logs = finishMessages(results, where);
   dl::ReturnOp::create(state.builder, locationOf(where), results);
 
   // Sizes that no argument carries become arguments. A size is carried where it stands alone in a

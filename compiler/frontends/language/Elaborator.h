@@ -69,6 +69,8 @@ struct Frame {
 struct LogLine {
   llvm::SmallVector<std::string> words;
   llvm::SmallVector<mlir::Value> values;
+  int64_t kept = 0; // so many of its messages, in a branch or loop; else 0
+  llvm::SmallVector<Variable *> variables; // where these are: their count, numbers and values
 };
 
 /// A dl.func under construction, or code that is thrown away (isScratch).
@@ -88,6 +90,7 @@ struct FunctionState {
   const Variable *initOf = nullptr; // __init: the variable whose initial value is computed
   std::optional<llvm::SMRange> trainingRead, varAssigned; // for rule 25
   llvm::SmallVector<LogLine> logs;                        // of `print`, in order
+  llvm::StringMap<unsigned> prints;                       // in branches and loops, by what they show
   int64_t checkpoints = 0;                                // calls of `checkpoint(f)`, numbered
   llvm::StringSet<> checks; // conditions on sizes that are checked on entry, by text
   llvm::DenseMap<mlir::AffineExpr, mlir::AffineExpr> multiples; // N: 2 * (N / 2), once checked
@@ -560,6 +563,13 @@ private:
   Value callGrad(llvm::StringRef name, CallArguments &arguments);
   Value callCheckpoint(llvm::StringRef name, CallArguments &arguments);
   Value callPrint(llvm::StringRef name, CallArguments &arguments);
+  Variable *printedVariable(const std::string &path, DType dtype, llvm::ArrayRef<int64_t> shape);
+  mlir::Value firstElements(mlir::Value tensor, llvm::SMRange where);
+  /// Keeps the message that a branch or loop prints now, beside earlier ones of the same `print`.
+  void keepMessages(LogLine &line, llvm::SMRange where);
+  /// Appends the values of the function's messages to its results; gives `logs` of dl.func.
+  llvm::SmallVector<mlir::Attribute> finishMessages(llvm::SmallVectorImpl<mlir::Value> &results,
+                                                    llvm::SMRange where);
   Value callLoad(llvm::StringRef name, CallArguments &arguments);
   Value callAttention(llvm::StringRef name, CallArguments &arguments);
   Value reduceLoss(mlir::Value loss, const Value *reduction, llvm::StringRef name,
@@ -668,6 +678,7 @@ private:
   llvm::StringSet<> asserted;    // what they say, by conditionKey
   std::vector<Variable *> slots; // state of optimizers, in the order in which it was declared
   Variable *seedVariable = nullptr, *callsVariable = nullptr;
+  llvm::StringMap<std::unique_ptr<Variable>> printed; // by path
 
   std::vector<llvm::StringRef> builtinNames; // sorted
   Frame *frame = nullptr;

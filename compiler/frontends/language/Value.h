@@ -138,7 +138,13 @@ private:
 
 /// A variable of a layer, or the state of an optimizer.
 struct Variable {
-  enum class Kind : uint8_t { Trained, State, Slot, Random };
+  enum class Kind : uint8_t {
+    Trained,
+    State,
+    Slot,
+    Random,
+    Printed // of one call: messages so far, 0 at entry
+  };
   Kind kind = Kind::State;
   std::string path;    // set when the model that holds it is complete
   bool placed = false; // it has a path in the model
