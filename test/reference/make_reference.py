@@ -1303,7 +1303,7 @@ class Precision(Trained):
         parts = [[value for name, value in self.v.items() if name.startswith(f"{net}.")] for net in ("net", "net2")]
         self.optimizers = {
             "step": torch.optim.Adam(parts[0], lr=0.01),
-            "image_step": torch.optim.SGD(parts[1], lr=0.05, momentum=0.9),
+            "image_step": torch.optim.SGD(parts[1], lr=0.005, momentum=0.9),
             "large_step": torch.optim.SGD(parts[0], lr=1e-3, momentum=0.9),
         }
         self.scalers = {name: torch.amp.GradScaler("cpu", enabled=scales) for name in self.optimizers}
