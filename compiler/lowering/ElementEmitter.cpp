@@ -100,6 +100,25 @@ bool ElementEmitter::isFlat(ArrayRef<Operation *> ops) {
   return llvm::all_of(ops, [](Operation *op) { return hasFlatElements(op); });
 }
 
+bool ElementEmitter::crossesRows(ArrayRef<Operation *> ops, RankedTensorType type, int64_t first) {
+  return llvm::all_of(ops, [&](Operation *op) {
+    if (op->hasTrait<OpTrait::IsTerminator>())
+      return llvm::all_of(op->getOperands(), [&](Value yielded) { return sizesOf(cast<RankedTensorType>(computedValue(yielded).getType())) == sizesOf(type); });
+    auto indexing = dyn_cast<IndexingOpInterface>(op);
+    if (!indexing)
+      return hasFlatElements(op);
+    // What is beyond an op that leaves these axes does not see them.
+    if (sizesOf(cast<RankedTensorType>(op->getResult(0).getType())) != sizesOf(type))
+      return true;
+    if (indexing.keepsOrder())
+      return hasFlatElements(op->getOperand(0));
+    if (indexing.getElementOutside())
+      return false;
+    std::optional<SmallVector<int64_t>> map = indexing.getAxisMap();
+    return map && llvm::all_of(*map, [&](int64_t axis) { return axis < first; });
+  });
+}
+
 Value ElementEmitter::linearIndex(OpBuilder &b, Location loc, RankedTensorType type, const ElementIndex &at) {
   if (at.linear)
     return at.linear;

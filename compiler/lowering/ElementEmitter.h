@@ -71,6 +71,9 @@ public:
   /// Is a row-major number enough to say where every element lies?
   static bool isFlat(dl::FusedOp kernel);
   static bool isFlat(llvm::ArrayRef<mlir::Operation *> ops);
+  /// May an index along the last of a value's axes go on beyond its end, into the next row, as long as axis `first` and those behind it are not left? For ops on values of that
+  /// type, all of which are computed for each of its elements: what they look up must not depend on these axes.
+  static bool crossesRows(llvm::ArrayRef<mlir::Operation *> ops, mlir::RankedTensorType type, int64_t first);
 
   mlir::Value linearIndex(mlir::OpBuilder &b, mlir::Location loc, mlir::RankedTensorType type, const ElementIndex &at);
 

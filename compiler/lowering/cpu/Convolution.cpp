@@ -417,7 +417,7 @@ struct Convolution::Emitter : ProductEmitter {
     });
   }
 
-  void weightTile(Value entry, Value rowTile, Value columnTile, bool byNumber, ConvolutionEpilogue epilogue) {
+  void weightTile(Value entry, Value rowTile, Value columnTile, bool acrossRows, ConvolutionEpilogue epilogue) {
     const int64_t rows = cv.c * ShapedType::getNumElements(cv.k), slice = ShapedType::getNumElements(ArrayRef(cv.p).drop_front());
     Value m0 = mul(rowTile, plan.rows), n0 = mul(columnTile, plan.columns);
     Value tileRows = min(sub(index(rows), m0), index(plan.rows)), tileColumns = min(sub(index(cv.o), n0), index(plan.columns));
@@ -447,7 +447,7 @@ struct Convolution::Emitter : ProductEmitter {
     Value at = transposeTile(tileRows, tileColumns);
     loop(index(0), tileColumns, [&](Value column) {
       Value begin = add(at, mul(column, cv.rowStride())), output = add(add(mul(entry, cv.o), n0), column);
-      if (!byNumber) {
+      if (!acrossRows) {
         loop(index(0), tileRows, [&](Value x) {
           ElementIndex to;
           to.dims.push_back(output);
@@ -568,7 +568,26 @@ struct Convolution::Emitter : ProductEmitter {
     });
   }
 
-  void positionTile(Value entry, Value lineTile, Value rest, ConvolutionEpilogue epilogue) {
+  /// Hands the rows line0 to line1 - 1 of a tile to the epilogue, those of an image at once. The first lies at `begin` in the scratch memory; `ofImage`: of which image they are, if of one.
+  void finishRows(Value channel, Value line0, Value line1, Value ofImage, Value begin, ConvolutionEpilogue epilogue) {
+    const int64_t lines = cv.target().front(), row = cv.target().back();
+    const bool areWhole = row % lanes == 0 || (ofImage && plan.lines * row % lanes == 0 && lines * row % lanes == 0);
+    auto finish = [&](Value image, Value from, Value to, Value at) {
+      neighbours(index(0), mul(sub(to, from), row), areWhole, false, [&](Value position, Value mask) {
+        ElementIndex index;
+        index.dims = {image, channel, from, position};
+        epilogue(b, loc, index, load(operands->scratch, add(at, position)), lanes, mask);
+      });
+    };
+    if (ofImage)
+      return finish(ofImage, line0, line1, begin);
+    loop(div(line0, lines), ceilDiv(line1, lines), [&](Value image) {
+      Value first = mul(image, lines), from = max(line0, first), to = min(line1, add(first, lines));
+      finish(image, sub(from, first), sub(to, first), add(begin, mul(sub(from, line0), row)));
+    });
+  }
+
+  void positionTile(Value entry, Value lineTile, Value rest, bool acrossRows, ConvolutionEpilogue epilogue) {
     const bool wide = plan.schedule == Schedule::Wide;
     const int64_t kernel = ShapedType::getNumElements(cv.k), rowLength = wide ? images.dims[last] : 0;
     Value partNumber = index(0), image, group;
@@ -646,6 +665,8 @@ struct Convolution::Emitter : ProductEmitter {
     Value tile = wide ? index(0) : transposeTile(tileRows, tileColumns);
     loop(index(0), channelCount, [&](Value x) {
       Value channel = add(add(mul(group, cv.channels()), channel0), x), begin = add(tile, mul(x, wide ? plan.columns : cv.rowStride()));
+      if (acrossRows && cv.rowsAreJoined())
+        return finishRows(channel, line0, line1, wide ? image : Value(), begin, epilogue);
       loop(line0, line1, [&](Value line) {
         SmallVector<Value> at = decode(line);
         Value n = wide ? image : at.front();
@@ -664,7 +685,7 @@ struct Convolution::Emitter : ProductEmitter {
     });
   }
 
-  void productKernel(Value begin, Value end, bool byNumber, ConvolutionEpilogue epilogue) {
+  void productKernel(Value begin, Value end, bool acrossRows, ConvolutionEpilogue epilogue) {
     Counts counts = tileCounts();
     Value tasks = max(productTasks(), index(1));
     auto share = [&](Value task) { return ProductEmitter::div(ProductEmitter::mul(task, counts.all), tasks); };
@@ -685,11 +706,11 @@ struct Convolution::Emitter : ProductEmitter {
       if (!plan.matrixFirst)
         std::swap(lineTile, rest);
       if (cv.isWeight())
-        weightTile(entry, lineTile, rest, byNumber, epilogue);
+        weightTile(entry, lineTile, rest, acrossRows, epilogue);
       else if (plan.schedule == Schedule::Images)
         imagesTile(entry, lineTile, rest, epilogue);
       else
-        positionTile(entry, lineTile, rest, epilogue);
+        positionTile(entry, lineTile, rest, acrossRows, epilogue);
     });
   }
 };
@@ -701,12 +722,12 @@ Value Convolution::tasks(unsigned launch, OpBuilder &b, Location loc, Value imag
   return launch == 0 ? emitter.copyTasks() : emitter.productTasks();
 }
 
-void Convolution::emit(unsigned launch, OpBuilder &b, Location loc, const ConvolutionOperands &operands, Value begin, Value end, bool byNumber, ConvolutionEpilogue epilogue) const {
+void Convolution::emit(unsigned launch, OpBuilder &b, Location loc, const ConvolutionOperands &operands, Value begin, Value end, bool acrossRows, ConvolutionEpilogue epilogue) const {
   Emitter emitter(*this, b, loc, operands.images, &operands);
   if (launch == 0)
     emitter.copyKernel(begin, end);
   else
-    emitter.productKernel(begin, end, byNumber, epilogue);
+    emitter.productKernel(begin, end, acrossRows, epilogue);
 }
 
 } // namespace dlc::cpu

@@ -61,8 +61,9 @@ public:
   int64_t scratchElements() const;
   /// Number of tasks of a launch, an index value.
   mlir::Value tasks(unsigned launch, mlir::OpBuilder &b, mlir::Location loc, mlir::Value images) const;
-  /// Emits tasks begin to end - 1 (index values) of a launch. `byNumber`: the epilogue takes places in a weight by their row-major number; otherwise it gets one element of it at a time.
-  void emit(unsigned launch, mlir::OpBuilder &b, mlir::Location loc, const ConvolutionOperands &operands, mlir::Value begin, mlir::Value end, bool byNumber, ConvolutionEpilogue epilogue) const;
+  /// Emits tasks begin to end - 1 (index values) of a launch. `acrossRows`: vectors of the epilogue may cross the rows of an image; their index along the last axis then counts on from the row that
+  /// is named. Of a weight it gets the row-major number; otherwise one element of it at a time.
+  void emit(unsigned launch, mlir::OpBuilder &b, mlir::Location loc, const ConvolutionOperands &operands, mlir::Value begin, mlir::Value end, bool acrossRows, ConvolutionEpilogue epilogue) const;
 
   /// The schedule in words, for tests: "tall 6x16 tile 64x64 k 288".
   std::string describe() const;
@@ -133,6 +134,8 @@ private:
   /// Rows of the image in a part, as columns (with the rows between) or as rows of the product.
   int64_t linesOfImage(const Plan &plan) const;
   int64_t lineParts() const;
+  /// Whether the rows of a channel of an image follow each other in a tile's accumulators without a gap, as they do in memory.
+  bool rowsAreJoined() const;
 
   Images layout(const Plan &plan) const;
   Plan choosePlan() const;

@@ -215,6 +215,10 @@ int64_t Convolution::linesOfImage(const Plan &plan) const {
 
 int64_t Convolution::lineParts() const { return plan.part ? llvm::divideCeil(mostPositions(axes() - 1, plan), plan.part) : 1; }
 
+bool Convolution::rowsAreJoined() const {
+  return (plan.schedule == Schedule::Wide || plan.schedule == Schedule::Tall) && axes() == 2 && !plan.part && partCount(plan) == 1 && (plan.schedule == Schedule::Tall || images.dims.back() == target().back());
+}
+
 int64_t Convolution::stepsOf(const Plan &plan, const PartSize &part) const {
   return isWeight() ? plan.blockImages * part.positions : plan.blockChannels * part.places;
 }

@@ -772,13 +772,13 @@ void KernelEmitter::emitProduct(unsigned launch, OpBuilder &b, FrameAccess &fram
     operands.kept = keptNumber;
     operands.tables = scratchFrom(keptBytes, b.getI64Type());
     operands.scratch = scratchFrom(keptBytes + tableBytes(), element);
-    // Where everything needs only to know where it lies in memory, vectors may cross rows.
     SmallVector<Operation *> epilogue;
     for (Operation &other : kernel.getBody().front())
       if (&other != contraction)
         epilogue.push_back(&other);
+    const bool acrossRows = op.getKind() == ConvolutionResult::weight ? ElementEmitter::isFlat(epilogue) : ElementEmitter::crossesRows(epilogue, op.getType(), 2);
     ask([&](auto &engine) {
-      engine.emit(launch, b, loc, operands, begin, end, ElementEmitter::isFlat(epilogue),
+      engine.emit(launch, b, loc, operands, begin, end, acrossRows,
                   [&](OpBuilder &e, Location, const ElementIndex &at, Value acc, int64_t lanes, Value mask) { finish(e, at, acc, lanes, mask); });
     });
     return;
