@@ -616,7 +616,7 @@ const std::map<std::string, std::vector<MakeCase>> &casesOfOps() {
                {{c(1), c(1), c(270)}, {c(40), c(1), c(3)}, {c(1), c(40), c(270)}, {1}, {1}, {1}},
                {{n, c(1), c(24), c(23)}, {c(5), c(1), c(2), c(2)}, {n, c(5), c(23), c(22)}, {1, 1}, {0, 0}, {1, 1}}, // more positions than a block has
                // Filtered in tiles: of two; of four in f32, in ragged ones and groups; with more padding than the kernel has room for.
-               {{n, c(48), c(2), c(2)}, {c(48), c(48), c(3), c(3)}, {n, c(48), c(2), c(2)}, {1, 1}, {1, 1}, {1, 1}, 1, {{1, 1}, {2, 1}}},
+               {{n, c(56), c(2), c(2)}, {c(56), c(56), c(3), c(3)}, {n, c(56), c(2), c(2)}, {1, 1}, {1, 1}, {1, 1}, 1, {{1, 1}, {2, 1}}},
                {{n, c(40), c(4), c(7)}, {c(36), c(20), c(3), c(3)}, {n, c(36), c(4), c(7)}, {1, 1}, {1, 1}, {1, 1}, 2, {{1, 1}, {2, 1}}},
                {{n, c(16), c(4), c(4)}, {c(16), c(16), c(3), c(3)}, {n, c(16), c(8), c(8)}, {1, 1}, {3, 3}, {1, 1}, 1, {{1, 1}, {2, 1}}}})
         convolutions.push_back(convolution(kind, each));
