@@ -151,7 +151,7 @@ private:
 };
 
 std::vector<dl_entry_fn> fixtureEntries() {
-  std::vector<dl_entry_fn> entries(fixture_entries, fixture_entries + 9);
+  std::vector<dl_entry_fn> entries(fixture_entries, fixture_entries + InBlob + Count);
   entries.push_back(countEntry);
   return entries;
 }

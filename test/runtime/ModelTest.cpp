@@ -351,7 +351,7 @@ TEST(Attach, RefusesWhatDoesNotFit) {
   answer.entries = nullptr;
   EXPECT_FAILS(dlrt_model_attach(&answer, &model), DLRT_CORRUPT,
                "'linked model': has an incomplete table of functions");
-  std::vector<dl_entry_fn> entries(fixture_entries, fixture_entries + 8);
+  std::vector<dl_entry_fn> entries(fixture_entries, fixture_entries + 3);
   entries[2] = nullptr;
   answer.entries = entries.data();
   EXPECT_FAILS(dlrt_model_attach(&answer, &model), DLRT_CORRUPT,
