@@ -84,20 +84,30 @@ static AffineExpr operationsOf(Operation *op) {
   return getAffineConstantExpr(0, op->getContext()); // it moves elements, or makes them of nothing
 }
 
-/// How many elements of an operand of the kernel one use of it reads.
+static AffineExpr elementsRead(Value value);
+
+/// How many elements of a value one use of it reads.
 static AffineExpr elementsRead(OpOperand &use) {
   AffineExpr all = elements(use.get()), none = getAffineConstantExpr(0, all.getContext());
   Operation *user = use.getOwner();
   if (isa<AfterOp>(user) && use.getOperandNumber() != 0)
     return none;
   if (isa<IndexingOpInterface>(user) && use.getOperandNumber() == 0)
-    return lookedAt(all, elements(user->getResult(0)));
+    return lookedAt(all, elementsRead(user->getResult(0))); // of what is moved on, perhaps only a part
   if (isa<UpdateOpInterface>(user) && use.getOperandNumber() == 0)
     return none;
   if (auto scatter = dyn_cast<ScatterOpInterface>(user))
     if (use.get() == scatter.getInto())
       return lookedAt(all, elements(scatter.getUpdates()));
   return all;
+}
+
+/// How many all uses of it read together.
+static AffineExpr elementsRead(Value value) {
+  AffineExpr all = elements(value), read;
+  for (OpOperand &use : value.getUses())
+    read = read ? read + elementsRead(use) : elementsRead(use);
+  return read ? lookedAt(all, normalizeSize(read)) : getAffineConstantExpr(0, all.getContext());
 }
 
 static AffineExpr elementsWritten(Value yielded) {
