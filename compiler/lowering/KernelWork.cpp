@@ -20,8 +20,8 @@ static int64_t bytesOfElement(Value value) { return memoryType(typeOf(value).get
 /// How many of `all` elements are looked at in so many places: no more than there are, as far as algebra says so.
 static AffineExpr lookedAt(AffineExpr all, AffineExpr places) { return isKnownAtLeast(places, all) ? all : places; }
 
-/// Operations on floating-point numbers among what `build` makes of elements of these types.
-static int64_t countOperations(Operation *op, ArrayRef<Type> types, function_ref<void(OpBuilder &, ValueRange)> build) {
+/// Sums up `count` over what `build` makes of elements of these types.
+static int64_t countMade(Operation *op, ArrayRef<Type> types, function_ref<void(OpBuilder &, ValueRange)> build, function_ref<int64_t(Operation &)> count) {
   Block block;
   for (Type type : types) {
     Type element = getElementTypeOrSelf(type);
@@ -31,14 +31,32 @@ static int64_t countOperations(Operation *op, ArrayRef<Type> types, function_ref
   OpBuilder b(op->getContext()); // the block belongs to nothing that could be asked for it
   b.setInsertionPointToStart(&block);
   build(b, block.getArguments());
-  int64_t count = 0;
-  for (Operation &made : block) {
+  int64_t sum = 0;
+  for (Operation &made : block)
+    sum += count(made);
+  return sum;
+}
+
+/// Operations on floating-point numbers.
+static int64_t countOperations(Operation *op, ArrayRef<Type> types, function_ref<void(OpBuilder &, ValueRange)> build) {
+  return countMade(op, types, build, [](Operation &made) -> int64_t {
     bool isNumber = made.getNumResults() == 1 && isa<FloatType>(made.getResult(0).getType());
     bool moves = isa<arith::ConstantOp, arith::SelectOp, CastOpInterface>(made);
-    if (isNumber && !moves && isa<arith::ArithDialect, math::MathDialect>(made.getDialect()))
-      count += isa<math::FmaOp>(made) ? 2 : 1;
-  }
-  return count;
+    return isNumber && !moves && isa<arith::ArithDialect, math::MathDialect>(made.getDialect()) ? (isa<math::FmaOp>(made) ? 2 : 1) : 0;
+  });
+}
+
+int64_t elementaryFunctions(FusedOp kernel) {
+  int64_t sum = 0;
+  for (Operation &op : kernel.getBody().front())
+    if (auto elementwise = dyn_cast<ElementwiseOpInterface>(op)) {
+      SmallVector<Type> types(op.getOperandTypes());
+      sum += countMade(&op, types, [&](OpBuilder &b, ValueRange values) { elementwise.buildElement(b, op.getLoc(), values); }, [](Operation &made) -> int64_t {
+        bool isInstruction = isa<math::FmaOp, math::AbsFOp, math::SqrtOp, math::FloorOp, math::CeilOp, math::RoundEvenOp, math::CopySignOp>(made);
+        return isa<math::MathDialect>(made.getDialect()) && !isInstruction;
+      });
+    }
+  return sum;
 }
 
 /// Multiply-adds of a product.

@@ -18,6 +18,9 @@ namespace dlc {
 /// that is only looked up in places (a slice, a gather), of no more elements than there are places.
 std::optional<WorkDescription> workOf(llvm::ArrayRef<mlir::Operation *> nodes);
 
+/// Elementary functions (an exponential, a tanh, …) that a kernel computes for each element. They take most of its time where there are some.
+int64_t elementaryFunctions(dl::FusedOp kernel);
+
 } // namespace dlc
 
 #endif

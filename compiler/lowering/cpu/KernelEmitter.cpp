@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 #include "compiler/lowering/cpu/KernelEmitter.h"
+#include "compiler/lowering/KernelWork.h"
 #include "compiler/lowering/ExternWrapper.h"
 #include "dialects/dl/DlExpr.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -18,7 +19,9 @@ using namespace dlc::dl;
 namespace dlc::cpu {
 
 /// Elements that a task should at least work on: some microseconds.
-static constexpr int64_t elementsPerTask = 16384;
+static constexpr int64_t usualElementsPerTask = 16384;
+/// As many elements as one takes whose elementary function is computed.
+static constexpr int64_t elementsPerFunction = 3;
 
 static Value constantIndex(OpBuilder &b, Location loc, int64_t n) { return arith::ConstantIndexOp::create(b, loc, n); }
 static Value add(OpBuilder &b, Location loc, Value x, Value y) { return arith::AddIOp::create(b, loc, x, y); }
@@ -300,6 +303,7 @@ AffineExpr KernelEmitter::unitsOfWork() const {
 }
 
 int64_t KernelEmitter::unitsPerTask() const {
+  const int64_t elementsPerTask = usualElementsPerTask / (1 + elementsPerFunction * elementaryFunctions(kernel));
   if (flat)
     return std::max<int64_t>(elementsPerTask / lanes, 1) * lanes;
   int64_t perUnit = segment ? std::min(segment, likelySize(full.back())) : 1;

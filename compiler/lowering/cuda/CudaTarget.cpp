@@ -60,7 +60,7 @@ private:
 class FunctionLowering {
 public:
   FunctionLowering(ModuleOp module, FuncOp function, const CudaOptions &options, KernelTable &kernels, ModelDescription &description, FunctionDescription &to)
-      : module(module), function(function), options(options), kernels(kernels), description(description), to(to), cuda(*to.cuda), b(function.getContext()) {
+      : module(module), function(function), options(options), kernels(kernels), description(description), cuda(*to.cuda), b(function.getContext()) {
     hasChecks = function.walk([](CheckIndexOp) { return WalkResult::interrupt(); }).wasInterrupted();
   }
   LogicalResult run() {
@@ -122,7 +122,6 @@ private:
   const CudaOptions &options;
   KernelTable &kernels;
   ModelDescription &description;
-  FunctionDescription &to;
   CudaFunctionDescription &cuda;
   OpBuilder b;
   bool hasChecks;
