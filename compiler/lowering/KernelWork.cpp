@@ -37,25 +37,30 @@ static int64_t countMade(Operation *op, ArrayRef<Type> types, function_ref<void(
   return sum;
 }
 
-/// Operations on floating-point numbers.
-static int64_t countOperations(Operation *op, ArrayRef<Type> types, function_ref<void(OpBuilder &, ValueRange)> build) {
-  return countMade(op, types, build, [](Operation &made) -> int64_t {
-    bool isNumber = made.getNumResults() == 1 && isa<FloatType>(made.getResult(0).getType());
-    bool moves = isa<arith::ConstantOp, arith::SelectOp, CastOpInterface>(made);
-    return isNumber && !moves && isa<arith::ArithDialect, math::MathDialect>(made.getDialect()) ? (isa<math::FmaOp>(made) ? 2 : 1) : 0;
-  });
+static int64_t countMade(ElementwiseOpInterface op, function_ref<int64_t(Operation &)> count) {
+  SmallVector<Type> types(op->getOperandTypes());
+  return countMade(op, types, [&](OpBuilder &b, ValueRange values) { op.buildElement(b, op->getLoc(), values); }, count);
+}
+
+/// Operations on floating-point numbers that an instruction stands for.
+static int64_t operations(Operation &made) {
+  bool isNumber = made.getNumResults() == 1 && isa<FloatType>(made.getResult(0).getType());
+  bool moves = isa<arith::ConstantOp, arith::SelectOp, CastOpInterface>(made);
+  if (!isNumber || moves || !isa<arith::ArithDialect, math::MathDialect>(made.getDialect()))
+    return 0;
+  return isa<math::FmaOp>(made) ? 2 : 1;
+}
+
+/// One where it is no instruction of a processor.
+static int64_t functions(Operation &made) {
+  bool isInstruction = isa<math::FmaOp, math::AbsFOp, math::SqrtOp, math::FloorOp, math::CeilOp, math::RoundEvenOp, math::CopySignOp>(made);
+  return isa<math::MathDialect>(made.getDialect()) && !isInstruction;
 }
 
 int64_t elementaryFunctions(FusedOp kernel) {
   int64_t sum = 0;
-  for (Operation &op : kernel.getBody().front())
-    if (auto elementwise = dyn_cast<ElementwiseOpInterface>(op)) {
-      SmallVector<Type> types(op.getOperandTypes());
-      sum += countMade(&op, types, [&](OpBuilder &b, ValueRange values) { elementwise.buildElement(b, op.getLoc(), values); }, [](Operation &made) -> int64_t {
-        bool isInstruction = isa<math::FmaOp, math::AbsFOp, math::SqrtOp, math::FloorOp, math::CeilOp, math::RoundEvenOp, math::CopySignOp>(made);
-        return isa<math::MathDialect>(made.getDialect()) && !isInstruction;
-      });
-    }
+  for (auto op : kernel.getBody().front().getOps<ElementwiseOpInterface>())
+    sum += countMade(op, functions);
   return sum;
 }
 
@@ -87,17 +92,15 @@ static AffineExpr operationsOf(Operation *op) {
     return attentionOperations(gradient.getAttention(), /*isGradient=*/true);
   if (auto product = dyn_cast<ContractionOpInterface>(op))
     return multiplyAdds(product) * 2;
-  if (auto elementwise = dyn_cast<ElementwiseOpInterface>(op)) {
-    SmallVector<Type> types(op->getOperandTypes());
-    return elements(op->getResult(0)) * countOperations(op, types, [&](OpBuilder &b, ValueRange values) { elementwise.buildElement(b, op->getLoc(), values); });
-  }
+  if (auto elementwise = dyn_cast<ElementwiseOpInterface>(op))
+    return elements(op->getResult(0)) * countMade(elementwise, operations);
   if (auto reduction = dyn_cast<ReductionOpInterface>(op)) {
     Type type = op->getOperand(0).getType();
-    return elements(op->getOperand(0)) * countOperations(op, {type, type}, [&](OpBuilder &b, ValueRange values) { reduction.buildCombine(b, op->getLoc(), values[0], values[1]); });
+    return elements(op->getOperand(0)) * countMade(op, {type, type}, [&](OpBuilder &b, ValueRange values) { reduction.buildCombine(b, op->getLoc(), values[0], values[1]); }, operations);
   }
   if (auto scatter = dyn_cast<ScatterOpInterface>(op)) {
     Type type = scatter.getUpdates().getType();
-    return elements(scatter.getUpdates()) * countOperations(op, {type, type}, [&](OpBuilder &b, ValueRange values) { scatter.buildUpdate(b, op->getLoc(), values[0], values[1]); });
+    return elements(scatter.getUpdates()) * countMade(op, {type, type}, [&](OpBuilder &b, ValueRange values) { scatter.buildUpdate(b, op->getLoc(), values[0], values[1]); }, operations);
   }
   return getAffineConstantExpr(0, op->getContext()); // it moves elements, or makes them of nothing
 }

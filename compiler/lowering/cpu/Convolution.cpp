@@ -45,8 +45,12 @@ struct Convolution::Emitter : ProductEmitter {
   Value div(Value x, int64_t y) { return y == 1 ? x : ProductEmitter::div(x, y); }
   Value rem(Value x, int64_t y) { return y == 1 ? index(0) : ProductEmitter::rem(x, index(y)); }
   Value both(Value x, Value y) { return !x ? y : !y ? x : b.createOrFold<arith::AndIOp>(loc, x, y); }
-  void loop(Value from, Value to, llvm::function_ref<void(Value)> body) { ProductEmitter::loop(from, to, index(1), body); }
-  void loop(int64_t to, llvm::function_ref<void(Value)> body) { loop(index(0), index(to), body); }
+  Value productOf(ArrayRef<Value> factors) {
+    Value product = index(1);
+    for (Value factor : factors)
+      product = mul(product, factor);
+    return product;
+  }
 
   /// The indices of a row-major number; the first one is not reduced, and takes what is beyond.
   template <typename Size> SmallVector<Value> indicesOf(Value number, ArrayRef<Size> sizes) {
@@ -170,7 +174,7 @@ struct Convolution::Emitter : ProductEmitter {
       }
       begin = add(from, begin);
       Value rowTo = add(to, add(mul(part, images.part), offset)), start = add(remainder[last], -images.front[last]);
-      ProductEmitter::loop(index(images.extent[last]), lanes, [&](Value w) {
+      loop(index(images.extent[last]), lanes, [&](Value w) {
         store(elementsOf(operands->lhs, begin, exists, add(mul(w, steps[last]), start), steps[last]), operands->workspace, add(rowTo, w));
       });
     });
@@ -194,7 +198,7 @@ struct Convolution::Emitter : ProductEmitter {
     };
     if (cv.isInput()) {
       // What is read follows each other; an output after the other, as each leaves something behind its own places.
-      ProductEmitter::loop(index(0), index(cv.o), index(outputsPerCopy), [&](Value block) {
+      loop(index(0), index(cv.o), index(outputsPerCopy), [&](Value block) {
         loop(begin, end, [&](Value number) {
           loop(block, min(add(block, outputsPerCopy), index(cv.o)), [&](Value output) {
             auto from = [&](Value entry, Value column) { return mul(add(mul(add(mul(entry, cv.o), output), cv.c), column), kernel); };
@@ -217,14 +221,13 @@ struct Convolution::Emitter : ProductEmitter {
   }
   void copyKernel(Value begin, Value end) {
     Value all = max(copyTasks(), index(1));
-    auto share = [&](Value task, Value units) { return div(mul(task, units), all); };
     if (!images.inPlace) {
-      Value units = cv.keepsImages() ? count : mul(count, index(cv.groups * cv.sourceChannels()));
-      loop(share(begin, units), share(end, units), [&](Value number) { cv.keepsImages() ? copyImage(number) : copyPlane(number); });
+      Value units = plan.keepsImages() ? count : mul(count, index(cv.groups * cv.sourceChannels()));
+      loop(share(begin, units, all), share(end, units, all), [&](Value number) { plan.keepsImages() ? copyImage(number) : copyPlane(number); });
     }
     if (plan.schedule != Schedule::Wide) {
       Value panels = mul(cv.isWeight() ? count : index(1), index(cv.groups * cv.panels()));
-      transposePanels(share(begin, panels), share(end, panels));
+      transposePanels(share(begin, panels, all), share(end, panels, all));
     }
   }
 
@@ -273,41 +276,36 @@ struct Convolution::Emitter : ProductEmitter {
     put(wide ? other : shifted, at);
     put(wide ? shifted : other, add(at, 1));
   }
+  /// The positions of a block of images.
+  void fillWeightSteps() {
+    const int64_t positions = plan.blockSlices * ShapedType::getNumElements(ArrayRef(cv.p).drop_front());
+    loop(plan.blockImages, [&](Value image) {
+      loop(positions, [&](Value position) {
+        Value shifted = add(mul(image, images.image), positionOffset(indicesOf(position, ArrayRef(cv.p))));
+        putStep(add(mul(image, positions), position), shifted, add(mul(image, cv.matrixElements()), mul(position, cv.nr())));
+      });
+    });
+  }
+  /// The positions of a place, of each image of a block; at `begin` in the list of steps.
+  void fillPlaceSteps(const Part &part, Value begin) {
+    Value positions = productOf(part.positions);
+    loop(plan.blockImages, [&](Value image) {
+      loop(index(0), positions, [&](Value number) {
+        SmallVector<Value> at = indicesOf(number, ArrayRef(part.positions));
+        Value shifted = mul(image, images.image), linear = index(0);
+        for (int64_t axis = 0; axis <= last; ++axis) {
+          at[axis] = add(at[axis], part.first[axis]);
+          linear = add(mul(linear, cv.p[axis]), at[axis]);
+          shifted = add(shifted, mul(add(add(mul(at[axis], cv.strides[axis]), mul(part.place[axis], cv.dilations[axis])), -cv.paddings[axis]), distance(axis)));
+        }
+        putStep(add(add(begin, ProductEmitter::mul(image, positions)), number), shifted, add(mul(image, cv.matrixElements()), mul(linear, cv.nr())));
+      });
+    });
+  }
   /// Of a part, `channels` channels from the first one on; at `begin` in the list of steps.
   void fillSteps(const Part &part, Value channels, Value begin) {
-    if (plan.schedule == Schedule::Places) {
-      // The positions of a place, of each image.
-      Value positions = index(1);
-      for (Value each : part.positions)
-        positions = mul(positions, each);
-      loop(plan.blockImages, [&](Value image) {
-        loop(index(0), positions, [&](Value number) {
-          SmallVector<Value> at = indicesOf(number, ArrayRef(part.positions));
-          Value shifted = mul(image, images.image), linear = index(0);
-          for (int64_t axis = 0; axis <= last; ++axis) {
-            at[axis] = add(at[axis], part.first[axis]);
-            linear = add(mul(linear, cv.p[axis]), at[axis]);
-            shifted = add(shifted, mul(add(add(mul(at[axis], cv.strides[axis]), mul(part.place[axis], cv.dilations[axis])), -cv.paddings[axis]), distance(axis)));
-          }
-          putStep(add(add(begin, ProductEmitter::mul(image, positions)), number), shifted, add(mul(image, cv.matrixElements()), mul(linear, cv.nr())));
-        });
-      });
-      return;
-    }
-    if (cv.isWeight()) {
-      const int64_t positions = plan.blockSlices * ShapedType::getNumElements(ArrayRef(cv.p).drop_front());
-      loop(plan.blockImages, [&](Value image) {
-        loop(positions, [&](Value position) {
-          Value shifted = add(mul(image, images.image), positionOffset(indicesOf(position, ArrayRef(cv.p))));
-          putStep(add(mul(image, positions), position), shifted, add(mul(image, cv.matrixElements()), mul(position, cv.nr())));
-        });
-      });
-      return;
-    }
     const int64_t kernel = ShapedType::getNumElements(cv.k);
-    Value places = index(1);
-    for (Value each : part.places)
-      places = mul(places, each);
+    Value places = productOf(part.places);
     loop(index(0), channels, [&](Value channel) {
       loop(index(0), places, [&](Value number) {
         SmallVector<Value> place = indicesOf(number, ArrayRef(part.places));
@@ -400,7 +398,7 @@ struct Convolution::Emitter : ProductEmitter {
     const int64_t kernel = ShapedType::getNumElements(cv.k);
     loop(index(0), roundUp(channels, plan.mr), [&](Value x) { put(mul(min(x, add(channels, -1)), images.plane), x); });
     // Of no images the sum is zero: one round without steps clears the accumulators.
-    ProductEmitter::loop(index(0), max(count, index(1)), index(plan.blockImages), [&](Value image) {
+    loop(index(0), max(count, index(1)), index(plan.blockImages), [&](Value image) {
       Value blockImages = max(min(sub(count, image), index(plan.blockImages)), index(0)), first = isZero(image);
       Value aBase = add(add(imagesBase, mul(image, images.image)), mul(add(mul(entry, cv.c), channel0), images.plane));
       Value panel0 = add(mul(add(mul(image, cv.groups), entry), cv.panels()), mul(columnTile, plan.columns / cv.nr()));
@@ -408,9 +406,7 @@ struct Convolution::Emitter : ProductEmitter {
         Value bAt = add(matrixBase, mul(add(panel0, panel), cv.panelElements()));
         loop(kernel, [&](Value place) {
           ImagePart part = imagePartOf(place);
-          Value steps = blockImages;
-          for (Value each : part.positions)
-            steps = ProductEmitter::mul(steps, each);
+          Value steps = mul(blockImages, productOf(part.positions));
           multiplyPanel(index(0), channels, add(mul(place, plan.columns), mul(panel, cv.nr())), index(kernel * plan.columns), part.step, steps, imagesMemory, aBase, operands->workspace, bAt, first);
         });
       });
@@ -432,8 +428,8 @@ struct Convolution::Emitter : ProductEmitter {
         put(add(mul(add(mul(entry, cv.c), channel), images.plane), placeOffset(place, nullptr)), x);
       });
       // Of no images the sum is zero: one round without steps clears the accumulators.
-      ProductEmitter::loop(index(0), max(count, index(1)), index(plan.blockImages), [&](Value image) {
-        ProductEmitter::loop(index(0), index(std::max<int64_t>(cv.p[0], 1)), index(std::max<int64_t>(plan.blockSlices, 1)), [&](Value at) {
+      loop(index(0), max(count, index(1)), index(plan.blockImages), [&](Value image) {
+        loop(index(0), index(std::max<int64_t>(cv.p[0], 1)), index(std::max<int64_t>(plan.blockSlices, 1)), [&](Value at) {
           Value blockImages = max(min(sub(count, image), index(plan.blockImages)), index(0)), blockSlices = min(sub(index(cv.p[0]), at), index(plan.blockSlices));
           Value steps = mul(ProductEmitter::mul(blockImages, blockSlices), slice);
           Value aBase = add(add(imagesBase, mul(image, images.image)), mul(at, positionDistance(0)));
@@ -519,12 +515,6 @@ struct Convolution::Emitter : ProductEmitter {
     };
     Value image0 = mul(imageTile, plan.blockImages), tileImages = min(sub(count, image0), index(plan.blockImages));
     Value channel0 = mul(columnTile, plan.columns), channelCount = min(sub(index(cv.channels()), channel0), index(plan.columns));
-    auto positionsOf = [&](const Part &part) {
-      Value all = index(1);
-      for (Value each : part.positions)
-        all = mul(all, each);
-      return all;
-    };
     // The indices of a position of a part; the first is the image.
     auto decode = [&](Value number, ArrayRef<Value> sizes) {
       SmallVector<Value> all{index(1)};
@@ -532,7 +522,7 @@ struct Convolution::Emitter : ProductEmitter {
       return indicesOf(number, ArrayRef(all));
     };
     eachPart([&](const ImagePart &part) {
-      Value rows = ProductEmitter::mul(tileImages, positionsOf(part));
+      Value rows = ProductEmitter::mul(tileImages, productOf(part.positions));
       loop(index(0), roundUp(rows, plan.mr), [&](Value x) {
         SmallVector<Value> at = decode(min(x, add(rows, -1)), part.positions);
         put(add(mul(at.front(), images.image), positionOffset(ArrayRef(at).drop_front())), add(part.row, x));
@@ -540,15 +530,13 @@ struct Convolution::Emitter : ProductEmitter {
     });
     Value aBase = add(add(imagesBase, mul(image0, images.image)), mul(group, cv.sourceChannels() * images.plane));
     Value bBase = add(matrixBase, mul(add(mul(group, cv.panels()), mul(columnTile, plan.columns / cv.nr())), cv.panelElements()));
-    ProductEmitter::loop(index(0), index(std::max<int64_t>(cv.sourceChannels(), 1)), index(plan.blockChannels), [&](Value channel) {
+    loop(index(0), index(std::max<int64_t>(cv.sourceChannels(), 1)), index(plan.blockChannels), [&](Value channel) {
       Value channels = min(sub(index(cv.sourceChannels()), channel), index(plan.blockChannels)), first = isZero(channel);
       loop(index(0), ceilDiv(channelCount, cv.nr()), [&](Value panel) {
         Value bAt = add(add(bBase, mul(panel, cv.panelElements())), mul(channel, kernel * cv.nr()));
         eachPart([&](const ImagePart &part) {
-          Value steps = channels;
-          for (Value each : part.places)
-            steps = mul(steps, each);
-          multiplyPanel(part.row, ProductEmitter::mul(tileImages, positionsOf(part)), mul(panel, cv.nr()), index(plan.columns), part.step, steps, imagesMemory, add(aBase, mul(channel, images.plane)), operands->workspace, bAt, first);
+          Value steps = mul(channels, productOf(part.places));
+          multiplyPanel(part.row, ProductEmitter::mul(tileImages, productOf(part.positions)), mul(panel, cv.nr()), index(plan.columns), part.step, steps, imagesMemory, add(aBase, mul(channel, images.plane)), operands->workspace, bAt, first);
         });
       });
     });
@@ -557,9 +545,7 @@ struct Convolution::Emitter : ProductEmitter {
       Value channel = add(add(mul(group, cv.channels()), channel0), x);
       eachPart([&](const ImagePart &part) {
         ArrayRef<Value> outer = ArrayRef(part.positions).drop_back();
-        Value lines = tileImages, row = part.positions[last], begin = add(add(tile, mul(x, cv.rowStride())), part.row);
-        for (Value each : outer)
-          lines = ProductEmitter::mul(lines, each);
+        Value lines = mul(tileImages, productOf(outer)), row = part.positions[last], begin = add(add(tile, mul(x, cv.rowStride())), part.row);
         loop(index(0), lines, [&](Value line) {
           SmallVector<Value> at = decode(line, outer);
           finishLine(add(image0, at.front()), channel, ArrayRef(at).drop_front(), part, index(0), row, add(begin, ProductEmitter::mul(line, row)), epilogue);
@@ -658,7 +644,7 @@ struct Convolution::Emitter : ProductEmitter {
     else
       bBase = add(matrixBase, mul(add(mul(group, cv.panels()), mul(rest, plan.columns / cv.nr())), cv.panelElements()));
     // One block even of no steps: it clears the accumulators.
-    ProductEmitter::loop(index(0), max(part.steps, index(1)), index(plan.kBlock), [&](Value k0) {
+    loop(index(0), max(part.steps, index(1)), index(plan.kBlock), [&](Value k0) {
       multiplyTile(tileRows, tileColumns, k0, min(sub(part.steps, k0), index(plan.kBlock)), a, aBase, bMemory, bBase, wide ? cv.nr() : cv.panelElements(), isZero(k0));
     });
 
@@ -688,19 +674,21 @@ struct Convolution::Emitter : ProductEmitter {
   void productKernel(Value begin, Value end, bool acrossRows, ConvolutionEpilogue epilogue) {
     Counts counts = tileCounts();
     Value tasks = max(productTasks(), index(1));
-    auto share = [&](Value task) { return ProductEmitter::div(ProductEmitter::mul(task, counts.all), tasks); };
-    if (cv.isWeight() || cv.keepsImages())
+    if (cv.isWeight() || plan.keepsImages())
       when(arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ne, take(operands->kept, index(0)), index(0)), [&] {
-        if (!cv.keepsImages())
-          fillSteps({}, {}, {});
+        if (plan.schedule == Schedule::Weight)
+          fillWeightSteps();
         else
           loop(cv.partCount(plan), [&](Value number) {
             ImagePart part = imagePartOf(number);
-            fillSteps(part, index(plan.blockChannels), part.step);
+            if (cv.isWeight())
+              fillPlaceSteps(part, part.step);
+            else
+              fillSteps(part, index(plan.blockChannels), part.step);
           });
         memref::StoreOp::create(b, loc, arith::ConstantOp::create(b, loc, b.getI64IntegerAttr(0)), operands->kept, ValueRange{index(0)});
       });
-    loop(share(begin), share(end), [&](Value tile) {
+    loop(share(begin, counts.all, tasks), share(end, counts.all, tasks), [&](Value tile) {
       Value inner = plan.matrixFirst ? counts.lineTiles : counts.rest, outer = plan.matrixFirst ? counts.rest : counts.lineTiles;
       Value lineTile = ProductEmitter::rem(tile, inner), rest = ProductEmitter::rem(ProductEmitter::div(tile, inner), outer), entry = ProductEmitter::div(tile, ProductEmitter::mul(inner, outer));
       if (!plan.matrixFirst)

@@ -83,6 +83,8 @@ private:
   };
   struct Plan {
     Schedule schedule = Schedule::Wide;
+    /// Whether images have no zeros around them: places that do not fall onto one are left out.
+    bool keepsImages() const { return schedule == Schedule::Images || schedule == Schedule::Places; }
     int64_t mr = 0, nv = 0;         ///< micro-tile: rows, vectors
     int64_t lines = 1, part = 0;    ///< of positions in a tile: rows of the image; or a part of one, if a row is long (0: whole ones)
     int64_t rows = 0, columns = 0;  ///< tile
@@ -108,8 +110,6 @@ private:
   bool isWeight() const { return kind == dl::ConvolutionResult::weight; }
   bool isInput() const { return kind == dl::ConvolutionResult::input; }
   int64_t axes() const { return p.size(); }
-  /// Whether images have no zeros around them.
-  bool keepsImages() const { return plan.schedule == Schedule::Images || plan.schedule == Schedule::Places; }
   /// The image that is read, its channels in a group, and the one of the positions.
   const Sizes &source() const { return isInput() ? p : i; }
   int64_t sourceChannels() const { return isInput() ? o : c; }
@@ -122,14 +122,14 @@ private:
   llvm::SmallVector<AxisPart> partsOnImage(int64_t axis) const;
   /// Of a weight: for each place of the kernel, the positions at which it falls onto the image.
   llvm::SmallVector<AxisPart> partsByPlace(int64_t axis) const;
-  const Parts &partsOf(const Plan &plan) const { return plan.schedule == Schedule::Images || plan.schedule == Schedule::Places ? imageParts : wholeParts; }
+  const Parts &partsOf(const Plan &plan) const { return plan.keepsImages() ? imageParts : wholeParts; }
   static llvm::SmallVector<PartSize> sizesOfParts(const Parts &parts);
   /// Parts of the result in all.
   int64_t partCount(const Plan &plan) const;
   int64_t mostPositions(int64_t axis, const Plan &plan) const;
   /// From place to place of those that reach a part.
   int64_t placeStep(int64_t axis) const;
-  /// Where position 0 of a whole part reads along an axis of the source at a place of the kernel; negative before its beginning.
+  /// Which element of the source, along an axis, a position (AxisPart: first + j) reads at a place of the kernel; outside of the image there is none.
   int64_t sourceAt(int64_t axis, int64_t position, int64_t place) const;
   /// Rows of the image in a part, as columns (with the rows between) or as rows of the product.
   int64_t linesOfImage(const Plan &plan) const;

@@ -138,7 +138,7 @@ Convolution::Images Convolution::layout(const Plan &plan) const {
   bool staysInside = schedule != Schedule::Wide;
   for (int64_t axis = 0; axis < axes(); ++axis) {
     int64_t extent, front = paddings[axis], reach = (k[axis] - 1) * dilations[axis];
-    if (schedule == Schedule::Images || schedule == Schedule::Places) {
+    if (plan.keepsImages()) {
       front = 0;
       extent = source()[axis];
     } else if (isInput()) {
@@ -167,7 +167,7 @@ Convolution::Images Convolution::layout(const Plan &plan) const {
     images.part = images.plane = ShapedType::getNumElements(source());
     images.image = groups * sourceChannels() * images.plane;
     // Rows of several images are read at once, which do not crowd into the same part of the cache if the images are an odd number of lines apart.
-    if ((schedule == Schedule::Images || schedule == Schedule::Places) && images.image % (2 * line) == 0) {
+    if (plan.keepsImages() && images.image % (2 * line) == 0) {
       images.inPlace = false;
       images.image += line;
     }
@@ -226,7 +226,7 @@ int64_t Convolution::stepsOf(const Plan &plan, const PartSize &part) const {
 int64_t Convolution::stepsOf(const Plan &plan) const {
   if (plan.schedule == Schedule::Weight)
     return plan.blockImages * plan.blockSlices * ShapedType::getNumElements(ArrayRef(p).drop_front());
-  if (plan.schedule == Schedule::Images || plan.schedule == Schedule::Places) {
+  if (plan.keepsImages()) {
     int64_t all = 0;
     for (const PartSize &part : imageSizes)
       all += stepsOf(plan, part);

@@ -663,7 +663,7 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
   auto [down, across, tiles] = tileCounts();
   // Each task takes an equal share of the tiles.
   Value taskCount = max(tasks(gemm.launchCount() - 1), index(1));
-  Value firstTile = div(mul(begin, tiles), taskCount), lastTile = div(mul(end, tiles), taskCount);
+  Value firstTile = share(begin, tiles, taskCount), lastTile = share(end, tiles, taskCount);
 
   // Whether B is packed, and so how many steps of K one block has.
   Value packs = plan.rhs == Packing::RunTime ? less(index(plan.packedRows - 1), rows)

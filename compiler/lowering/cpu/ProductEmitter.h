@@ -166,6 +166,15 @@ struct ProductEmitter {
   void loop(mlir::Value to, int64_t step, llvm::function_ref<void(mlir::Value)> body) {
     loop(index(0), to, index(step), body);
   }
+  void loop(mlir::Value from, mlir::Value to, llvm::function_ref<void(mlir::Value)> body) {
+    loop(from, to, index(1), body);
+  }
+  void loop(int64_t to, llvm::function_ref<void(mlir::Value)> body) { loop(index(0), index(to), body); }
+
+  /// The first of `units` that belongs to a task, of `tasks` (at least one) that have equal shares.
+  mlir::Value share(mlir::Value task, mlir::Value units, mlir::Value tasks) {
+    return div(mul(task, units), tasks);
+  }
   void when(mlir::Value condition, llvm::function_ref<void()> body) {
     auto op = mlir::scf::IfOp::create(b, loc, condition, /*withElseRegion=*/false);
     mlir::OpBuilder::InsertionGuard guard(b);

@@ -153,9 +153,6 @@ struct Winograd::Emitter : ProductEmitter {
   Emitter(const Winograd &w, OpBuilder &b, Location loc, Value count, const ConvolutionOperands *operands)
       : ProductEmitter(w.cpu, w.element, b, loc), w(w), count(count), operands(operands) {}
 
-  using ProductEmitter::loop;
-  void loop(Value from, Value to, llvm::function_ref<void(Value)> body) { loop(from, to, index(1), body); }
-  void loop(int64_t to, llvm::function_ref<void(Value)> body) { loop(index(0), index(to), body); }
   Value rem(Value x, int64_t y) { return ProductEmitter::rem(x, index(y)); }
   Value min(Value x, int64_t y) { return ProductEmitter::min(x, index(y)); }
 
@@ -367,12 +364,10 @@ struct Winograd::Emitter : ProductEmitter {
   }
   void copyKernel(Value begin, Value end) {
     Value all = max(copyTasks(), index(1));
-    auto share = [&](Value units, llvm::function_ref<void(Value)> body) {
-      loop(ProductEmitter::div(ProductEmitter::mul(begin, units), all), ProductEmitter::div(ProductEmitter::mul(end, units), all), body);
-    };
-    share(mul(count, w.shape.groups * w.channelBlocks()), [&](Value plane) { copyPlane(plane); });
+    auto each = [&](Value units, llvm::function_ref<void(Value)> body) { loop(share(begin, units, all), share(end, units, all), body); };
+    each(mul(count, w.shape.groups * w.channelBlocks()), [&](Value plane) { copyPlane(plane); });
     if (!w.weightsByTask)
-      share(index(weightUnits()), [&](Value unit) { copyWeights(unit); });
+      each(index(weightUnits()), [&](Value unit) { copyWeights(unit); });
   }
 
   //===--- the second launch ---===//
@@ -460,8 +455,7 @@ struct Winograd::Emitter : ProductEmitter {
 
   void productKernel(Value begin, Value end, ConvolutionEpilogue epilogue) {
     Value tasks = max(productTasks(), index(1)), all = units(), blockCount = blocks(), tileCount = allTiles();
-    auto share = [&](Value task) { return ProductEmitter::div(ProductEmitter::mul(task, all), tasks); };
-    loop(share(begin), share(end), [&](Value unit) {
+    loop(share(begin, all, tasks), share(end, all, tasks), [&](Value unit) {
       Value part = rem(unit, w.parts()), entry = div(unit, w.parts());
       Value block = mul(ProductEmitter::rem(entry, blockCount), w.blockTiles), group = ProductEmitter::div(entry, blockCount);
       Value tiles = min(sub(tileCount, block), w.blockTiles);
