@@ -35,6 +35,7 @@ static void buildFusion(OpPassManager &passes, const PipelineOptions &options) {
   OpPassManager &model = passes.nest<dl::ModelOp>();
   model.addPass(createSimplify());      // first: maximum(x, 0) has to be relu before it is derived
   model.addPass(createBatchProducts()); // what is multiplied before a loop has its derivative outside of it, too
+  model.addPass(createSimplify());      // a product of all turns may be one of an embedding's table
   model.addPass(createDifferentiate()); // of whole composites, whose gradients are simpler than their parts'
   model.addPass(createSimplify());      // what nobody reads of the gradients goes before it is taken apart
   model.addPass(createBatchProducts()); // the sums over turns that gradients make

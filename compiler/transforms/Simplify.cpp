@@ -190,6 +190,34 @@ struct ReductionOfRows : OpInterfaceRewritePattern<ReductionOpInterface> {
   }
 };
 
+/// Rows that are taken from a smaller table are multiplied there: gather(table) @ W is gather(table @ W), of the same bits. An embedding's rows are many more than its table's in a network over characters,
+/// and with the product its gradients become ones of the table too.
+struct ProductOfTable : OpRewritePattern<MatmulOp> {
+  using OpRewritePattern::OpRewritePattern;
+  LogicalResult matchAndRewrite(MatmulOp op, PatternRewriter &rewriter) const override {
+    auto type = cast<RankedTensorType>(op.getType());
+    if (op.getLhsTransposed() || type.getRank() != 2)
+      return failure();
+    Value rows = op.getLhs();
+    if (auto reshape = rows.getDefiningOp<ReshapeOp>(); reshape && sizesOf(reshape.getX()).back() == sizesOf(rows).back())
+      rows = reshape.getX();
+    auto gather = rows.getDefiningOp<GatherOp>();
+    if (!gather || gather.getAxes() != ArrayRef<int64_t>{0} || gather.getPosition() != 0 || sizesOf(gather.getX()).size() != 2)
+      return failure();
+    // Whatever the sizes that are known only at run time: at most half of the products. (The result is written once more.)
+    auto tableRows = dyn_cast<AffineConstantExpr>(sizesOf(gather.getX()).front());
+    if (!tableRows || sizesOf(op.getLhs()).front().getLargestKnownDivisor() < 2 * tableRows.getValue())
+      return failure();
+    Value table = MatmulOp::create(rewriter, op.getLoc(), gather.getX(), op.getRhs(), false, op.getRhsTransposed());
+    Value taken = GatherOp::create(rewriter, op.getLoc(), table, gather.getIndices(), gather.getAxes(), gather.getPosition());
+    if (taken.getType() == type)
+      rewriter.replaceOp(op, taken);
+    else
+      rewriter.replaceOpWithNewOp<ReshapeOp>(op, type, taken);
+    return success();
+  }
+};
+
 /// Broadcasts compose; one of a reshape that only adds or drops dimensions of size 1 takes the reshape's operand.
 struct ComposeBroadcast : OpRewritePattern<BroadcastOp> {
   using OpRewritePattern::OpRewritePattern;
@@ -545,7 +573,7 @@ struct Simplify : impl::SimplifyBase<Simplify> {
     RewritePatternSet patterns(context);
     for (RegisteredOperationName op : context->getRegisteredOperationsByDialect(DlDialect::getDialectNamespace()))
       op.getCanonicalizationPatterns(patterns, context);
-    patterns.add<MoveOfFill, ElementwiseOfFills, ElementwiseWithoutUnits, ElementwiseOfRows, ReductionOfRows, ComposeBroadcast, JoinParts, WindowOfBroadcast, WindowOfChoice, ReductionOverUnits, CarryLess,
+    patterns.add<MoveOfFill, ElementwiseOfFills, ElementwiseWithoutUnits, ElementwiseOfRows, ReductionOfRows, ProductOfTable, ComposeBroadcast, JoinParts, WindowOfBroadcast, WindowOfChoice, ReductionOverUnits, CarryLess,
                  LoopWithoutTurns, YieldLess, TakeKnownBranch>(context);
     FrozenRewritePatternSet frozen(std::move(patterns));
     KeepCheckpoint keepCheckpoint;

@@ -169,4 +169,34 @@ dl.model @m dims [] {
     %t = dl.add %c, %d : tensor<2x8xf32>
     dl.return %s, %t : tensor<2x6xf32>, tensor<2x8xf32>
   }
+
+  // Rows of a table that are far more than the table's are multiplied there.
+  // CHECK-LABEL: dl.func @product_of_table(
+  // CHECK-SAME:    %[[T:.*]]: tensor<5x3xf32>, %[[I:.*]]: tensor<4x6xi32>, %[[W:.*]]: tensor<7x3xf32>
+  // CHECK-NEXT:    %[[P:.*]] = dl.matmul %[[T]], transposed %[[W]] : {{.*}} -> tensor<5x7xf32>
+  // CHECK-NEXT:    %[[G:.*]] = dl.gather %[[P]] [0] at %[[I]] from 0 : {{.*}} -> tensor<4x6x7xf32>
+  // CHECK-NEXT:    %[[Y:.*]] = dl.reshape %[[G]] : tensor<4x6x7xf32> -> tensor<24x7xf32>
+  // CHECK-NEXT:    dl.return %[[Y]]
+  dl.func @product_of_table(%table: tensor<5x3xf32>, %i: tensor<4x6xi32>, %w: tensor<7x3xf32>) -> tensor<24x7xf32> {
+    %x = dl.gather %table [0] at %i from 0 : (tensor<5x3xf32>, tensor<4x6xi32>) -> tensor<4x6x3xf32>
+    %rows = dl.reshape %x : tensor<4x6x3xf32> -> tensor<24x3xf32>
+    %y = dl.matmul %rows, transposed %w : tensor<24x3xf32>, tensor<7x3xf32> -> tensor<24x7xf32>
+    dl.return %y : tensor<24x7xf32>
+  }
+  // Not those of which there are fewer than twice as many, of columns, or of two axes at once.
+  // CHECK-LABEL: dl.func @product_of_rows(
+  // CHECK-COUNT-3: dl.gather
+  // CHECK:         dl.matmul {{.*}} -> tensor<24x7xf32>
+  // CHECK:         dl.matmul {{.*}} -> tensor<24x7xf32>
+  // CHECK:         dl.matmul {{.*}} -> tensor<24x7xf32>
+  // CHECK-NOT:     dl.gather
+  dl.func @product_of_rows(%table: tensor<13x3xf32>, %lines: tensor<3x5xf32>, %cube: tensor<2x2x3xf32>, %i: tensor<24xi32>, %w: tensor<3x7xf32>) -> (tensor<24x7xf32>, tensor<24x7xf32>, tensor<24x7xf32>) {
+    %a = dl.gather %table [0] at %i from 0 : (tensor<13x3xf32>, tensor<24xi32>) -> tensor<24x3xf32>
+    %b = dl.gather %lines [1] at %i from 0 : (tensor<3x5xf32>, tensor<24xi32>) -> tensor<24x3xf32>
+    %c = dl.gather %cube [0, 1] at %i, %i from 0 : (tensor<2x2x3xf32>, tensor<24xi32>, tensor<24xi32>) -> tensor<24x3xf32>
+    %x = dl.matmul %a, %w : tensor<24x3xf32>, tensor<3x7xf32> -> tensor<24x7xf32>
+    %y = dl.matmul %b, %w : tensor<24x3xf32>, tensor<3x7xf32> -> tensor<24x7xf32>
+    %z = dl.matmul %c, %w : tensor<24x3xf32>, tensor<3x7xf32> -> tensor<24x7xf32>
+    dl.return %x, %y, %z : tensor<24x7xf32>, tensor<24x7xf32>, tensor<24x7xf32>
+  }
 }
