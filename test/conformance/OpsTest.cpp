@@ -615,6 +615,11 @@ const std::map<std::string, std::vector<MakeCase>> &casesOfOps() {
                {{c(1), c(1), c(1100)}, {c(2), c(1), c(3)}, {c(1), c(2), c(1100)}, {1}, {1}, {1}},  // rows longer than a tile
                {{c(1), c(1), c(270)}, {c(40), c(1), c(3)}, {c(1), c(40), c(270)}, {1}, {1}, {1}},
                {{n, c(1), c(24), c(23)}, {c(5), c(1), c(2), c(2)}, {n, c(5), c(23), c(22)}, {1, 1}, {0, 0}, {1, 1}}, // more positions than a block has
+               // Products of matrices: columns of several images, with strides, along one and three axes.
+               {{n, c(20), c(3), c(7)}, {c(18), c(20), c(1), c(1)}, {n, c(18), c(3), c(7)}, {1, 1}, {0, 0}, {1, 1}},
+               {{n, c(3), c(9), c(21)}, {c(7), c(3), c(1), c(1)}, {n, c(7), c(3), c(11)}, {3, 2}, {0, 0}, {1, 1}},
+               {{n, c(4), c(40)}, {c(5), c(4), c(1)}, {n, c(5), c(20)}, {2}, {0}, {1}},
+               {{n, c(2), c(4), c(5), c(6)}, {c(3), c(2), c(1), c(1), c(1)}, {n, c(3), c(2), c(3), c(3)}, {2, 2, 2}, {0, 0, 0}, {1, 1, 1}},
                // Filtered in tiles: of two; of four in f32, in ragged ones and groups; with more padding than the kernel has room for.
                {{n, c(56), c(2), c(2)}, {c(56), c(56), c(3), c(3)}, {n, c(56), c(2), c(2)}, {1, 1}, {1, 1}, {1, 1}, 1, {{1, 1}, {2, 1}}},
                {{n, c(40), c(4), c(7)}, {c(36), c(20), c(3), c(3)}, {n, c(36), c(4), c(7)}, {1, 1}, {1, 1}, {1, 1}, 2, {{1, 1}, {2, 1}}},

@@ -285,6 +285,38 @@ TEST_P(GemmTest, FewRowsKnownAtRunTime) {
     }
 }
 
+/// One left operand for all entries of a batch, as the weights of a convolution: their columns may be joined, also across more than one entry; or it is packed once, for all of them.
+TEST_P(GemmTest, SharedOperand) {
+  GemmBuilder builder(*context, machine);
+  std::vector<Sizes> sizes;
+  std::string plans;
+  auto add = [&](cpu::GemmShape shape, Sizes s) {
+    shape.lhsShared = true;
+    unsigned i = builder.add(shape);
+    plans += builder[i].description + "\n";
+    EXPECT_EQ(builder[i].launchesOnce, 0u) << builder[i].description;
+    s.broadcastLhs = true;
+    sizes.push_back(s);
+  };
+  for (mlir::FloatType type : {f32, f64})
+    for (bool lhsTransposed : {false, true}) {
+      add({type, 50, 16, 33, 9, lhsTransposed}, {50, 16, 33, 9});
+      add({type, 70, 49, 40, 8, lhsTransposed}, {70, 49, 40, 8});
+      add({type, 64, 49, 300, dynamic, lhsTransposed}, {64, 49, 300, 5});
+      add({type, 64, 49, 300, dynamic, lhsTransposed}, {64, 49, 300, 0});
+      add({type, 301, 196, 520, 3, lhsTransposed}, {301, 196, 520, 3});
+      add({type, 24, 3136, 64, 2, lhsTransposed}, {24, 3136, 64, 2});
+      add({type, 1000, 17, 1100, 2, lhsTransposed}, {1000, 17, 1100, 2});
+      add({type, 90, 18, 40, 1, lhsTransposed}, {90, 18, 40, 1});
+    }
+  builder.compile();
+  for (const char *part : {"joined", "swapped", "lhs by launch", "rhs by launch", "rhs by task"})
+    EXPECT_NE(plans.find(part), std::string::npos) << part << " does not occur in\n" << plans;
+  for (unsigned i = 0; i < sizes.size(); ++i)
+    for (Order order : {Order::TwoThreads, Order::OneByOneBackwards})
+      checkAny(builder[i], sizes[i], order);
+}
+
 /// What stays the same from call to call is packed by launches of its own.
 TEST_P(GemmTest, FixedOperands) {
   GemmBuilder builder(*context, machine);

@@ -462,7 +462,7 @@ Convolution::Plan Convolution::planOf(Schedule schedule, int64_t mr, int64_t nv)
 
 Convolution::Plan Convolution::choosePlan() const {
   // The best of all, and the best with the usual micro-tile, which is taken if it is about as good: a model then has one micro-kernel for nearly everything.
-  const int64_t usualRows = cpu.vectorRegisters >= 32 ? 4 : 6, usualVectors = cpu.vectorRegisters >= 32 ? 4 : 2;
+  const auto [usualRows, usualVectors] = usualMicroTile(cpu);
   SmallVector<Schedule> choices{Schedule::Wide, Schedule::Tall};
   if (isWeight())
     choices = {Schedule::Weight};

@@ -28,7 +28,7 @@ struct CpuInfo {
   /// into libm, so the driver refuses such a processor.
   bool hasFma = false;
   /// Data caches of one core, as schedules assume them; typical of processors with such vectors.
-  unsigned l1Bytes = 32 * 1024;
+  unsigned l1Bytes = 32 * 1024, l1Sets = 64;
   unsigned l2Bytes = 256 * 1024;
   unsigned l2Sets = 1024, l2Ways = 8;
 

@@ -9,34 +9,30 @@
 // an outlined micro-kernel adds k steps to one register-sized part of it after the other, and when
 // all of K has been added, a loop hands the tile to the epilogue. From the outside in:
 //
-//   for each tile                        consecutive tiles go down the rows, so
-//   they share columns of B
+//   for each tile                        consecutive tiles go down the rows, so they share columns of B
 //     tile kernel, outlined:
-//       for each block of K              one block if B is packed, unless K is
-//       huge
-//         pack the columns               only where the plan says so, and only
-//         if the previous tile did not
+//       for each block of K              one block if B is packed, unless K is huge
+//         pack the columns               only where the plan says so, and only if the previous tile did not
 //         for each panel of columns      NR = nv vectors
 //           for each group of MR rows
-//             micro-kernel, outlined:    accumulators += A[MR rows, block] *
-//             B[block, NR columns]
-//     transpose the tile                 only when the product is computed as
-//     C^T = B^T A^T for each row, for each vector      epilogue
+//             micro-kernel, outlined:    accumulators += A[MR rows, block] * B[block, NR columns]
+//     transpose the tile                 only when the product is computed as C^T = B^T A^T
+//     for each row, for each vector      epilogue
 //
 // A is read where it lies, one element at a time: the micro-kernel takes a stride for rows and one
 // for k, so a transposed A is no different, until its columns lie on so many pages that packing it
 // into groups of rows pays: a launch of its own, whose tasks read rows of memory from end to end.
-// Vectors of B must be contiguous along n: either B
-// is row-major and read where it lies, in blocks of K that fit L1, or it is packed into panels
-// [k][NR] that stay in L2. Edges cost no second micro-kernel: rows beyond the last one repeat it,
-// columns beyond the last one compute with whatever follows in memory (lanes do not mix) and are
-// dropped. Only where such a read would leave the matrix, in its last row or rows, a padded copy of
-// these rows is read.
+// Vectors of B must be contiguous along n: either B is row-major and read where it lies, in blocks of
+// K that fit L1, or it is packed into panels [k][NR] that stay in L2. Edges cost no second
+// micro-kernel: rows beyond the last one repeat it, columns beyond the last one compute with whatever
+// follows in memory (lanes do not mix) and are dropped. Only where such a read would leave the matrix,
+// in its last row or rows, a padded copy of these rows is read.
 //
 // Two cases are planned differently. Where few rows of A meet a B that no cache holds, memory decides:
 // it gives most to who reads few rows of B at once and these far along. So the tiles of a thread's
 // range of tasks are one wide tile, and a block of K is a few steps. And a B that stays the same in the
-// turns of a loop is packed by a launch that runs once before it.
+// turns of a loop is packed by a launch that runs once before it. Of a batch whose entries have one A the
+// columns of all may be numbered through, so that small entries fill the registers together.
 //
 //===----------------------------------------------------------------------===//
 
@@ -48,233 +44,10 @@
 #include "llvm/Support/MathExtras.h"
 
 #include <array>
-#include <cassert>
 #include <cmath>
-#include <numeric>
-#include <tuple>
 
 using namespace mlir;
 using namespace dlc::cpu;
-
-//===----------------------------------------------------------------------===//
-// Planning
-//===----------------------------------------------------------------------===//
-
-namespace {
-
-/// From how many rows on B is packed when a run-time size decides; the second where its panels do not
-/// stay in L2 if they are not.
-constexpr int64_t rowsForPacking = 160, rowsForPackingMissed = 48;
-
-/// Pages that a transposed A may touch on the way down a group of rows; beyond, it is packed. Each
-/// of its steps is in another place, and the processor's table of pages is small.
-constexpr int64_t pagesInReach = 128, pageBytes = 4096;
-
-/// Steps of K that are packed, or multiplied where B comes from memory, side by side: so many rows of
-/// memory are read from left to right at once as the processor fetches ahead of.
-constexpr int64_t stepsTogether = 8;
-
-/// Up to how many rows of A a B that L2 does not hold is read as it lies in memory: wide, in few steps
-/// at a time. With more rows, going through the accumulators in every few steps costs more than that
-/// saves.
-constexpr int64_t rowsForStreaming = 16;
-
-/// Bytes of a packed panel that L2 delivers in a cycle.
-constexpr double panelBytesPerCycle = 40;
-
-/// For each line of a panel that is read where it lies and has left the caches when the next group of rows
-/// comes.
-constexpr double missedLineCycles = 3;
-
-/// Rows of a panel of `panelBytes`, each `stride` bytes behind the other, that L2 holds at once. Rows a
-/// large power of two apart fall into few of its sets.
-int64_t rowsInL2(const CpuInfo &cpu, int64_t stride, int64_t panelBytes) {
-  const int64_t sets = cpu.l2Sets, lines = llvm::divideCeil(panelBytes, lineBytes);
-  const int64_t apart = std::gcd(sets, stride % lineBytes ? 1 : stride / lineBytes);
-  return sets / std::max(apart, lines) * cpu.l2Ways;
-}
-
-/// Whether a transposed A of these sizes is packed.
-bool packsTransposed(int64_t rows, int64_t k, int64_t bytes) {
-  return k * std::min(rows * bytes, pageBytes) > pagesInReach * pageBytes;
-}
-
-/// Rows and vectors of the micro-kernel that is taken if nothing speaks against it.
-std::pair<int64_t, int64_t> usualMicroTile(const CpuInfo &cpu) {
-  return cpu.vectorRegisters >= 32 ? std::pair(4, 4) : std::pair(6, 2);
-}
-
-} // namespace
-
-Gemm::Plan Gemm::choosePlan(const CpuInfo &cpu, const GemmShape &shape) {
-  const int64_t lanes = cpu.lanes(shape.type);
-  const int64_t bytes = shape.type.getIntOrFloatBitWidth() / 8;
-  const int64_t k = orAssumed(shape.k);
-  const bool staticK = !ShapedType::isDynamic(shape.k);
-
-  // The best plan of all, and the best with the usual micro-tile, which is taken if it is about as
-  // good: a model then has one micro-kernel for nearly everything.
-  const auto [usualRows, usualVectors] = usualMicroTile(cpu);
-  Plan best, usual;
-  // Whether few rows of A read B as it comes from memory; rows known only at run time decide then.
-  const bool anyBatch = ShapedType::isDynamic(shape.m);
-  const bool mayStream = !shape.rhsTransposed && !shape.rhsFixed && shape.batch == 1 &&
-                         (k * orAssumed(shape.n) * bytes > cpu.l2Bytes ||
-                          (anyBatch && (!staticK || ShapedType::isDynamic(shape.n))));
-  const bool alwaysStreams = mayStream && !anyBatch && shape.m <= rowsForStreaming;
-  for (bool swapped : {false, true}) {
-    if (swapped && alwaysStreams)
-      break;
-    const bool lhsTransposed = swapped ? !shape.rhsTransposed : shape.lhsTransposed;
-    const bool rhsTransposed = swapped ? !shape.lhsTransposed : shape.rhsTransposed;
-    const int64_t shapeRows = swapped ? shape.n : shape.m, shapeColumns = swapped ? shape.m : shape.n;
-    const int64_t rows = orAssumed(shapeRows), columns = orAssumed(shapeColumns);
-    const bool anyRows = ShapedType::isDynamic(shapeRows);
-    // What stays the same from call to call is packed once for all of them, unless it stays in L1.
-    const bool packsOnce = (swapped ? shape.lhsFixed : shape.rhsFixed) && shape.batch == 1 &&
-                           k * columns * bytes > cpu.l1Bytes;
-    for (int64_t nv = 1; nv <= 8; ++nv) {
-      const int64_t nr = nv * lanes, panelBytes = nr * bytes;
-      const int64_t panels = llvm::divideCeil(columns, nr);
-      // A panel that is read where it lies is read in pieces that stay in L1; with a single group
-      // of rows it is not read a second time anyway.
-      const int64_t l1Block = llvm::alignTo(std::max<int64_t>(cpu.l1Bytes / panelBytes, 1), 16);
-      // A packed panel stays in L2, together with the rows of A that pass by; a quarter of L2 where
-      // no size says how much is needed.
-      const int64_t l2Block =
-          llvm::alignTo(std::max<int64_t>(cpu.l2Bytes / 2 / panelBytes, 1), lanes);
-      const int64_t packedBlock = !staticK       ? l2Block / 2
-                                  : k <= l2Block ? k
-                                                 : balancedPart(k, l2Block / 2, lanes);
-      // Of columns known only at run time the best is hoped for. A panel of up to twice what L2 holds
-      // was measured to be read no slower than it is packed.
-      const bool misses = !ShapedType::isDynamic(shapeColumns) &&
-                          std::min(k, l1Block) > 2 * rowsInL2(cpu, shapeColumns * bytes, panelBytes);
-      for (int64_t mr = 1; mr <= maxRows; ++mr) {
-        // Accumulators, a step of B, and the broadcast element of A.
-        if (mr * nv + nv + 1 > cpu.vectorRegisters)
-          continue;
-        // Of rows known only at run time half a group is lost in the mean.
-        const double groups = anyRows ? (rows + mr / 2.0) / mr : llvm::divideCeil(rows, mr);
-        const double step = cyclesPerStep(mr, nv), call = callCycles + accumulatorCycles * mr * nv;
-        for (Packing packing : {Packing::None, Packing::Task, Packing::Launch}) {
-          if ((packing == Packing::Launch) != packsOnce || (packing == Packing::None && rhsTransposed))
-            continue;
-          // The panels of a wide tile consist of whole lines, if usual ones do.
-          const int64_t unit = std::min(lineBytes, usualVectors * lanes * bytes);
-          if (alwaysStreams && (packing != Packing::None || panelBytes % unit != 0))
-            continue;
-          Plan plan;
-          plan.swapped = swapped;
-          plan.mr = mr;
-          plan.nv = nv;
-          plan.rhs = packing;
-          plan.directBlock = l1Block;
-          plan.streams = alwaysStreams || (mayStream && anyRows && !swapped);
-          if (alwaysStreams) {
-            plan.kBlock = stepsTogether;
-            plan.cycles = groups * panels * (k * step + llvm::divideCeil(k, stepsTogether) * call);
-          } else if (packing == Packing::None) {
-            plan.kBlock = !staticK                 ? l1Block
-                          : rows <= mr && !anyRows ? k
-                                                   : balancedPart(k, l1Block, 8);
-            plan.cycles = groups * panels * (k * step + llvm::divideCeil(k, plan.kBlock) * call) +
-                          firstReadCycles * panels * nv * k * llvm::divideCeil(rows, 128);
-            if (misses)
-              plan.cycles += missedLineCycles * (groups - 1) * panels * k *
-                             llvm::divideCeil(panelBytes, lineBytes);
-          } else {
-            plan.kBlock = packedBlock;
-            const bool inL1 = k * panelBytes <= cpu.l1Bytes;
-            const double stream = inL1 ? step : std::max(step, panelBytes / panelBytesPerCycle);
-            plan.cycles = groups * panels * (k * stream + llvm::divideCeil(k, packedBlock) * call);
-            if (packing == Packing::Task)
-              plan.cycles += (rhsTransposed ? transposeCycles : copyCycles) * panels * nv * k *
-                              (k <= packedBlock ? 1 : llvm::divideCeil(rows, 512));
-          }
-          if (lhsTransposed && rows > 1 && packsTransposed(rows, k, bytes))
-            plan.cycles += launchCycles + copyCycles * groups * k;
-          if (swapped)
-            plan.cycles += transposeCycles * llvm::divideCeil(rows, lanes) * columns;
-          // Transpositions are code besides.
-          if (swapped || rhsTransposed)
-            plan.cycles += sharedCycles + 0.02 * plan.cycles;
-          // With rows known at run time the same code serves one and many.
-          if (anyRows && !rhsTransposed && !packsOnce) {
-            plan.rhs = Packing::RunTime;
-            plan.kBlock = packedBlock;
-            plan.packedRows = misses ? rowsForPackingMissed : rowsForPacking;
-          }
-          if (best.mr == 0 || plan.cycles < best.cycles)
-            best = plan;
-          if (mr == usualRows && nv == usualVectors &&
-              (usual.mr == 0 || plan.cycles < usual.cycles))
-            usual = plan;
-        }
-      }
-    }
-  }
-  assert(usual.mr != 0 && "the usual micro-tile needs more registers than there are");
-  if (usual.cycles <= 1.06 * best.cycles + sharedCycles)
-    best = usual;
-
-  const bool lhsTransposed = best.swapped ? !shape.rhsTransposed : shape.lhsTransposed;
-  const int64_t shapeRows = best.swapped ? shape.n : shape.m;
-  const int64_t rows = orAssumed(shapeRows), columns = orAssumed(best.swapped ? shape.m : shape.n);
-  const int64_t nr = best.nv * lanes;
-  const int64_t panels = llvm::divideCeil(columns, nr);
-
-  if (lhsTransposed && shapeRows != 1 && shape.batch == 1)
-    best.lhs = !staticK || ShapedType::isDynamic(shapeRows) ? Packing::RunTime
-               : packsTransposed(rows, k, bytes)            ? Packing::Launch
-                                                            : Packing::None;
-
-  // A tile that reads B where it lies brings each panel into L1 once, so it is high. One that finds
-  // B packed is low and wide, so that its rows of A serve several panels. Where packed columns are
-  // not kept from tile to tile, because K has several blocks, it is high again for packing to pay.
-  // Tiles next to each other are one where B comes from memory.
-  const bool isPacked = best.rhs == Packing::Task || best.rhs == Packing::Launch;
-  const bool repacks = best.rhs == Packing::Task && staticK && k > best.kBlock;
-  const int64_t panelsInL2 = std::max<int64_t>(1, cpu.l2Bytes / 2 / (nr * bytes * best.kBlock));
-  // The wider, the longer are the pieces of memory that the epilogue goes through.
-  const int64_t packedPanels = std::max(std::min<int64_t>(2, panelsInL2), panelsInL2 / 2);
-  int64_t tilePanels = best.rhs == Packing::None ? 1 : balancedPart(panels, packedPanels, 1);
-  best.mTile = balancedPart(rows, repacks ? 512 : isPacked ? 32 : 128, best.mr);
-  auto tiles = [&] {
-    return llvm::divideCeil(rows, best.mTile) * llvm::divideCeil(panels, tilePanels);
-  };
-  const bool onlyStreams = best.streams && !ShapedType::isDynamic(shapeRows);
-  while (!onlyStreams && tiles() < wantedTiles) {
-    if (tilePanels > 1)
-      tilePanels = llvm::divideCeil(tilePanels, 2);
-    else if (best.mTile > std::max<int64_t>(2 * best.mr, 16))
-      best.mTile = llvm::alignTo(best.mTile / 2, best.mr);
-    else
-      break;
-  }
-  best.nTile = tilePanels * nr;
-  // L2 holds the accumulators of a wide tile between two visits.
-  if (best.streams) {
-    const int64_t held = llvm::alignTo(onlyStreams ? rows : rowsForStreaming, best.mr);
-    best.streamElements = cpu.l2Bytes / 2 / bytes;
-    if (!ShapedType::isDynamic(shape.n))
-      best.streamElements = std::min<int64_t>(best.streamElements, held * llvm::alignTo(columns, best.nTile));
-    best.streamElements = std::max(best.streamElements, held * best.nTile);
-  }
-  return best;
-}
-
-Gemm::Gemm(const CpuInfo &cpu, const GemmShape &shape)
-    : cpu(cpu), shape(shape), vectorLanes(cpu.lanes(shape.type)) {
-  assert((shape.type.isF32() || shape.type.isF64()) && "products are computed in f32 and f64");
-  // A matrix with one row or column is the same in either storage; take the one that needs no
-  // transposition.
-  if (shape.m == 1 || shape.k == 1)
-    this->shape.lhsTransposed = true;
-  if (shape.n == 1 || shape.k == 1)
-    this->shape.rhsTransposed = false;
-  plan = choosePlan(cpu, this->shape);
-}
 
 //===----------------------------------------------------------------------===//
 // Emission
@@ -291,7 +64,8 @@ struct Gemm::Emitter : ProductEmitter {
   int64_t staticRows, staticColumns, staticK;
   bool lhsTransposed, rhsTransposed;
   Value rows, columns, k, batch;
-  Value lhs, rhs, lhsBatchStride, rhsBatchStride, workspace, kept;
+  Value entryColumns; // of one entry of the batch, where columns are those of all
+  Value lhs, rhs, lhsOffset, rhsOffset, lhsBatchStride, rhsBatchStride, workspace, kept;
   SmallVector<Value> updated;
 
   // Places in the scratch memory, in elements. The accumulators of the tile come first. Packed
@@ -304,6 +78,7 @@ struct Gemm::Emitter : ProductEmitter {
   func::FuncOp microKernel();
   func::FuncOp tileKernel();
   func::FuncOp packing(int64_t width);
+  func::FuncOp joining();
 
   //===--- Kernels ---===//
 
@@ -363,6 +138,8 @@ Gemm::Emitter::Emitter(const Gemm &gemm, OpBuilder &b, Location loc, const GemmO
   const bool swapped = plan.swapped;
   staticRows = swapped ? shape.n : shape.m;
   staticColumns = swapped ? shape.m : shape.n;
+  if (plan.joined)
+    staticColumns = ShapedType::isDynamic(shape.batch) || ShapedType::isDynamic(shape.n) ? ShapedType::kDynamic : shape.n * shape.batch;
   staticK = shape.k;
   lhsTransposed = swapped ? !shape.rhsTransposed : shape.lhsTransposed;
   rhsTransposed = swapped ? !shape.lhsTransposed : shape.rhsTransposed;
@@ -390,12 +167,20 @@ Gemm::Emitter::Emitter(const Gemm &gemm, OpBuilder &b, Location loc, const GemmO
   batch = size(operands->batch, shape.batch);
   rows = swapped ? n : m;
   columns = swapped ? m : n;
+  if (plan.joined) {
+    entryColumns = columns;
+    columns = mul(columns, batch);
+    batch = index(1);
+  }
   lhs = operands->lhs;
   rhs = operands->rhs;
+  lhsOffset = index(0);
+  rhsOffset = operands->rhsOffset ? operands->rhsOffset : index(0);
   lhsBatchStride = operands->lhsBatchStride;
   rhsBatchStride = operands->rhsBatchStride;
   if (swapped) {
     std::swap(lhs, rhs);
+    std::swap(lhsOffset, rhsOffset);
     std::swap(lhsBatchStride, rhsBatchStride);
   }
   workspace = operands->workspace;
@@ -447,15 +232,17 @@ func::FuncOp Gemm::Emitter::microKernel() {
 func::FuncOp Gemm::Emitter::tileKernel() {
   func::FuncOp micro = microKernel();
   const bool transposes = rhsTransposed && plan.rhs != Packing::Launch;
-  func::FuncOp pack = transposes ? transposition() : packing(nr);
+  func::FuncOp pack = transposes ? transposition() : plan.joined ? joining() : packing(nr);
   Type memory = memoryType(), idx = b.getIndexType(), i1 = b.getI1Type();
   std::string name =
-      llvm::formatv("dl.tile_{0}_{1}x{2}{3}", typeName(), plan.mr, nr, transposes ? "_t" : "")
+      llvm::formatv("dl.tile_{0}_{1}x{2}{3}", typeName(), plan.mr, nr, transposes ? "_t" : plan.joined ? "_j" : "")
           .str();
   if (!updated.empty())
     name += "_u" + std::to_string(updated.size());
   SmallVector<Type> types{memory, idx,    idx, idx, idx, idx,    memory, idx, idx, idx, idx, idx,
                           memory, idx,    idx, idx, memory, idx, idx,    idx, idx, i1,  i1};
+  if (plan.joined)
+    types.append(2, idx);
   if (!updated.empty())
     types.push_back(idx);
   types.append(updated.size(), memory);
@@ -475,6 +262,8 @@ func::FuncOp Gemm::Emitter::tileKernel() {
     Value scratch = *next++, tailAt = *next++, cRow = *next++, cPanel = *next++, kBlock = *next++;
     // Whether B is read from packed panels, and whether these are still to be packed.
     Value packs = *next++, fresh = *next++;
+    // Columns of an entry, and elements from entry to entry, of which tiles go through several.
+    Value entryColumns = plan.joined ? *next++ : Value(), entryStride = plan.joined ? *next++ : Value();
     // What the epilogue will read: where the tile begins in it, and the memory.
     Value updateAt = updated.empty() ? Value() : *next++;
     SmallVector<Value> updates(next, arguments.end());
@@ -485,7 +274,13 @@ func::FuncOp Gemm::Emitter::tileKernel() {
       Value isFirst = b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, k0, index(0));
       Value isLast = less(sub(k, k0), add(kBlock, 1));
       Value panelFrom = add(panelsAt, mul(mul(k0, panelGoesOn), nr));
-      if (!transposes)
+      if (plan.joined)
+        when(fresh, [&] {
+          func::CallOp::create(b, loc, pack,
+                               ValueRange{bMemory, add(bBase, mul(k0, entryColumns)), entryColumns, entryStride, n0, columns, panels,
+                                          count, panelMemory, panelFrom, panelElements});
+        });
+      else if (!transposes)
         when(fresh, [&] {
           func::CallOp::create(b, loc, pack,
                                ValueRange{bMemory, add(add(bBase, n0), mul(k0, columns)), columns,
@@ -504,7 +299,7 @@ func::FuncOp Gemm::Emitter::tileKernel() {
                                             min(sub(columns, n), index(nr)), count, panelMemory,
                                             packedPanel, index(nr)});
           });
-        } else {
+        } else if (!plan.joined) {
           // Steps of K in which the panel would read beyond the end of B, if it reads B where it
           // lies: as many rows as begin less than the panel's last column before the end. They are
           // copied.
@@ -630,11 +425,44 @@ func::FuncOp Gemm::Emitter::packing(int64_t width) {
   });
 }
 
+/// destination[panel][step][nr] = source[step, first + panel * nr ...], of columns that go through the entries of a
+/// batch: `existing` in all. Those beyond become zero.
+func::FuncOp Gemm::Emitter::joining() {
+  Type memory = memoryType(), idx = b.getIndexType();
+  std::string name = llvm::formatv("dl.join_{0}_{1}", typeName(), nr).str();
+  return outlined(name, {memory, idx, idx, idx, idx, idx, idx, idx, memory, idx, idx}, [&](ValueRange arguments) {
+    // The source: its first element, columns of an entry, elements from entry to entry; the first column, columns that
+    // exist in all; panels, steps.
+    Value source = arguments[0], sourceAt = arguments[1], entryColumns = arguments[2], entryStride = arguments[3],
+          firstColumn = arguments[4], existing = arguments[5], panels = arguments[6], steps = arguments[7];
+    // The destination: its first element, elements from panel to panel.
+    Value destination = arguments[8], at = arguments[9], panelElements = arguments[10];
+    loop(panels, 1, [&](Value panel) {
+      Value to = add(at, mul(panel, panelElements));
+      for (int64_t v = 0; v < plan.nv; ++v) {
+        // A vector lies in an entry, and perhaps the next one.
+        Value column = add(add(firstColumn, mul(panel, nr)), v * lanes), exist = sub(existing, column);
+        Value entry = div(column, entryColumns), inEntry = rem(column, entryColumns), left = sub(entryColumns, inEntry);
+        Value from = add(add(sourceAt, mul(entry, entryStride)), inEntry);
+        Value next = sub(add(from, entryStride), entryColumns);
+        Value ones = arith::ConstantOp::create(b, loc, maskType(), SplatElementsAttr::get(maskType(), b.getBoolAttr(true)));
+        Value here = mask(min(left, exist));
+        Value there = arith::AndIOp::create(b, loc, mask(exist), arith::XOrIOp::create(b, loc, mask(left), ones));
+        loop(steps, 1, [&](Value step) {
+          Value row = mul(step, entryColumns), part = maskedLoad(source, add(from, row), here);
+          Value both = vector::MaskedLoadOp::create(b, loc, vectorType(), source, ValueRange{add(next, row)}, there, part);
+          store(both, destination, add(add(to, mul(step, nr)), v * lanes));
+        });
+      }
+    });
+  });
+}
+
 /// Tasks are runs of steps: each reads rows of memory from end to end.
 void Gemm::Emitter::packLhs(Value begin, Value end) {
   Value first = mul(begin, stepsTogether), last = min(mul(end, stepsTogether), k);
   func::CallOp::create(b, loc, packing(plan.mr),
-                       ValueRange{lhs, mul(first, rows), rows, rows, ceilDiv(rows, plan.mr),
+                       ValueRange{lhs, add(lhsOffset, mul(first, rows)), rows, rows, ceilDiv(rows, plan.mr),
                                   sub(last, first), workspace, mul(first, plan.mr),
                                   lhsGroupElements()});
 }
@@ -646,14 +474,14 @@ void Gemm::Emitter::packRhs(Value begin, Value end) {
     loop(begin, end, index(1), [&](Value panel) {
       Value n = mul(panel, nr);
       func::CallOp::create(b, loc, transposition(),
-                           ValueRange{rhs, mul(n, k), k, min(sub(columns, n), index(nr)), k,
+                           ValueRange{rhs, add(rhsOffset, mul(n, k)), k, min(sub(columns, n), index(nr)), k,
                                       workspace, add(at, mul(panel, panelElements)), index(nr)});
     });
     return;
   }
   Value first = mul(begin, stepsTogether), last = min(mul(end, stepsTogether), k);
   func::CallOp::create(b, loc, packing(nr),
-                       ValueRange{rhs, mul(first, columns), columns, columns, ceilDiv(columns, nr),
+                       ValueRange{rhs, add(rhsOffset, mul(first, columns)), columns, columns, ceilDiv(columns, nr),
                                   sub(last, first), workspace, add(at, mul(first, nr)),
                                   panelElements});
 }
@@ -694,7 +522,7 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
     panelElements = rhsPanelElements();
   }
   // How A is read.
-  Value a = lhs, aRow = lhsTransposed ? index(1) : k, aStep = lhsTransposed ? rows : index(1);
+  Value a = lhs, aBegin = lhsOffset, aRow = lhsTransposed ? index(1) : k, aStep = lhsTransposed ? rows : index(1);
   Value aGroup = mul(aRow, plan.mr);
   if (plan.lhs != Packing::None) {
     Value packed = plan.lhs == Packing::RunTime ? packsLhs() : boolean(true);
@@ -702,6 +530,7 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
       return b.createOrFold<arith::SelectOp>(loc, packed, yes, no);
     };
     a = choose(workspace, a);
+    aBegin = choose(index(0), aBegin);
     aStep = choose(index(plan.mr), aStep);
     aGroup = choose(lhsGroupElements(), aGroup);
   }
@@ -714,13 +543,13 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(tileLoop.getBody());
   Value tile = tileLoop.getInductionVar();
-  const bool single = gemm.shape.batch == 1;
+  const bool single = gemm.shape.batch == 1 || plan.joined;
   Value columnTile = div(tile, down), rowTile = rem(tile, down);
   Value m0 = mul(rowTile, plan.mTile);
   Value n0 = mul(single ? columnTile : rem(columnTile, across), plan.nTile);
   Value entry = single ? index(0) : div(columnTile, across);
-  Value lhsBase = single ? index(0) : mul(entry, lhsBatchStride);
-  Value rhsBase = single ? index(0) : mul(entry, rhsBatchStride);
+  Value lhsBase = single || !lhsBatchStride ? aBegin : add(aBegin, mul(entry, lhsBatchStride));
+  Value rhsBase = single || !rhsBatchStride ? rhsOffset : add(rhsOffset, mul(entry, rhsBatchStride));
   Value tileRows = min(sub(rows, m0), index(plan.mTile)),
         tileColumns = min(sub(columns, n0),
                           mul(min(sub(lastTile, tile), tilesTogether), plan.nTile));
@@ -744,6 +573,8 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
                                index(plan.rhs == Packing::Launch),
                                scratch,     index(packedOffset), cRow, cPanel, kBlock,
                                packs,       fresh};
+  if (plan.joined)
+    arguments.append({entryColumns, rhsBatchStride});
   if (!updated.empty())
     arguments.push_back(add(mul(add(mul(entry, rows), m0), columns), n0));
   llvm::append_range(arguments, updated);
@@ -770,7 +601,7 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
   const bool wholeVectors = !ShapedType::isDynamic(staticCColumns) && staticCColumns % lanes == 0 &&
                             (cStep % lanes == 0 || staticCColumns <= cStep);
   const bool neverWhole = !ShapedType::isDynamic(staticCColumns) && staticCColumns < lanes;
-  loop(cRows, 1, [&](Value i) {
+  auto finishRow = [&](Value i) {
     Value row = add(row0, i), from = add(mul(i, cStride), cOffset);
     auto finish = [&](Value j, Value mask) {
       Value at = plan.streams ? add(mul(div(j, nr), cPanel), rem(j, index(nr))) : j;
@@ -785,7 +616,21 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
       finish(index(0), mask(cColumns));
     else
       when(less(whole, cColumns), [&] { finish(whole, mask(sub(cColumns, whole))); });
-  });
+  };
+  // Columns that are joined go back to their entries.
+  auto finishEntry = [&](Value entry) {
+    Value begin = mul(entry, entryColumns), first = max(n0, begin), end = min(add(n0, tileColumns), add(begin, entryColumns));
+    loop(cRows, [&](Value i) {
+      neighbours(first, end, /*areWhole=*/false, /*areShort=*/false, [&](Value column, Value mask) {
+        Value at = add(mul(i, cStride), sub(column, n0));
+        epilogue(b, loc, ValueRange{entry, add(row0, i), sub(column, begin)}, load(scratch, at), mask);
+      });
+    });
+  };
+  if (plan.joined)
+    loop(div(n0, entryColumns), ceilDivByValue(add(n0, tileColumns), entryColumns), finishEntry);
+  else
+    loop(cRows, finishRow);
 
   if (!keepsPanels())
     return;
@@ -801,16 +646,6 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
 // The interface
 //===----------------------------------------------------------------------===//
 
-Gemm::Gemm(const CpuInfo &cpu, FloatType type, int64_t columns)
-    : cpu(cpu), shape{type, 1, 1, 1}, vectorLanes(cpu.lanes(type)) {
-  std::tie(plan.mr, plan.nv) = usualMicroTile(cpu);
-  while (plan.nv > 1 && plan.nv / 2 * vectorLanes >= columns)
-    plan.nv /= 2;
-  plan.mTile = plan.mr;
-  plan.nTile = plan.nv * vectorLanes;
-  plan.kBlock = plan.directBlock = 1;
-}
-
 func::FuncOp Gemm::microKernel(OpBuilder &b, Location loc) const {
   return Emitter(*this, b, loc, nullptr).microKernel();
 }
@@ -819,12 +654,12 @@ func::FuncOp Gemm::transposition(OpBuilder &b, Location loc) const {
   return Emitter(*this, b, loc, nullptr).transposition();
 }
 
-unsigned Gemm::launchCount() const { return launchesOnce() + (plan.lhs == Packing::None ? 1 : 2); }
+unsigned Gemm::launchCount() const { return 1 + (plan.rhs == Packing::Launch) + (plan.lhs != Packing::None); }
 
-unsigned Gemm::launchesOnce() const { return plan.rhs == Packing::Launch; }
+unsigned Gemm::launchesOnce() const { return plan.rhs == Packing::Launch && shape.batch == 1; }
 
 Gemm::Part Gemm::partOf(unsigned launch) const {
-  return launch < launchesOnce()        ? Part::PackRhs
+  return launch == 0 && plan.rhs == Packing::Launch ? Part::PackRhs
          : launch + 1 < launchCount() ? Part::PackLhs
                                       : Part::Multiply;
 }
@@ -868,24 +703,4 @@ void Gemm::emit(unsigned launch, OpBuilder &b, Location loc, const GemmOperands 
   case Part::Multiply:
     return emitter.productKernel(begin, end, scratch, epilogue);
   }
-}
-
-std::string Gemm::describe() const {
-  auto packing = [](Packing kind) {
-    switch (kind) {
-    case Packing::None:
-      return "direct";
-    case Packing::Task:
-      return "by task";
-    case Packing::Launch:
-      return "by launch";
-    case Packing::RunTime:
-      return "by size";
-    }
-    llvm_unreachable("no such packing");
-  };
-  return std::to_string(plan.mr) + "x" + std::to_string(plan.nv * vectorLanes) +
-         (plan.swapped ? " swapped" : "") + " tile " + std::to_string(plan.mTile) + "x" +
-         std::to_string(plan.nTile) + " k " + std::to_string(plan.kBlock) + " lhs " +
-         packing(plan.lhs) + " rhs " + packing(plan.rhs) + (plan.streams ? " wide" : "");
 }

@@ -41,13 +41,18 @@ struct GemmShape {
   /// Whether an operand is the same in many calls, as in the turns of a loop: then it may be packed
   /// once for all of them (Gemm::launchesOnce).
   bool lhsFixed = false, rhsFixed = false;
+  /// Whether every entry of the batch has the same A: then it is packed once for all of them, if at all,
+  /// and the columns of B of all entries may be multiplied together.
+  bool lhsShared = false;
 };
 
 /// The operands of a product, in the function that code is emitted into.
 struct GemmOperands {
   mlir::Value lhs, rhs; ///< memref<?xT>, flat
+  mlir::Value rhsOffset; ///< index, where B begins in its memory; null: with its first element
   mlir::Value m, n, k, batch; ///< index; may be null for sizes that are static
-  /// index, in elements; 0 gives every batch entry the same matrix. Null when batch is statically 1.
+  /// index, in elements; 0 gives every batch entry the same matrix. Null when batch is statically 1;
+  /// lhsBatchStride also when A is shared.
   mlir::Value lhsBatchStride, rhsBatchStride;
   mlir::Value workspace; ///< memref<?xT> of workspaceElements(); null when that is 0
   /// memref<?xi64> whose element is -1 when a thread's first call of a launch begins and stays until
@@ -134,6 +139,7 @@ private:
   /// C are the rows of a tile.
   struct Plan {
     bool swapped = false;
+    bool joined = false; ///< columns are those of all entries of the batch, one entry behind the other
     int64_t mr = 0, nv = 0;       ///< micro-tile: rows, vectors
     int64_t mTile = 0, nTile = 0; ///< tile: multiples of the micro-tile
     int64_t kBlock = 0;           ///< k steps between two visits of a tile's accumulators
@@ -149,6 +155,18 @@ private:
   enum class Part { PackRhs, PackLhs, Multiply };
   Part partOf(unsigned launch) const;
 
+  /// Steps of K that are packed, or multiplied where B comes from memory, side by side: so many rows of
+  /// memory are read from left to right at once as the processor fetches ahead of.
+  static constexpr int64_t stepsTogether = 8;
+  /// Up to how many rows of A a B that L2 does not hold is read as it lies in memory: wide, in few steps
+  /// at a time. With more rows, going through the accumulators in every few steps costs more than that
+  /// saves.
+  static constexpr int64_t rowsForStreaming = 16;
+  /// Pages that a transposed A may touch on the way down a group of rows; beyond, it is packed. Each
+  /// of its steps is in another place, and the processor's table of pages is small.
+  static constexpr int64_t pagesInReach = 128, pageBytes = 4096;
+
+  struct View;
   struct Emitter;
 
   CpuInfo cpu;

@@ -204,6 +204,8 @@ KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel
   if (auto op = dyn_cast_or_null<ConvolutionOp>(contraction)) {
     if (std::optional<Winograd> winograd = Winograd::of(op, cpu))
       convolution.emplace(*winograd);
+    else if (std::optional<Pointwise> pointwise = Pointwise::of(op, cpu); pointwise && crossesRows())
+      convolution.emplace(*pointwise);
     else
       convolution.emplace(Convolution(op, cpu));
     return;
@@ -312,6 +314,15 @@ int64_t KernelEmitter::unitsPerTask() const {
   for (int64_t axis : reduced)
     perUnit = std::min<int64_t>(perUnit * (isa<AffineConstantExpr>(full[axis]) ? std::max<int64_t>(likelySize(full[axis]), 1) : 128), elementsPerTask);
   return std::max<int64_t>(elementsPerTask / std::max<int64_t>(perUnit, 1), 1);
+}
+
+bool KernelEmitter::crossesRows() const {
+  auto op = cast<ConvolutionOp>(contraction);
+  SmallVector<Operation *> epilogue;
+  for (Operation &other : kernel.getBody().front())
+    if (&other != contraction)
+      epilogue.push_back(&other);
+  return op.getKind() == ConvolutionResult::weight ? ElementEmitter::isFlat(epilogue) : ElementEmitter::crossesRows(epilogue, op.getType(), 2);
 }
 
 AffineExpr KernelEmitter::imageCount() const { return sizesOf(cast<ConvolutionOp>(contraction).getTypeOf(ConvolutionResult::output)).front(); }
@@ -772,17 +783,13 @@ void KernelEmitter::emitProduct(unsigned launch, OpBuilder &b, FrameAccess &fram
     operands.lhs = operandMemory(frame, op.getLhs());
     operands.rhs = operandMemory(frame, op.getRhs());
     operands.images = frame.size(imageCount());
-    operands.workspace = frame.buffer(kernel->getAttrOfType<IntegerAttr>("workspace_buffer").getInt(), element);
+    if (auto workspace = kernel->getAttrOfType<IntegerAttr>("workspace_buffer"))
+      operands.workspace = frame.buffer(workspace.getInt(), element);
     operands.kept = keptNumber;
     operands.tables = scratchFrom(keptBytes, b.getI64Type());
     operands.scratch = scratchFrom(keptBytes + tableBytes(), element);
-    SmallVector<Operation *> epilogue;
-    for (Operation &other : kernel.getBody().front())
-      if (&other != contraction)
-        epilogue.push_back(&other);
-    const bool acrossRows = op.getKind() == ConvolutionResult::weight ? ElementEmitter::isFlat(epilogue) : ElementEmitter::crossesRows(epilogue, op.getType(), 2);
     ask([&](auto &engine) {
-      engine.emit(launch, b, loc, operands, begin, end, acrossRows,
+      engine.emit(launch, b, loc, operands, begin, end, crossesRows(),
                   [&](OpBuilder &e, Location, const ElementIndex &at, Value acc, int64_t lanes, Value mask) { finish(e, at, acc, lanes, mask); });
     });
     return;

@@ -13,6 +13,7 @@
 #include "compiler/lowering/cpu/Convolution.h"
 #include "compiler/lowering/cpu/CpuInfo.h"
 #include "compiler/lowering/cpu/Gemm.h"
+#include "compiler/lowering/cpu/Pointwise.h"
 #include "compiler/transforms/Passes.h"
 #include "compiler/lowering/cpu/Winograd.h"
 #include "dlrt/model_abi.h"
@@ -81,6 +82,8 @@ private:
   dl::MatmulOp product() const { return llvm::cast<dl::MatmulOp>(contraction); }
   /// What a convolution's engine answers.
   template <typename Question> std::invoke_result_t<Question, const Convolution &> ask(Question question) const { return std::visit(question, *convolution); }
+  /// May vectors of a convolution's epilogue cross the rows of an image (of a weight: any)?
+  bool crossesRows() const;
   /// How many images a convolution has.
   mlir::AffineExpr imageCount() const;
   /// Bytes of a convolution's tables, in the scratch behind the kept number.
@@ -103,7 +106,7 @@ private:
   mutable dl::FusedOp kernel;
   CpuInfo cpu;
   mutable mlir::Operation *contraction = nullptr; // a product or convolution
-  std::optional<std::variant<Convolution, Winograd>> convolution; // its engine, where it is one
+  std::optional<std::variant<Convolution, Winograd, Pointwise>> convolution; // its engine, where it is one
   mutable dl::ExternOp call;    // of a function of the user's own
   std::optional<Gemm> gemm;
   mutable dl::ForOp fixedIn; // the loop that keeps the product's fixed operand

@@ -28,6 +28,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 namespace dlc::cpu {
 
@@ -58,6 +59,11 @@ inline constexpr double transposeCycles = 7, copyCycles = 9, firstReadCycles = 3
 
 /// What another micro-kernel has to save to be worth its code, beyond a few percent.
 inline constexpr double sharedCycles = 1500;
+
+/// Rows and vectors of the micro-kernel that is taken if nothing speaks against it.
+inline std::pair<int64_t, int64_t> usualMicroTile(const CpuInfo &cpu) {
+  return cpu.vectorRegisters >= 32 ? std::pair(4, 4) : std::pair(6, 2);
+}
 
 inline int64_t orAssumed(int64_t size) {
   return mlir::ShapedType::isDynamic(size) ? assumedSize : std::max<int64_t>(size, 1);
