@@ -620,7 +620,7 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
   // Columns that are joined go back to their entries.
   auto finishEntry = [&](Value entry) {
     Value begin = mul(entry, entryColumns), first = max(n0, begin), end = min(add(n0, tileColumns), add(begin, entryColumns));
-    loop(cRows, [&](Value i) {
+    loop(cRows, 1, [&](Value i) {
       neighbours(first, end, /*areWhole=*/false, /*areShort=*/false, [&](Value column, Value mask) {
         Value at = add(mul(i, cStride), sub(column, n0));
         epilogue(b, loc, ValueRange{entry, add(row0, i), sub(column, begin)}, load(scratch, at), mask);
@@ -630,7 +630,7 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
   if (plan.joined)
     loop(div(n0, entryColumns), ceilDivByValue(add(n0, tileColumns), entryColumns), finishEntry);
   else
-    loop(cRows, finishRow);
+    loop(cRows, 1, finishRow);
 
   if (!keepsPanels())
     return;
