@@ -240,7 +240,7 @@ unsigned GemmBuilder::add(const cpu::GemmShape &shape, Tail tail) {
   Location loc = b.getUnknownLoc();
   auto pointer = LLVM::LLVMPointerType::get(b.getContext());
   Type i64 = b.getI64Type();
-  const int64_t lanes = gemm.lanes();
+  [[maybe_unused]] const int64_t lanes = gemm.lanes();
 
   for (unsigned launch = 0; launch < gemm.launchCount(); ++launch) {
     std::string suffix = "_" + std::to_string(number) + "_" + std::to_string(launch);
