@@ -308,6 +308,7 @@ TEST_P(GemmTest, SharedOperand) {
       add({type, 24, 3136, 64, 2, lhsTransposed}, {24, 3136, 64, 2});
       add({type, 1000, 17, 1100, 2, lhsTransposed}, {1000, 17, 1100, 2});
       add({type, 90, 18, 40, 1, lhsTransposed}, {90, 18, 40, 1});
+      add({type, 960, 54, 200, 1, lhsTransposed}, {960, 54, 200, 1}); // shared with nobody, but not fixed either
     }
   builder.compile();
   for (const char *part : {"joined", "swapped", "lhs by launch", "rhs by launch", "rhs by task"})

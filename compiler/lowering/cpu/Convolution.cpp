@@ -133,16 +133,12 @@ struct Convolution::Emitter : ProductEmitter {
       Value end = sub(index(size), first), start = sub(index(0), first);
       if (exists)
         end = arith::SelectOp::create(b, loc, exists, end, index(0));
-      Value ones = arith::ConstantOp::create(b, loc, maskType(), SplatElementsAttr::get(maskType(), b.getBoolAttr(true)));
-      Value inside = arith::AndIOp::create(b, loc, mask(end), arith::XOrIOp::create(b, loc, mask(start), ones));
+      Value inside = arith::AndIOp::create(b, loc, mask(end), maskFrom(start));
       return maskedLoad(memory, add(begin, first), inside);
     }
     auto numbers = VectorType::get({lanes}, b.getI32Type());
-    SmallVector<int32_t> ramp;
-    for (int64_t lane = 0; lane < lanes; ++lane)
-      ramp.push_back(static_cast<int32_t>(lane * stride));
     Value at = vector::BroadcastOp::create(b, loc, numbers, arith::IndexCastOp::create(b, loc, b.getI32Type(), first));
-    at = arith::AddIOp::create(b, loc, at, arith::ConstantOp::create(b, loc, DenseElementsAttr::get(numbers, ArrayRef<int32_t>(ramp))));
+    at = arith::AddIOp::create(b, loc, at, ramp(stride));
     // A negative index is large without a sign.
     Value sizes = arith::ConstantOp::create(b, loc, numbers, DenseElementsAttr::get(numbers, Attribute(b.getI32IntegerAttr(static_cast<int32_t>(size)))));
     Value inside = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ult, at, sizes);

@@ -40,7 +40,7 @@ namespace dlc::cpu {
 struct ConvolutionOperands {
   mlir::Value lhs, rhs;  ///< the op's operands, memref<?xT>
   mlir::Value images;    ///< how many there are, an index
-  mlir::Value workspace; ///< memref<?xT> of workspaceElements()
+  mlir::Value workspace; ///< memref<?xT> of workspaceElements(); null when that is 0
   mlir::Value kept;      ///< memref<?xi64>, whose element is -1 when a thread's first call of a launch begins
   mlir::Value tables;    ///< memref<?xi64> of tableElements(), the thread's own, left as they are from call to call
   mlir::Value scratch;   ///< memref<?xT> of scratchElements(), the thread's own

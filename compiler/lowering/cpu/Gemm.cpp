@@ -445,9 +445,7 @@ func::FuncOp Gemm::Emitter::joining() {
         Value entry = div(column, entryColumns), inEntry = rem(column, entryColumns), left = sub(entryColumns, inEntry);
         Value from = add(add(sourceAt, mul(entry, entryStride)), inEntry);
         Value next = sub(add(from, entryStride), entryColumns);
-        Value ones = arith::ConstantOp::create(b, loc, maskType(), SplatElementsAttr::get(maskType(), b.getBoolAttr(true)));
-        Value here = mask(min(left, exist));
-        Value there = arith::AndIOp::create(b, loc, mask(exist), arith::XOrIOp::create(b, loc, mask(left), ones));
+        Value here = mask(min(left, exist)), there = arith::AndIOp::create(b, loc, mask(exist), maskFrom(left));
         loop(steps, 1, [&](Value step) {
           Value row = mul(step, entryColumns), part = maskedLoad(source, add(from, row), here);
           Value both = vector::MaskedLoadOp::create(b, loc, vectorType(), source, ValueRange{add(next, row)}, there, part);
@@ -656,7 +654,7 @@ func::FuncOp Gemm::transposition(OpBuilder &b, Location loc) const {
 
 unsigned Gemm::launchCount() const { return 1 + (plan.rhs == Packing::Launch) + (plan.lhs != Packing::None); }
 
-unsigned Gemm::launchesOnce() const { return plan.rhs == Packing::Launch && shape.batch == 1; }
+unsigned Gemm::launchesOnce() const { return plan.rhs == Packing::Launch && (plan.swapped ? shape.lhsFixed : shape.rhsFixed); }
 
 Gemm::Part Gemm::partOf(unsigned launch) const {
   return launch == 0 && plan.rhs == Packing::Launch ? Part::PackRhs

@@ -130,7 +130,7 @@ public:
 
 private:
   /// Where an operand is packed: not at all; by each task into its scratch; by a launch of its own
-  /// into the workspace (B: if it is fixed); or as a size that is known only at run time decides (B:
+  /// into the workspace (B: if it is fixed, or the A that a batch shares); or as a size that is known only at run time decides (B:
   /// by task, A: by launch).
   enum class Packing { None, Task, Launch, RunTime };
 

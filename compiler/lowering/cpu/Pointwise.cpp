@@ -70,12 +70,7 @@ Value Pointwise::tasks(unsigned launch, OpBuilder &b, Location loc, Value images
 void Pointwise::copy(OpBuilder &b, Location loc, const ConvolutionOperands &operands, Value begin, Value end) const {
   ProductEmitter e(cpu, shape.type, b, loc);
   const int64_t row = target.back(), stride = strides.back(), rows = shape.n / row;
-  Value channels = e.mul(operands.images, shape.k), all = tasks(0, b, loc, operands.images);
-  auto numbers = VectorType::get({e.lanes}, b.getI32Type());
-  SmallVector<int32_t> ramp;
-  for (int64_t lane = 0; lane < e.lanes; ++lane)
-    ramp.push_back(static_cast<int32_t>(lane * stride));
-  Value apart = arith::ConstantOp::create(b, loc, DenseElementsAttr::get(numbers, ArrayRef<int32_t>(ramp)));
+  Value channels = e.mul(operands.images, shape.k), all = e.max(tasks(0, b, loc, operands.images), e.index(1)), apart = e.ramp(stride);
   e.loop(e.share(begin, channels, all), e.share(end, channels, all), [&](Value channel) {
     e.loop(rows, [&](Value number) {
       Value from = e.index(0), rest = number;

@@ -132,6 +132,19 @@ struct ProductEmitter {
   mlir::Value mask(mlir::Value count) {
     return mlir::vector::CreateMaskOp::create(b, loc, maskType(), mlir::ValueRange{count});
   }
+  /// The lanes from `count` on; all if it is not positive.
+  mlir::Value maskFrom(mlir::Value count) {
+    mlir::Value ones = mlir::arith::ConstantOp::create(
+        b, loc, maskType(), mlir::SplatElementsAttr::get(maskType(), b.getBoolAttr(true)));
+    return mlir::arith::XOrIOp::create(b, loc, mask(count), ones);
+  }
+  /// 0, stride, 2 * stride, ...: where the lanes of a gather lie behind its first element.
+  mlir::Value ramp(int64_t stride) {
+    llvm::SmallVector<int32_t> places;
+    for (int64_t lane = 0; lane < lanes; ++lane)
+      places.push_back(static_cast<int32_t>(lane * stride));
+    return mlir::arith::ConstantOp::create(b, loc, b.getI32VectorAttr(places));
+  }
   mlir::Value maskedLoad(mlir::Value memory, mlir::Value at, mlir::Value mask) {
     return mlir::vector::MaskedLoadOp::create(b, loc, vectorType(), memory, mlir::ValueRange{at}, mask,
                                         zeroVector());
