@@ -319,6 +319,8 @@ typedef struct call {
   dlrt_instance *instance;
   dlrt_context *context;
   uint32_t function; /* as users count them, UINT32_MAX for the init function */
+  uint32_t kernel_count;
+  const dl_kernel_desc *kernels;
 } call;
 
 static int64_t now_ns(void) {
@@ -339,7 +341,9 @@ static void parallel(const dl_frame *frame, dl_kernel_fn function, int64_t tasks
     start = now_ns();
   }
   if (tasks == 1 || !pool ||
-      !dlrt_pool_run(pool, frame, function, tasks, c->context->scratch.data)) {
+      !dlrt_pool_run(pool, frame, function, tasks,
+                     kernel < c->kernel_count ? c->kernels[kernel].together : 0,
+                     c->context->scratch.data)) {
     dlrt_scratch_enter(c->context->scratch.data);
     function(frame, 0, tasks, c->context->scratch.data);
   }
@@ -492,7 +496,9 @@ static dlrt_status execute(const signature *s, dlrt_instance *instance, const dl
     call c = {.frame = {&host, context->buffers, binding->dims, &fault},
               .instance = instance,
               .context = context,
-              .function = UINT32_MAX};
+              .function = UINT32_MAX,
+              .kernel_count = s->desc->kernel_count,
+              .kernels = dlrt_at(s->blob, s->desc->kernels)};
     if (instance->profile)
       c.function = exported_number(instance->model, s->number);
     place_buffers(s, instance, context, plan, arguments, argument_count, results, result_count);

@@ -242,10 +242,10 @@ typedef struct dlrt_pool dlrt_pool;
 dlrt_pool *dlrt_pool_create(uint32_t threads, uint64_t scratch_bytes);
 /* Joins the threads. */
 void dlrt_pool_release(dlrt_pool *pool);
-/* Runs a launch. False where nothing has run: the pool is busy with another launch or has no
- * threads. */
+/* Runs a launch; `together`: dl_kernel_desc.together. False where nothing has run: the pool is busy
+ * with another launch or has no threads. */
 bool dlrt_pool_run(dlrt_pool *pool, const dl_frame *frame, dl_kernel_fn function, int64_t tasks,
-                   void *scratch);
+                   uint32_t together, void *scratch);
 /* What a worker's scratch memory begins with when it enters a launch (dl_kernel_fn). */
 static inline void dlrt_scratch_enter(void *scratch) { *(int64_t *)scratch = -1; }
 /* CPUs that this process may run on. */

@@ -233,7 +233,7 @@ void dlrt_pool_release(dlrt_pool *pool) {
 }
 
 bool dlrt_pool_run(dlrt_pool *pool, const dl_frame *frame, dl_kernel_fn function, int64_t tasks,
-                   void *scratch) {
+                   uint32_t together, void *scratch) {
   notice_fork(pool);
   control *c = pool->control;
   uint32_t idle = 0;
@@ -253,8 +253,9 @@ bool dlrt_pool_run(dlrt_pool *pool, const dl_frame *frame, dl_kernel_fn function
     atomic_store_explicit(&c->ranges[i].next, begin, memory_order_relaxed);
     c->ranges[i].end = begin += length;
     /* A quarter at a time: what is left when another thread comes to help is small, and calls are
-     * still few. */
-    c->ranges[i].chunk = length / 4 + (length % 4 != 0);
+     * still few. In fewer parts where these would fall below what the kernel wishes for. */
+    int64_t parts = together && length / together < 4 ? length / together : 4;
+    c->ranges[i].chunk = parts > 1 ? length / parts + (length % parts != 0) : length;
   }
   c->function = function;
   c->frame = frame;

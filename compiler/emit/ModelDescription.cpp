@@ -802,6 +802,7 @@ Expected<Blob> serialize(const ModelDescription &model) {
       kernelDesc.name = writer.string(kernel.name);
       kernelDesc.location = writer.string(kernel.location);
       kernelDesc.work = writeWork(writer, kernel.work);
+      kernelDesc.together = kernel.together;
       writer.put(desc.kernels + k * sizeof(kernelDesc), kernelDesc);
     }
     desc.launch_count = function.launchCount;

@@ -103,6 +103,7 @@ struct KernelDescription {
   std::string name;
   std::string location;
   std::optional<WorkDescription> work;
+  uint32_t together = 0; ///< dl_kernel_desc.together
 };
 
 //===--- the program for an NVIDIA GPU ---===//

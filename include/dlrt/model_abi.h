@@ -136,7 +136,7 @@ typedef struct dl_kernel_desc {
   dl_ref name;
   dl_ref location; /* "file:line" of the program's text */
   dl_ref work;     /* dl_work_desc, or none: not known, or counted with another kernel */
-  uint32_t reserved;
+  uint32_t together; /* tasks next to each other that one call had better run; 0: any number. A wish: a thread's share may be smaller */
 } dl_kernel_desc;
 
 /* So many elements of a tensor are shown in a message. */

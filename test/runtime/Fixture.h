@@ -16,7 +16,7 @@
 namespace dlc::test {
 
 /// Numbers of the exported functions.
-enum : uint32_t { Predict, Step, Pick, Stats, Mxcsr, Slow, Pairs, Tell, Retell };
+enum : uint32_t { Predict, Step, Pick, Stats, Mxcsr, Slow, Pairs, Tell, Retell, Shares };
 /// Numbers of the variables.
 enum : uint32_t { W, B, Mask, StepT, Odd, Empty, Seed, Calls };
 
@@ -161,7 +161,17 @@ inline Model fixtureModel() {
   retell.logs = {{"begins"}, {"turn ", ": ", "."}, {"even"}, {"never"}, {"after ", " turns"}};
   retell.kept = {{1, {3, {{"", DL_I32, {}}, {"", DL_F32, {n, 2}}}}}, {2, {2, {}}}, {3, {1, {}}}};
 
-  m.functions = {init, predict, step, pick, stats, mxcsr, slow, pairs, tell, retell};
+  // For each task, how many its call ran; it wishes for eight.
+  Function shares;
+  shares.name = "shares";
+  shares.flags = DL_FUNCTION_CONST;
+  shares.arguments = {{"begins", DL_I64, {n}}};
+  shares.results = {{"", DL_I64, {n}}};
+  shares.buffers = {{DL_BUFFER_ARGUMENT, 0, n * 8}, {DL_BUFFER_RESULT, 0, n * 8}};
+  shares.kernels = {{"shares", "", {}, 8}};
+  shares.launches = 1;
+
+  m.functions = {init, predict, step, pick, stats, mxcsr, slow, pairs, tell, retell, shares};
   return m;
 }
 

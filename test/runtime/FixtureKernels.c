@@ -163,6 +163,14 @@ static void pairs_entry(const dl_frame *f) {
     f->host->parallel(f, pairs_kernel, f->dims[0], 0);
 }
 
+static void shares_kernel(const dl_frame *f, int64_t begin, int64_t end, void *scratch) {
+  int64_t *out = f->buffers[1];
+  (void)scratch;
+  for (int64_t i = begin; i < end; ++i)
+    out[i] = end - begin;
+}
+static void shares_entry(const dl_frame *f) { f->host->parallel(f, shares_kernel, f->dims[0], 0); }
+
 static void tell_entry(const dl_frame *f) {
   const float *x = f->buffers[0];
   for (int64_t i = 0; i < f->dims[0] * 2; ++i)
@@ -200,7 +208,7 @@ static void retell_entry(const dl_frame *f) {
 EXPORT const dl_entry_fn fixture_entries[] = {init_entry,  predict_entry, step_entry,
                                               pick_entry,  stats_entry,   mxcsr_entry,
                                               slow_entry,  pairs_entry,   tell_entry,
-                                              retell_entry};
+                                              retell_entry, shares_entry};
 extern const dl_blob fixture_blob __attribute__((visibility("hidden")));
 
 EXPORT const dl_model *fixture_query(uint32_t abi_version) {

@@ -73,6 +73,7 @@ struct Work {
 struct Kernel {
   std::string name, location;
   std::vector<Work> work = {}; // one or none
+  uint32_t together = 0;
 };
 
 /// A launch of a GPU program.
@@ -337,7 +338,7 @@ inline std::vector<uint8_t> Model::build() const {
     desc.checks = w.array(checks);
     std::vector<dl_kernel_desc> kernels;
     for (const Kernel &k : f.kernels)
-      kernels.push_back({w.text(k.name), w.text(k.location), w.work(k.work), 0});
+      kernels.push_back({w.text(k.name), w.text(k.location), w.work(k.work), k.together});
     desc.kernel_count = kernels.size();
     desc.kernels = w.array(kernels);
     desc.launch_count = f.launches;

@@ -49,6 +49,24 @@ TEST(Pool, EachTaskRunsOnce) {
   }
 }
 
+/// A share is divided into calls of no fewer tasks than the kernel wishes for (two fewer in the last one, so that all are about as long), however small, and large ones into four.
+TEST(Pool, TasksStayTogether) {
+  ModelPtr model = attachFixture();
+  for (int64_t threads : {1, 2, 3, 5}) {
+    InstancePtr instance = makeInstance(model.get(), threads);
+    for (int64_t n : {1, 7, 16, 17, 25, 40, 200}) {
+      std::vector<int64_t> in(n), out(n, -1);
+      dlrt_tensor argument = tensor(in, {n}), result = room(out);
+      ASSERT_OK(dlrt_call(instance.get(), Shares, &argument, 1, &result, 1));
+      const int64_t share = n / threads;
+      for (int64_t length : out) {
+        EXPECT_GE(length, share < 8 ? share : 6) << threads << " threads, " << n << " tasks";
+        EXPECT_LE(length, threads == 1 ? n : std::max<int64_t>(15, share / 4 + 2)) << threads << " threads, " << n << " tasks";
+      }
+    }
+  }
+}
+
 TEST(Pool, ManyLaunches) {
   ModelPtr model = attachFixture();
   InstancePtr instance = makeInstance(model.get(), 4);

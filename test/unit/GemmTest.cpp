@@ -392,6 +392,8 @@ TEST_P(GemmTest, TaskCounts) {
   builder.add({f32, dynamic, 10, 20});
   builder.add({f32, dynamic, 512, 784});
   builder.add({f32, 1024, 1024, 1024});
+  builder.add({f32, 1, 4096, 1024});
+  builder.add({f32, 1, 1000, 4096});
   builder.compile();
   GemmFrame frame{};
   frame.batch = 1;
@@ -401,6 +403,11 @@ TEST_P(GemmTest, TaskCounts) {
   EXPECT_GE(builder[1].tasks.back()(&frame), 16);
   EXPECT_LE(builder[1].tasks.back()(&frame), 256);
   EXPECT_GE(builder[2].tasks.back()(&frame), 32);
+  EXPECT_EQ(builder[2].tasksTogether, 0u);
+  // Few rows of memory at once: threads find work, and two or three have long pieces of a row.
+  EXPECT_GE(builder[3].tasks.back()(&frame), 16);
+  EXPECT_EQ(builder[3].tasksTogether * 4096 * 4, 8192 * builder[3].tasks.back()(&frame));
+  EXPECT_GE(builder[4].tasks.back()(&frame), 4);
 }
 
 /// Products of one tile size share their micro-kernel, and none needs more code than a kernel may

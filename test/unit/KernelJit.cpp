@@ -298,6 +298,7 @@ unsigned GemmBuilder::add(const cpu::GemmShape &shape, Tail tail) {
   functions.description = gemm.describe();
   functions.shape = shape;
   functions.launchesOnce = gemm.launchesOnce();
+  functions.tasksTogether = gemm.tasksTogether();
   functions.kernels.resize(gemm.launchCount());
   functions.tasks.resize(gemm.launchCount());
   products.push_back(functions);

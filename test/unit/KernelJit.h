@@ -71,7 +71,7 @@ struct GemmFunctions {
   mlir::AffineExpr workspace;
   std::string description;
   cpu::GemmShape shape;
-  unsigned launchesOnce = 0;
+  unsigned launchesOnce = 0, tasksTogether = 0;
 
   /// Runs the kernels of all launches from `first` on, on `threads` threads, each with one contiguous
   /// range of the tasks.

@@ -374,13 +374,14 @@ LogicalResult ModelLowering::lower(FuncOp function) {
   std::vector<SmallVector<LaunchPart>> parts(launches.size());
   for (auto [number, nodes] : llvm::enumerate(launches)) {
     auto kernel = dyn_cast<FusedOp>(nodes.front());
-    unsigned count = 1, once = 0;
+    unsigned count = 1, once = 0, together = 0;
     ForOp loop;
     if (kernel) {
       KernelEmitter emitter(kernel, cpu);
       count = emitter.launchCount();
       once = emitter.launchesOnce();
       loop = emitter.loopOfLaunchesOnce();
+      together = emitter.tasksTogether();
     }
     for (unsigned part = 0; part < count; ++part) {
       std::string symbol = (function.getSymName() + "_" + Twine(number) + (count > 1 ? "_" + Twine(part) : "")).str();
@@ -391,8 +392,10 @@ LogicalResult ModelLowering::lower(FuncOp function) {
         shown += (shown.empty() ? "" : "+") + (name ? name.getValue().str() : std::string("check_index"));
       }
       KernelDescription kernelTo = {part + 1 < count ? "pack" : shown, locationText(nodes.front()->getLoc()), {}};
-      if (part + 1 == count)
+      if (part + 1 == count) {
         kernelTo.work = workOf(nodes);
+        kernelTo.together = together;
+      }
       to.kernels.push_back(std::move(kernelTo));
       parts[number].push_back({nodes, part, symbol, !kernel, part < once ? loop : ForOp(), {}});
     }

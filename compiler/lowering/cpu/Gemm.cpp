@@ -30,9 +30,10 @@
 //
 // Two cases are planned differently. Where few rows of A meet a B that no cache holds, memory decides:
 // it gives most to who reads few rows of B at once and these far along. So the tiles of a thread's
-// range of tasks are one wide tile, and a block of K is a few steps. And a B that stays the same in the
-// turns of a loop is packed by a launch that runs once before it. Of a batch whose entries have one A the
-// columns of all may be numbered through, so that small entries fill the registers together.
+// range of tasks are one wide tile, of so many as the runtime is asked to leave together, and a block of K
+// is a few steps. And a B that stays the same in the turns of a loop is packed by a launch that runs once
+// before it. Of a batch whose entries have one A the columns of all may be numbered through, so that small
+// entries fill the registers together.
 //
 //===----------------------------------------------------------------------===//
 
@@ -373,10 +374,9 @@ Value Gemm::Emitter::tasks(unsigned launch) {
   const int64_t microTiles = (plan.mTile / plan.mr) * (plan.nTile / nr);
   const int64_t unit = std::max<int64_t>(1, std::llround(stepsPerTask / microTiles));
   Value worth = max(ceilDiv(mul(tiles, k), unit), index(1));
-  // What lies in one page is read at once.
   if (plan.streams)
     tiles = b.createOrFold<arith::SelectOp>(
-        loc, streams(), min(tiles, max(div(mul(columns, elementBytes()), pageBytes), index(1))), tiles);
+        loc, streams(), min(tiles, max(div(mul(columns, elementBytes()), streamedTaskBytes), index(1))), tiles);
   return min(tiles, worth);
 }
 

@@ -101,6 +101,9 @@ public:
   mlir::Value tasks(unsigned launch, mlir::OpBuilder &b, mlir::Location loc,
                     const GemmOperands &operands) const;
 
+  /// So many tasks of the last launch, next to each other, had better be run by one call; 0: any number.
+  unsigned tasksTogether() const { return plan.streams ? streamedBytes / streamedTaskBytes : 0; }
+
   /// Emits the body of a kernel: its tasks begin, begin + 1, ..., end - 1 (index values). `scratch`
   /// is a memref<?xT> of scratchBytes(). The micro-kernels are outlined as functions of the
   /// surrounding module, shared by all products.
@@ -162,6 +165,9 @@ private:
   /// at a time. With more rows, going through the accumulators in every few steps costs more than that
   /// saves.
   static constexpr int64_t rowsForStreaming = 16;
+  /// Bytes of a row of such a B in a task, so that many threads find work; and those that are best read at
+  /// once, from which on memory gives all that it can.
+  static constexpr int64_t streamedTaskBytes = 512, streamedBytes = 8192;
   /// Pages that a transposed A may touch on the way down a group of rows; beyond, it is packed. Each
   /// of its steps is in another place, and the processor's table of pages is small.
   static constexpr int64_t pagesInReach = 128, pageBytes = 4096;
