@@ -4,8 +4,7 @@
 
 #include "compiler/lowering/KernelWork.h"
 #include "compiler/lowering/ElementEmitter.h"
-#include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/Math/IR/Math.h"
+#include "compiler/transforms/ElementCost.h"
 #include "llvm/ADT/MapVector.h"
 
 using namespace mlir;
@@ -20,47 +19,10 @@ static int64_t bytesOfElement(Value value) { return memoryType(typeOf(value).get
 /// How many of `all` elements are looked at in so many places: no more than there are, as far as algebra says so.
 static AffineExpr lookedAt(AffineExpr all, AffineExpr places) { return isKnownAtLeast(places, all) ? all : places; }
 
-/// Sums up `count` over what `build` makes of elements of these types.
-static int64_t countMade(Operation *op, ArrayRef<Type> types, function_ref<void(OpBuilder &, ValueRange)> build, function_ref<int64_t(Operation &)> count) {
-  Block block;
-  for (Type type : types) {
-    Type element = getElementTypeOrSelf(type);
-    // Elements have no sign, as when kernels are emitted; booleans are one bit.
-    block.addArgument(element.isInteger(1) ? element : memoryType(element), op->getLoc());
-  }
-  OpBuilder b(op->getContext()); // the block belongs to nothing that could be asked for it
-  b.setInsertionPointToStart(&block);
-  build(b, block.getArguments());
-  int64_t sum = 0;
-  for (Operation &made : block)
-    sum += count(made);
-  return sum;
-}
-
-static int64_t countMade(ElementwiseOpInterface op, function_ref<int64_t(Operation &)> count) {
-  SmallVector<Type> types(op->getOperandTypes());
-  return countMade(op, types, [&](OpBuilder &b, ValueRange values) { op.buildElement(b, op->getLoc(), values); }, count);
-}
-
-/// Operations on floating-point numbers that an instruction stands for.
-static int64_t operations(Operation &made) {
-  bool isNumber = made.getNumResults() == 1 && isa<FloatType>(made.getResult(0).getType());
-  bool moves = isa<arith::ConstantOp, arith::SelectOp, CastOpInterface>(made);
-  if (!isNumber || moves || !isa<arith::ArithDialect, math::MathDialect>(made.getDialect()))
-    return 0;
-  return isa<math::FmaOp>(made) ? 2 : 1;
-}
-
-/// One where it is no instruction of a processor.
-static int64_t functions(Operation &made) {
-  bool isInstruction = isa<math::FmaOp, math::AbsFOp, math::SqrtOp, math::FloorOp, math::CeilOp, math::RoundEvenOp, math::CopySignOp>(made);
-  return isa<math::MathDialect>(made.getDialect()) && !isInstruction;
-}
-
 int64_t elementaryFunctions(FusedOp kernel) {
   int64_t sum = 0;
   for (auto op : kernel.getBody().front().getOps<ElementwiseOpInterface>())
-    sum += countMade(op, functions);
+    sum += countMade(op, [](Operation &made) { return elementaryFunctions(made); });
   return sum;
 }
 
@@ -93,14 +55,14 @@ static AffineExpr operationsOf(Operation *op) {
   if (auto product = dyn_cast<ContractionOpInterface>(op))
     return multiplyAdds(product) * 2;
   if (auto elementwise = dyn_cast<ElementwiseOpInterface>(op))
-    return elements(op->getResult(0)) * countMade(elementwise, operations);
+    return elements(op->getResult(0)) * countMade(elementwise, floatOperations);
   if (auto reduction = dyn_cast<ReductionOpInterface>(op)) {
     Type type = op->getOperand(0).getType();
-    return elements(op->getOperand(0)) * countMade(op, {type, type}, [&](OpBuilder &b, ValueRange values) { reduction.buildCombine(b, op->getLoc(), values[0], values[1]); }, operations);
+    return elements(op->getOperand(0)) * countMade(op, {type, type}, [&](OpBuilder &b, ValueRange values) { reduction.buildCombine(b, op->getLoc(), values[0], values[1]); }, floatOperations);
   }
   if (auto scatter = dyn_cast<ScatterOpInterface>(op)) {
     Type type = scatter.getUpdates().getType();
-    return elements(scatter.getUpdates()) * countMade(op, {type, type}, [&](OpBuilder &b, ValueRange values) { scatter.buildUpdate(b, op->getLoc(), values[0], values[1]); }, operations);
+    return elements(scatter.getUpdates()) * countMade(op, {type, type}, [&](OpBuilder &b, ValueRange values) { scatter.buildUpdate(b, op->getLoc(), values[0], values[1]); }, floatOperations);
   }
   return getAffineConstantExpr(0, op->getContext()); // it moves elements, or makes them of nothing
 }

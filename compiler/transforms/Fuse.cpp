@@ -2,10 +2,14 @@
 // Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
+#include "compiler/transforms/ElementCost.h"
 #include "compiler/transforms/Passes.h"
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/IR/IRMapping.h"
 #include "mlir/Transforms/RegionUtils.h"
 #include "llvm/ADT/DenseSet.h"
+#include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/SetVector.h"
 
 using namespace mlir;
@@ -82,10 +86,17 @@ private:
   SmallVector<Group *> producersOf(Group *group) const;
   bool reachesThroughOthers(Group *from, Group *to) const;
   bool mergedShape(const Group &producer, const Group &consumer, Group &merged) const;
-  bool edgesAreAligned(Group *producer, Group *consumer, const Group &merged) const;
+  bool edgesAreAligned(llvm::function_ref<bool(Operation *)> isProduced, Group *consumer, const Group &merged) const;
   bool tryMerge(Group *producer, Group *consumer);
   bool updatesAreSafe(const Group &group) const;
   void merge();
+  /// Ops of a kernel, and the kernels in which each is computed instead.
+  using Given = llvm::MapVector<Operation *, llvm::SetVector<Group *>>;
+  bool readsInFull(Value value, AffineExpr count, llvm::SetVector<Value> &values) const;
+  bool readersOf(Operation *op, llvm::SetVector<Operation *> &readers) const;
+  int64_t traffic(const llvm::SetVector<Operation *> &ops, AffineExpr count, const Given &given) const;
+  bool mayGiveToReaders(Group *producer, Operation *op, Given &given) const;
+  bool giveToReaders(Group *producer);
   void build();
 
   Block &block;
@@ -328,11 +339,11 @@ bool Fuser::mergedShape(const Group &a, const Group &c, Group &merged) const {
 }
 
 /// Within one kernel a value is at hand only at the index that is being computed: every way from producer to consumer must keep it.
-bool Fuser::edgesAreAligned(Group *producer, Group *consumer, const Group &merged) const {
+bool Fuser::edgesAreAligned(llvm::function_ref<bool(Operation *)> isProduced, Group *consumer, const Group &merged) const {
   SmallVector<int64_t> keptAxes = merged.keptAxes();
   for (Operation *op : consumer->ops) {
     for (const Source &source : sourcesOf(op)) {
-      if (groupOf(source.op) != producer)
+      if (!isProduced(source.op))
         continue;
       if (!source.axes || isa<ContractionOpInterface>(op) || isa<UpdateOpInterface>(source.op))
         return false;
@@ -402,7 +413,7 @@ bool Fuser::tryMerge(Group *producer, Group *consumer) {
           if (groupOf(source.op) == producer)
             return false;
   }
-  if (!edgesAreAligned(producer, consumer, merged) || reachesThroughOthers(producer, consumer))
+  if (!edgesAreAligned([&](Operation *op) { return groupOf(op) == producer; }, consumer, merged) || reachesThroughOthers(producer, consumer))
     return false;
   merged.ops = producer->ops;
   merged.ops.insert(consumer->ops.begin(), consumer->ops.end());
@@ -437,6 +448,145 @@ void Fuser::merge() {
       }
     }
   }
+}
+
+/// Adds what computing `value` at one place looks at, through ops that are repeated: values in memory or of other ops, of at least `count` elements. False where one of the repeated ops is long.
+bool Fuser::readsInFull(Value value, AffineExpr count, llvm::SetVector<Value> &values) const {
+  Operation *def = value.getDefiningOp();
+  if (def && isRepeated(def)) {
+    auto generator = dyn_cast<GeneratorOpInterface>(def);
+    return !(generator && generator.isLarge()) && llvm::all_of(def->getOperands(), [&](Value operand) { return readsInFull(operand, count, values); });
+  }
+  if (isKnownAtLeast(elementCount(cast<RankedTensorType>(value.getType())), count))
+    values.insert(value);
+  return true;
+}
+
+/// The ops of kernels that read an op's results, also through ops that are repeated. False where others do: the results then have to be in memory.
+bool Fuser::readersOf(Operation *op, llvm::SetVector<Operation *> &readers) const {
+  return llvm::all_of(op->getUsers(), [&](Operation *user) {
+    if (user->getBlock() == &block && isRepeated(user))
+      return readersOf(user, readers);
+    return user->getBlock() == &block && groupOf(user) && (readers.insert(user), true);
+  });
+}
+
+/// Bytes that a kernel of these ops moves for each of `count` elements: of the large values that it reads, and of those of its own that others read. What is given is in every kernel that needs it.
+int64_t Fuser::traffic(const llvm::SetVector<Operation *> &ops, AffineExpr count, const Given &given) const {
+  llvm::SetVector<Value> moved;
+  for (Operation *op : ops) {
+    llvm::SetVector<Value> values;
+    for (Value operand : op->getOperands())
+      readsInFull(operand, count, values);
+    for (Value value : values)
+      if (!value.getDefiningOp() || !ops.contains(value.getDefiningOp()))
+        moved.insert(value);
+    llvm::SetVector<Operation *> readers;
+    if (!given.contains(op) && (!readersOf(op, readers) || llvm::any_of(readers, [&](Operation *reader) { return !ops.contains(reader); })))
+      for (Value result : op->getResults())
+        readsInFull(result, count, moved);
+  }
+  int64_t bytes = 0;
+  for (Value value : moved)
+    bytes += llvm::divideCeil(getElementTypeOrSelf(value).getIntOrFloatBitWidth(), 8);
+  return bytes;
+}
+
+/// May this op of a kernel be computed in those that read it, beside others of the kernel that are? Adds to each of these what it needs.
+bool Fuser::mayGiveToReaders(Group *producer, Operation *op, Given &given) const {
+  auto elementwise = dyn_cast<ElementwiseOpInterface>(op);
+  llvm::SetVector<Operation *> readers;
+  if (!elementwise || sizesOf(op->getResult(0)) != producer->full || !readersOf(op, readers) || readers.empty())
+    return false;
+  llvm::SetVector<Value> values;
+  const AffineExpr count = elementCount(cast<RankedTensorType>(op->getResult(0).getType()));
+  if (countMade(elementwise, [](Operation &made) { return elementaryFunctions(made); }) ||
+      !llvm::all_of(op->getOperands(), [&](Value operand) { return readsInFull(operand, count, values); }))
+    return false;
+  llvm::SetVector<Group *> groups;
+  for (Operation *reader : readers) {
+    Group *group = groupOf(reader);
+    if (group == producer) {
+      auto it = given.find(reader);
+      if (it == given.end())
+        return false;
+      groups.insert(it->second.begin(), it->second.end());
+      continue;
+    }
+    // Everything in the kernel works on the elements at hand.
+    auto atHand = [](Operation *other) { return isa<ElementwiseOpInterface, ReductionOpInterface>(other); };
+    if ((group->kind != Group::Loop && group->kind != Group::Reduce) || group->full != producer->full || !llvm::all_of(group->ops, atHand) ||
+        !edgesAreAligned([&](Operation *other) { return other == op; }, group, *group))
+      return false;
+    groups.insert(group);
+  }
+  // Where several need it, each gets one of its own.
+  if (groups.size() > 1 && !llvm::all_of(op->getUsers(), [&](Operation *user) { return groupOf(user) != nullptr; }))
+    return false;
+  given[op] = groups;
+  return true;
+}
+
+/// A kernel may end with ops that stand there because it feeds them. They are computed in the kernels that read them instead where less then goes through memory: they are not written, but what they
+/// are made of may have to be, and each of these reads it.
+bool Fuser::giveToReaders(Group *producer) {
+  const AffineExpr count = productOf(producer->full, block.getParentOp()->getContext());
+  SmallVector<Operation *> ops(producer->ops.begin(), producer->ops.end());
+  llvm::sort(ops, [&](Operation *a, Operation *c) { return position[a] > position[c]; });
+  auto savedBy = [&](const Given &given) {
+    llvm::SetVector<Operation *> left;
+    llvm::MapVector<Group *, llvm::SetVector<Operation *>> larger;
+    for (Operation *op : ops) {
+      auto it = given.find(op);
+      if (it == given.end())
+        left.insert(op);
+      else
+        for (Group *reader : it->second) {
+          larger[reader].insert(reader->ops.begin(), reader->ops.end());
+          larger[reader].insert(op);
+        }
+    }
+    int64_t saved = traffic(producer->ops, count, {}) - traffic(left, count, given);
+    for (auto &[reader, all] : larger)
+      saved += traffic(reader->ops, count, {}) - traffic(all, count, given);
+    return saved;
+  };
+  // From the last one on, as far as it does no harm: an op may pay only with the one before it.
+  Given given, best;
+  int64_t saved = 0, bestSaved = 0;
+  for (Operation *op : ops) {
+    Given more = given;
+    if (!mayGiveToReaders(producer, op, more))
+      continue;
+    int64_t now = savedBy(more);
+    if (now < saved)
+      continue;
+    given = std::move(more);
+    saved = now;
+    if (saved > bestSaved) {
+      best = given;
+      bestSaved = saved;
+    }
+  }
+
+  // An op comes after those that it feeds, so their copies exist already.
+  for (Operation *op : ops) {
+    auto it = best.find(op);
+    if (it == best.end())
+      continue;
+    producer->ops.remove(op);
+    for (Group *reader : it->second) {
+      Operation *own = op;
+      if (reader != it->second.back()) {
+        own = OpBuilder(op).clone(*op);
+        position[own] = position[op];
+        op->replaceUsesWithIf(own, [&](OpOperand &use) { return groupOf(use.getOwner()) == reader; });
+      }
+      reader->ops.insert(own);
+      groups[own] = reader;
+    }
+  }
+  return bestSaved > 0;
 }
 
 void Fuser::build() {
@@ -613,6 +763,12 @@ void Fuser::run() {
   keepWhatMustBeInMemory();
   formGroups();
   merge();
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (auto &group : storage)
+      if (!group->ops.empty() && group->kind != Group::Alone && group->kind != Group::Control)
+        changed |= giveToReaders(group.get());
+  }
   build();
 }
 

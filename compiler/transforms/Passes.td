@@ -71,11 +71,13 @@ def Fuse : Pass<"dl-fuse", "::dlc::dl::ModelOp"> {
     elementwise ops into the product that feeds them (its epilogue), into the reductions they feed or that feed them, and into each other.
     Ops that only say where an element comes from, and cheap ones, are repeated in every kernel that reads them
     rather than kept in memory (trait RepeatedInConsumers). A merge never makes a cycle. Kernels are formed within each block; a loop or branch is a node like any other between them.
+    What a kernel would end with goes to the kernels that read it instead where less then passes through memory: a product that several kernels multiply by something else
+    is written once and multiplied by each of them; elementary functions are not computed twice.
     An update of a part of a value (UpdateOpInterface) ends the kernel that computes the part, which may read of the value only what is replaced. Example: test/transforms/fuse.mlir.
   }];
   let statistics = [Statistic<"kernels", "kernels", "dl.fused ops formed">, Statistic<"epilogues", "epilogue-ops", "ops that run in a product's epilogue">,
                     Statistic<"updates", "updates-in-epilogues", "variables updated inside the product that makes their gradient">];
-  let dependentDialects = ["::dlc::dl::DlDialect"];
+  let dependentDialects = ["::dlc::dl::DlDialect", "::mlir::arith::ArithDialect", "::mlir::math::MathDialect"];
 }
 
 def PlanMemory : Pass<"dl-plan-memory", "::dlc::dl::ModelOp"> {

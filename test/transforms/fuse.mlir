@@ -221,6 +221,52 @@ dl.model @m dims ["N"] {
     dl.return %s : tensor<8xf32>
   }
 
+  // What only other kernels read goes to these where less is then written and read: the product lies in memory alone, as each kernel reads what it multiplies it by anyway. An exponential is
+  // not computed twice, and what would have to be written in another's place stays.
+  // CHECK-LABEL: dl.func @readers(
+  // CHECK-SAME:    %[[A:.*]]: tensor<64x8xf32>, %[[W:.*]]: tensor<8x16xf32>, %[[X:.*]]: tensor<64x16xf32>, %[[G:.*]]: tensor<16xf32>)
+  // CHECK:         %[[P:.*]] = dl.fused "gemm"(%[[A]], %[[W]])
+  // CHECK:           dl.matmul
+  // CHECK-NEXT:      dl.yield
+  // CHECK:         dl.fused "columns"(%[[X]], %[[P]])
+  // CHECK:           dl.mul
+  // CHECK:           dl.sum
+  // CHECK:         dl.fused "rows"(%[[G]], %[[P]], %[[X]])
+  // CHECK:           dl.mul
+  // CHECK:           dl.mul
+  // CHECK:           dl.sum
+  // CHECK:         dl.return
+  dl.func @readers(%a: tensor<64x8xf32>, %w: tensor<8x16xf32>, %x: tensor<64x16xf32>, %gamma: tensor<16xf32>) -> (tensor<16xf32>, tensor<64x16xf32>) {
+    %p = dl.matmul %a, %w : tensor<64x8xf32>, tensor<8x16xf32> -> tensor<64x16xf32>
+    %px = dl.mul %x, %p : tensor<64x16xf32>
+    %columns = dl.sum %px [0] : tensor<64x16xf32> -> tensor<16xf32>
+    %g = dl.broadcast %gamma [1] : tensor<16xf32> -> tensor<64x16xf32>
+    %pg = dl.mul %g, %p : tensor<64x16xf32>
+    %pgx = dl.mul %pg, %x : tensor<64x16xf32>
+    %rows = dl.sum %pgx [1] : tensor<64x16xf32> -> tensor<64xf32>
+    %r = dl.broadcast %rows [0] : tensor<64xf32> -> tensor<64x16xf32>
+    %rx = dl.mul %x, %r : tensor<64x16xf32>
+    %d = dl.sub %pg, %rx : tensor<64x16xf32>
+    dl.return %columns, %d : tensor<16xf32>, tensor<64x16xf32>
+  }
+  // CHECK-LABEL: dl.func @stays(
+  // CHECK:         dl.fused "gemm"
+  // CHECK:           dl.matmul
+  // CHECK:           dl.add
+  // CHECK:           dl.exp
+  // CHECK-NEXT:      dl.yield
+  // CHECK:         dl.fused "columns"
+  // CHECK-NOT:       dl.exp
+  // CHECK:         dl.return
+  dl.func @stays(%a: tensor<64x8xf32>, %w: tensor<8x16xf32>, %x: tensor<64x16xf32>, %gamma: tensor<16xf32>) -> (tensor<16xf32>, tensor<64xf32>) {
+    %p = dl.matmul %a, %w : tensor<64x8xf32>, tensor<8x16xf32> -> tensor<64x16xf32>
+    %s = dl.add %p, %x : tensor<64x16xf32>
+    %e = dl.exp %s : tensor<64x16xf32>
+    %columns = dl.sum %e [0] : tensor<64x16xf32> -> tensor<16xf32>
+    %rows = dl.sum %e [1] : tensor<64x16xf32> -> tensor<64xf32>
+    dl.return %columns, %rows : tensor<16xf32>, tensor<64xf32>
+  }
+
   // No merge closes a cycle: the sum of all stands between the two.
   // CHECK-LABEL: dl.func @cycle(
   // CHECK:         dl.fused "rows"
