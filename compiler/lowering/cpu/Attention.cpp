@@ -124,8 +124,8 @@ struct Attention::Emitter {
   Value larger(Value x, Value y) { return select(is(arith::CmpFPredicate::OGT, x, y), x, y); }
   /// -inf, of a row that looks at nothing, as 0: differences to it are then no NaN.
   Value finite(Value x) {
-    Value none = number(element, -std::numeric_limits<double>::infinity());
-    return select(is(arith::CmpFPredicate::OEQ, x, none), number(element, 0), x);
+    Value none = number(x.getType(), -std::numeric_limits<double>::infinity());
+    return select(is(arith::CmpFPredicate::OEQ, x, none), number(x.getType(), 0), x);
   }
   /// A vector's lanes combined in a fixed tree: halves with halves.
   Value combined(Value v, llvm::function_ref<Value(Value, Value)> combine) {
@@ -241,13 +241,13 @@ struct Attention::Emitter {
   }
 
   /// C[rows, columns] (+)= A[rows, count] * panels, whose steps are `steps` apart from panel to panel. C lies in the scratch memory and has room for whole micro-tiles.
-  void product(Value a, Value aAt, Value aRow, Value aStep, Value rows, Value panels, int64_t steps, Value columns, Value cAt, int64_t cRow, Value count, bool isFirst) {
+  void product(Value a, Value aAt, Value aRow, Value aStep, Value rows, Value panels, int64_t steps, Value columns, Value cAt, int64_t cRow, Value count, Value isFirst) {
     func::FuncOp micro = attention.engine.microKernel(b, loc);
     loop(columns, nr, [&](Value column) {
       loop(rows, mr, [&](Value row) {
         func::CallOp::create(b, loc, micro,
                              ValueRange{a, add(aAt, mul(row, aRow)), aRow, aStep, sub(rows, row), scratch, add(panels, mul(column, steps)), index(nr), scratch,
-                                        add(add(cAt, mul(row, cRow)), column), index(cRow), count, boolean(isFirst)});
+                                        add(add(cAt, mul(row, cRow)), column), index(cRow), count, isFirst});
       });
     });
   }
@@ -281,24 +281,26 @@ struct Attention::Emitter {
 };
 
 void Attention::Emitter::attend(Value begin, Value end) {
-  // Packed keys and values of a block, scores of a unit of rows, and for each row of the task what has come together so far: the mean, not yet divided, the largest score and the sum.
-  const int64_t rowsPerTask = attention.rowsPerTask;
+  // Packed keys and values of a block, scores of a unit of rows, and for each row of the task what has come together so far: the mean, not yet divided, the largest score and the sum. Numbers of a unit's
+  // rows lie in whole vectors, for what is done to all of them at once; in the same way those of the present block: the largest score, what is subtracted from scores, the factor of what came before.
+  const int64_t rowsPerTask = attention.rowsPerTask, unitNumbers = llvm::alignTo(unit, wide), taskNumbers = rowsPerTask / unit * unitNumbers;
   const int64_t keysAt = place(keys * llvm::alignTo(width, lanes)), valuesAt = place(keys * valueColumns), scoresAt = place(unit * keys), meansAt = place(rowsPerTask * valueColumns),
-                largestAt = place(rowsPerTask), sumsAt = place(rowsPerTask);
+                largestAt = place(taskNumbers), sumsAt = place(taskNumbers), blockLargestAt = place(unitNumbers), basesAt = place(unitNumbers), factorsAt = place(unitNumbers);
   if (!frame)
     return;
   const StridedView q = operand(attention.operands.q), k = operand(attention.operands.k), v = operand(attention.operands.v), y = result(0), logsumexp = result(1);
   prepareMask();
   const double infinity = std::numeric_limits<double>::infinity();
   const VectorType wideType = vectorOf(wide, element);
+  auto stateOf = [&](Value unitRow) { return mul(b.createOrFold<arith::DivUIOp>(loc, unitRow, index(unit)), unitNumbers); };
   Value blocks = frame->size(sizesOf(attention.operands.q)[1].ceilDiv(rowsPerTask));
   loop(begin, end, 1, [&](Value task) {
     Value all = b.createOrFold<arith::DivUIOp>(loc, task, blocks), row0 = mul(b.createOrFold<arith::RemUIOp>(loc, task, blocks), rowsPerTask);
     Value n = b.createOrFold<arith::DivUIOp>(loc, all, heads), head = b.createOrFold<arith::RemUIOp>(loc, all, heads);
     Value rows = min(sub(queries, row0), index(rowsPerTask));
-    loop(rows, 1, [&](Value row) {
-      store(number(element, -infinity), scratch, add(row, largestAt));
-      store(number(element, 0), scratch, add(row, sumsAt));
+    loop(index(taskNumbers), wide, [&](Value state) {
+      store(number(wideType, -infinity), scratch, add(state, largestAt));
+      store(number(wideType, 0), scratch, add(state, sumsAt));
     });
     loop(index(0), isCausal ? add(row0, rows) : keyRows, keys, [&](Value key0) {
       Value blockKeys = min(sub(isCausal ? add(row0, rows) : keyRows, key0), index(keys));
@@ -307,11 +309,11 @@ void Attention::Emitter::attend(Value begin, Value end) {
       Value isFirst = b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, key0, index(0));
       loop(rows, unit, [&](Value unitRow) {
         Value from = add(row0, unitRow), unitRows = min(sub(rows, unitRow), index(unit));
-        Value needed = neededBy(from, key0, blockKeys);
+        Value needed = neededBy(from, key0, blockKeys), state = stateOf(unitRow);
         when(less(index(0), needed), [&] {
-          product(q.memory, rowOf(q, n, from, head), q.strides[1], index(1), unitRows, index(keysAt), llvm::alignTo(width, lanes), needed, index(scoresAt), keys, index(width), true);
+          product(q.memory, rowOf(q, n, from, head), q.strides[1], index(1), unitRows, index(keysAt), llvm::alignTo(width, lanes), needed, index(scoresAt), keys, index(width), boolean(true));
           loop(unitRows, 1, [&](Value r) {
-            Value row = add(from, r), scoreRow = add(mul(r, keys), scoresAt), state = add(unitRow, r), maskAt = maskRow(n, row, head);
+            Value row = add(from, r), scoreRow = add(mul(r, keys), scoresAt), maskAt = maskRow(n, row, head);
             if (mask && !isMaskOneForKeys)
               maskAt = add(maskAt, key0);
             Value visible = visibleTo(row, key0, blockKeys);
@@ -323,47 +325,61 @@ void Attention::Emitter::attend(Value begin, Value end) {
               store(scores, scratch, at);
               return SmallVector<Value>{larger(scores, carried[0])};
             })[0];
-            Value before = loadNumber(scratch, add(state, largestAt));
-            Value now = larger(combined(largest, [&](Value x, Value y) { return larger(x, y); }), before);
-            Value base = finite(now), spreadBase = spread(base, wide);
+            store(combined(largest, [&](Value x, Value y) { return larger(x, y); }), scratch, add(r, blockLargestAt));
+          });
+          // What came before is seen from the new largest score.
+          for (int64_t r = 0; r < unitNumbers; r += wide) {
+            Value largestHere = add(state, largestAt + r), sumsHere = add(state, sumsAt + r);
+            Value before = load(scratch, largestHere, wide), now = larger(load(scratch, index(blockLargestAt + r), wide), before), base = finite(now);
+            Value factor = exp(arith::SubFOp::create(b, loc, before, base));
+            store(now, scratch, largestHere);
+            store(times(load(scratch, sumsHere, wide), factor), scratch, sumsHere);
+            store(base, scratch, index(basesAt + r));
+            store(factor, scratch, index(factorsAt + r));
+          }
+          loop(unitRows, 1, [&](Value r) {
+            Value scoreRow = add(mul(r, keys), scoresAt), base = spread(loadNumber(scratch, add(r, basesAt)), wide);
             Value total = loop(index(0), needed, wide, ValueRange{number(wideType, 0)}, [&](Value key, ValueRange carried) {
               Value at = add(scoreRow, key);
-              Value weights = exp(arith::SubFOp::create(b, loc, load(scratch, at, wide), spreadBase));
+              Value weights = exp(arith::SubFOp::create(b, loc, load(scratch, at, wide), base));
               store(weights, scratch, at);
               return SmallVector<Value>{plus(carried[0], weights)};
             })[0];
             total = combined(total, [&](Value x, Value y) { return plus(x, y); });
-            // What came before is seen from the new largest score.
-            Value factor = exp(arith::SubFOp::create(b, loc, before, base));
-            store(now, scratch, add(state, largestAt));
-            store(plus(times(loadNumber(scratch, add(state, sumsAt)), factor), total), scratch, add(state, sumsAt));
-            Value mean = add(mul(state, valueColumns), meansAt);
-            when(arith::XOrIOp::create(b, loc, isFirst, boolean(true)), [&] {
-              Value factors = spread(factor, lanes);
+            Value sum = add(add(state, r), sumsAt);
+            store(plus(loadNumber(scratch, sum), total), scratch, sum);
+          });
+          when(arith::XOrIOp::create(b, loc, isFirst, boolean(true)), [&] {
+            loop(unitRows, 1, [&](Value r) {
+              Value mean = add(mul(add(unitRow, r), valueColumns), meansAt), factors = spread(loadNumber(scratch, add(r, factorsAt)), lanes);
               loop(index(valueColumns), lanes, [&](Value column) { store(times(load(scratch, add(mean, column), lanes), factors), scratch, add(mean, column)); });
             });
-            when(isFirst, [&] {
-              loop(index(valueColumns), lanes, [&](Value column) { store(number(vectorOf(lanes, element), 0), scratch, add(mean, column)); });
-            });
           });
-          product(scratch, index(scoresAt), index(keys), index(1), unitRows, index(valuesAt), keys, index(valueColumns), add(mul(unitRow, valueColumns), meansAt), valueColumns, needed, false);
+          product(scratch, index(scoresAt), index(keys), index(1), unitRows, index(valuesAt), keys, index(valueColumns), add(mul(unitRow, valueColumns), meansAt), valueColumns, needed, isFirst);
         });
       });
     });
-    loop(rows, 1, [&](Value row) {
-      Value sum = loadNumber(scratch, add(row, sumsAt)), base = finite(loadNumber(scratch, add(row, largestAt)));
-      Value isNone = is(arith::CmpFPredicate::OEQ, sum, number(element, 0));
-      Value at = add(row0, row);
-      store(plus(base, math::LogOp::create(b, loc, sum)), logsumexp.memory, rowOf(logsumexp, n, at, head));
-      Value factors = spread(arith::DivFOp::create(b, loc, number(element, 1), sum), lanes), zeros = number(vectorOf(lanes, element), 0);
-      Value from = add(mul(row, valueColumns), meansAt), to = rowOf(y, n, at, head);
-      for (int64_t column = 0; column < valueWidth; column += lanes) {
-        Value mean = select(isNone, zeros, times(load(scratch, add(from, column), lanes), factors));
-        if (column + lanes <= valueWidth)
-          store(mean, y.memory, add(to, column));
-        else
-          vector::MaskedStoreOp::create(b, loc, y.memory, ValueRange{add(to, column)}, firstLanes(index(valueWidth - column), lanes), mean);
+    loop(rows, unit, [&](Value unitRow) {
+      Value state = stateOf(unitRow), unitRows = min(sub(rows, unitRow), index(unit));
+      for (int64_t r = 0; r < unitNumbers; r += wide) {
+        Value sums = load(scratch, add(state, sumsAt + r), wide), bases = finite(load(scratch, add(state, largestAt + r), wide));
+        store(plus(bases, math::LogOp::create(b, loc, sums)), scratch, index(basesAt + r));
+        store(arith::DivFOp::create(b, loc, number(wideType, 1), sums), scratch, index(factorsAt + r));
       }
+      loop(unitRows, 1, [&](Value r) {
+        Value row = add(unitRow, r), at = add(row0, row);
+        store(loadNumber(scratch, add(r, basesAt)), logsumexp.memory, rowOf(logsumexp, n, at, head));
+        Value isNone = is(arith::CmpFPredicate::OEQ, loadNumber(scratch, add(add(state, r), sumsAt)), number(element, 0));
+        Value factors = spread(loadNumber(scratch, add(r, factorsAt)), lanes), zeros = number(vectorOf(lanes, element), 0);
+        Value from = add(mul(row, valueColumns), meansAt), to = rowOf(y, n, at, head);
+        for (int64_t column = 0; column < valueWidth; column += lanes) {
+          Value mean = select(isNone, zeros, times(load(scratch, add(from, column), lanes), factors));
+          if (column + lanes <= valueWidth)
+            store(mean, y.memory, add(to, column));
+          else
+            vector::MaskedStoreOp::create(b, loc, y.memory, ValueRange{add(to, column)}, firstLanes(index(valueWidth - column), lanes), mean);
+        }
+      });
     });
   });
 }
@@ -400,12 +416,16 @@ void Attention::Emitter::passBack(Value begin, Value end) {
 
   loop(begin, end, 1, [&](Value task) {
     Value n = b.createOrFold<arith::DivUIOp>(loc, task, heads), head = b.createOrFold<arith::RemUIOp>(loc, task, heads);
-    loop(queries, 1, [&](Value row) {
-      Value to = rowOf(dq, n, row, head);
-      along(width, [&](int64_t column, Value mask) { put(number(type, 0), dq.memory, add(to, column), mask); });
+    // Where there are keys, the first block of them begins every row.
+    when(b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, keyRows, index(0)), [&] {
+      loop(queries, 1, [&](Value row) {
+        Value to = rowOf(dq, n, row, head);
+        along(width, [&](int64_t column, Value mask) { put(number(type, 0), dq.memory, add(to, column), mask); });
+      });
     });
     loop(index(0), keyRows, keys, [&](Value key0) {
       Value blockKeys = min(sub(keyRows, key0), index(keys));
+      Value isFirst = b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, key0, index(0)), isLater = less(index(0), key0);
       packTransposed(k, n, head, key0, blockKeys, width, keysAt);
       packTransposed(v, n, head, key0, blockKeys, valueWidth, valuesAt);
       packRows(k, n, head, key0, blockKeys, width, keys, keyRowsAt);
@@ -419,36 +439,48 @@ void Attention::Emitter::passBack(Value begin, Value end) {
         packRows(dy, n, head, row0, rows, valueWidth, gradientRows, cotangentsAt);
         loop(rows, unit, [&](Value unitRow) {
           Value from = add(row0, unitRow), unitRows = min(sub(rows, unitRow), index(unit));
-          Value needed = max(neededBy(from, key0, blockKeys), index(0));
-          Value weights = add(mul(unitRow, keys), weightsAt), scores = add(mul(unitRow, keys), scoresAt);
-          product(q.memory, rowOf(q, n, from, head), q.strides[1], index(1), unitRows, index(keysAt), llvm::alignTo(width, lanes), needed, weights, keys, index(width), true);
-          product(dy.memory, rowOf(dy, n, from, head), dy.strides[1], index(1), unitRows, index(valuesAt), llvm::alignTo(valueWidth, lanes), needed, scores, keys, index(valueWidth), true);
-          loop(unitRows, 1, [&](Value r) {
-            Value row = add(from, r), maskAt = maskRow(n, row, head), visible = visibleTo(row, key0, blockKeys);
-            if (mask && !isMaskOneForKeys)
-              maskAt = add(maskAt, key0);
-            Value base = spread(finite(loadNumber(logsumexp.memory, rowOf(logsumexp, n, row, head))), wide);
-            Value rowDelta = spread(loadNumber(delta.memory, rowOf(delta, n, row, head)), wide), zeros = number(wideType, 0);
-            // All of the block, as what rows together give to keys is read of all.
-            loop(blockKeys, wide, [&](Value key) {
-              Value seen, weightAt = add(add(weights, mul(r, keys)), key), scoreAt = add(add(scores, mul(r, keys)), key);
-              Value score = finished(load(scratch, weightAt, wide), maskAt, key, sub(blockKeys, key), sub(visible, key), seen);
-              Value weight = select(seen, exp(arith::SubFOp::create(b, loc, score, base)), zeros);
-              Value cotangent = times(arith::SubFOp::create(b, loc, load(scratch, scoreAt, wide), rowDelta), weight);
-              cotangent = select(is(arith::CmpFPredicate::OEQ, weight, zeros), zeros, cotangent);
-              if (double scale = attention.operands.scale; scale != 1)
-                cotangent = times(cotangent, number(wideType, scale));
-              store(weight, scratch, weightAt);
-              store(cotangent, scratch, scoreAt);
+          Value needed = neededBy(from, key0, blockKeys);
+          when(less(index(0), needed), [&] {
+            Value weights = add(mul(unitRow, keys), weightsAt), scores = add(mul(unitRow, keys), scoresAt);
+            product(q.memory, rowOf(q, n, from, head), q.strides[1], index(1), unitRows, index(keysAt), llvm::alignTo(width, lanes), needed, weights, keys, index(width), boolean(true));
+            product(dy.memory, rowOf(dy, n, from, head), dy.strides[1], index(1), unitRows, index(valuesAt), llvm::alignTo(valueWidth, lanes), needed, scores, keys, index(valueWidth), boolean(true));
+            loop(unitRows, 1, [&](Value r) {
+              Value row = add(from, r), maskAt = maskRow(n, row, head), visible = visibleTo(row, key0, blockKeys);
+              if (mask && !isMaskOneForKeys)
+                maskAt = add(maskAt, key0);
+              Value base = spread(finite(loadNumber(logsumexp.memory, rowOf(logsumexp, n, row, head))), wide);
+              Value rowDelta = spread(loadNumber(delta.memory, rowOf(delta, n, row, head)), wide), zeros = number(wideType, 0);
+              Value weightRow = add(weights, mul(r, keys)), scoreRow = add(scores, mul(r, keys));
+              loop(needed, wide, [&](Value key) {
+                Value seen, weightAt = add(weightRow, key), scoreAt = add(scoreRow, key);
+                Value score = finished(load(scratch, weightAt, wide), maskAt, key, sub(blockKeys, key), sub(visible, key), seen);
+                Value weight = select(seen, exp(arith::SubFOp::create(b, loc, score, base)), zeros);
+                Value cotangent = times(arith::SubFOp::create(b, loc, load(scratch, scoreAt, wide), rowDelta), weight);
+                cotangent = select(is(arith::CmpFPredicate::OEQ, weight, zeros), zeros, cotangent);
+                if (double scale = attention.operands.scale; scale != 1)
+                  cotangent = times(cotangent, number(wideType, scale));
+                store(weight, scratch, weightAt);
+                store(cotangent, scratch, scoreAt);
+              });
+              // What rows together give to a unit of keys is read from the first of these rows on for all keys of the unit.
+              if (isCausal)
+                loop(mul(b.createOrFold<arith::CeilDivUIOp>(loc, needed, index(wide)), wide), min(add(needed, unit), blockKeys), wide, [&](Value key) {
+                  store(zeros, scratch, add(weightRow, key));
+                  store(zeros, scratch, add(scoreRow, key));
+                });
             });
-          });
-          product(scratch, scores, index(keys), index(1), unitRows, index(keyRowsAt), keys, index(widthColumns), index(dqAt), widthColumns, needed, true);
-          loop(unitRows, 1, [&](Value r) {
-            Value part = add(mul(r, widthColumns), dqAt), to = rowOf(dq, n, add(from, r), head);
-            along(width, [&](int64_t column, Value mask) {
-              Value sum = plus(get(dq.memory, add(to, column), mask), load(scratch, add(part, column), lanes));
-              put(sum, dq.memory, add(to, column), mask);
-            });
+            product(scratch, scores, index(keys), index(1), unitRows, index(keyRowsAt), keys, index(widthColumns), index(dqAt), widthColumns, needed, boolean(true));
+            auto addTo = [&](bool isBegun) {
+              loop(unitRows, 1, [&](Value r) {
+                Value part = add(mul(r, widthColumns), dqAt), to = rowOf(dq, n, add(from, r), head);
+                along(width, [&](int64_t column, Value mask) {
+                  Value sum = load(scratch, add(part, column), lanes);
+                  put(isBegun ? plus(get(dq.memory, add(to, column), mask), sum) : sum, dq.memory, add(to, column), mask);
+                });
+              });
+            };
+            when(isFirst, [&] { addTo(false); });
+            when(isLater, [&] { addTo(true); });
           });
         });
         loop(blockKeys, unit, [&](Value key) {
@@ -456,9 +488,9 @@ void Attention::Emitter::passBack(Value begin, Value end) {
           Value skipped = isCausal ? min(max(sub(add(key0, key), row0), index(0)), rows) : index(0);
           Value count = sub(rows, skipped), unitKeys = min(sub(blockKeys, key), index(unit)), at = add(mul(skipped, keys), key);
           product(scratch, add(at, weightsAt), index(1), index(keys), unitKeys, add(mul(skipped, nr), cotangentsAt), gradientRows, index(valueColumns), add(mul(key, valueColumns), dvAt),
-                  valueColumns, count, false);
+                  valueColumns, count, boolean(false));
           product(scratch, add(at, scoresAt), index(1), index(keys), unitKeys, add(mul(skipped, nr), queriesAt), gradientRows, index(widthColumns), add(mul(key, widthColumns), dkAt), widthColumns,
-                  count, false);
+                  count, boolean(false));
         });
       });
       loop(blockKeys, 1, [&](Value key) {
