@@ -5,6 +5,7 @@
 #include "compiler/lowering/cpu/Attention.h"
 #include "compiler/lowering/StridedView.h"
 #include "compiler/lowering/cpu/KernelEmitter.h"
+#include "compiler/lowering/cpu/ProductEmitter.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -43,7 +44,7 @@ static FloatType elementOf(const AttentionOperands &operands) { return cast<Floa
 static int64_t widthOf(Value rows) { return cast<RankedTensorType>(rows.getType()).getShape().back(); }
 
 Attention::Attention(FusedOp kernel, Operation *op, const AttentionOperands &operands, const CpuInfo &cpu)
-    : kernel(kernel), op(op), operands(operands), element(elementOf(operands)), width(widthOf(operands.q)), valueWidth(widthOf(operands.v)),
+    : kernel(kernel), op(op), operands(operands), cpu(cpu), element(elementOf(operands)), width(widthOf(operands.q)), valueWidth(widthOf(operands.v)),
       engine(cpu, element, /*columns=*/std::max(width, valueWidth)) {
   // What is packed of a block stays in L2, and a row of it is not too short for the products.
   keysPerBlock = std::max(width, valueWidth) * bytesOf(element) <= 256 ? 128 : 64;
@@ -213,6 +214,20 @@ struct Attention::Emitter {
 
   //===--- packing ---===//
 
+  /// Asks for the lines of a head's rows before they are read, or written. A head's rows lie far apart, so that the processor does not foresee them; and as all are a multiple of some large power of 2
+  /// apart, the first cache has room for few of them: they are called to the second one. Rows beyond the last one do no harm.
+  void fetch(const StridedView &view, Value n, Value head, Value row0, Value rows, int64_t columns, bool isWritten = false) {
+    loop(rows, 1, [&](Value row) {
+      Value from = rowOf(view, n, add(row0, row), head);
+      for (int64_t column = 0; column < columns; column += lineBytes / bytesOf(element)) {
+        if (isWritten)
+          ProductEmitter(attention.cpu, element, b, loc).own(view.memory, add(from, column));
+        else
+          memref::PrefetchOp::create(b, loc, view.memory, ValueRange{add(from, column)}, /*isWrite=*/false, /*localityHint=*/2, /*isDataCache=*/true);
+      }
+    });
+  }
+
   /// rows x columns of a head, from row `row0` on, into panels [columns / nr][steps][nr] at `to`. Columns that do not exist are 0.
   void packRows(const StridedView &view, Value n, Value head, Value row0, Value rows, int64_t columns, int64_t steps, int64_t to) {
     loop(rows, 1, [&](Value row) {
@@ -230,11 +245,13 @@ struct Attention::Emitter {
       }
     });
   }
-  /// The same of the transposed matrix: panels [rows / nr][columns][nr]; columns are rounded up to whole vectors.
-  void packTransposed(const StridedView &view, Value n, Value head, Value row0, Value rows, int64_t columns, int64_t to) {
+  /// The same of the transposed matrix: panels [rows / nr][columns][nr]; columns are rounded up to whole vectors. `meanwhile` is called for each nr rows.
+  void packTransposed(const StridedView &view, Value n, Value head, Value row0, Value rows, int64_t columns, int64_t to, llvm::function_ref<void(Value)> meanwhile) {
     func::FuncOp transpose = attention.engine.transposition(b, loc);
     loop(rows, nr, [&](Value panel) {
       Value from = rowOf(view, n, add(row0, panel), head);
+      fetch(view, n, head, add(add(row0, panel), nr), index(nr), columns);
+      meanwhile(panel);
       func::CallOp::create(b, loc, transpose,
                            ValueRange{view.memory, from, view.strides[1], min(sub(rows, panel), index(nr)), index(columns), scratch, add(mul(panel, llvm::alignTo(columns, lanes)), to), index(nr)});
     });
@@ -304,12 +321,14 @@ void Attention::Emitter::attend(Value begin, Value end) {
     });
     loop(index(0), isCausal ? add(row0, rows) : keyRows, keys, [&](Value key0) {
       Value blockKeys = min(sub(isCausal ? add(row0, rows) : keyRows, key0), index(keys));
-      packTransposed(k, n, head, key0, blockKeys, width, keysAt);
+      packTransposed(k, n, head, key0, blockKeys, width, keysAt, [&](Value panel) { fetch(v, n, head, add(key0, panel), index(nr), valueWidth); });
       packRows(v, n, head, key0, blockKeys, valueWidth, keys, valuesAt);
       Value isFirst = b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, key0, index(0));
       loop(rows, unit, [&](Value unitRow) {
         Value from = add(row0, unitRow), unitRows = min(sub(rows, unitRow), index(unit));
         Value needed = neededBy(from, key0, blockKeys), state = stateOf(unitRow);
+        fetch(q, n, head, add(from, unit), index(unit), width);
+        when(isFirst, [&] { fetch(y, n, head, from, unitRows, valueWidth, /*isWritten=*/true); });
         when(less(index(0), needed), [&] {
           product(q.memory, rowOf(q, n, from, head), q.strides[1], index(1), unitRows, index(keysAt), llvm::alignTo(width, lanes), needed, index(scoresAt), keys, index(width), boolean(true));
           loop(unitRows, 1, [&](Value r) {
@@ -426,20 +445,27 @@ void Attention::Emitter::passBack(Value begin, Value end) {
     loop(index(0), keyRows, keys, [&](Value key0) {
       Value blockKeys = min(sub(keyRows, key0), index(keys));
       Value isFirst = b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, key0, index(0)), isLater = less(index(0), key0);
-      packTransposed(k, n, head, key0, blockKeys, width, keysAt);
-      packTransposed(v, n, head, key0, blockKeys, valueWidth, valuesAt);
+      // Rows before these look at no key of the block.
+      Value firstRow = isCausal ? mul(b.createOrFold<arith::DivUIOp>(loc, key0, index(gradientRows)), gradientRows) : index(0);
+      packTransposed(k, n, head, key0, blockKeys, width, keysAt, [&](Value panel) { fetch(v, n, head, add(key0, panel), index(nr), valueWidth); });
+      packTransposed(v, n, head, key0, blockKeys, valueWidth, valuesAt, [&](Value panel) {
+        fetch(q, n, head, add(firstRow, panel), index(nr), width);
+        fetch(dy, n, head, add(firstRow, panel), index(nr), valueWidth);
+      });
       packRows(k, n, head, key0, blockKeys, width, keys, keyRowsAt);
       clear(index(blockRows * widthColumns), dkAt);
       clear(index(blockRows * valueColumns), dvAt);
-      // Rows before these look at no key of the block.
-      Value firstRow = isCausal ? mul(b.createOrFold<arith::DivUIOp>(loc, key0, index(gradientRows)), gradientRows) : index(0);
       loop(firstRow, queries, gradientRows, [&](Value row0) {
         Value rows = min(sub(queries, row0), index(gradientRows));
+        Value isLast = b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, add(row0, rows), queries);
         packRows(q, n, head, row0, rows, width, gradientRows, queriesAt);
         packRows(dy, n, head, row0, rows, valueWidth, gradientRows, cotangentsAt);
         loop(rows, unit, [&](Value unitRow) {
           Value from = add(row0, unitRow), unitRows = min(sub(rows, unitRow), index(unit));
           Value needed = neededBy(from, key0, blockKeys);
+          fetch(q, n, head, add(from, gradientRows), index(unit), width);
+          fetch(dy, n, head, add(from, gradientRows), index(unit), valueWidth);
+          when(isFirst, [&] { fetch(dq, n, head, from, unitRows, width, /*isWritten=*/true); });
           when(less(index(0), needed), [&] {
             Value weights = add(mul(unitRow, keys), weightsAt), scores = add(mul(unitRow, keys), scoresAt);
             product(q.memory, rowOf(q, n, from, head), q.strides[1], index(1), unitRows, index(keysAt), llvm::alignTo(width, lanes), needed, weights, keys, index(width), boolean(true));
@@ -484,6 +510,10 @@ void Attention::Emitter::passBack(Value begin, Value end) {
           });
         });
         loop(blockKeys, unit, [&](Value key) {
+          when(isLast, [&] {
+            fetch(dk, n, head, add(key0, key), index(unit), width, /*isWritten=*/true);
+            fetch(dv, n, head, add(key0, key), index(unit), valueWidth, /*isWritten=*/true);
+          });
           // The first of the rows that looks at one of these keys.
           Value skipped = isCausal ? min(max(sub(add(key0, key), row0), index(0)), rows) : index(0);
           Value count = sub(rows, skipped), unitKeys = min(sub(blockKeys, key), index(unit)), at = add(mul(skipped, keys), key);

@@ -38,6 +38,7 @@ private:
   mutable dl::FusedOp kernel;
   mlir::Operation *op;
   dl::AttentionOperands operands;
+  CpuInfo cpu;
   mlir::FloatType element;
   int64_t width, valueWidth; // of a head: of q and k, of v
   Gemm engine;
