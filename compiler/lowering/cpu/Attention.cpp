@@ -245,13 +245,12 @@ struct Attention::Emitter {
       }
     });
   }
-  /// The same of the transposed matrix: panels [rows / nr][columns][nr]; columns are rounded up to whole vectors. `meanwhile` is called for each nr rows.
-  void packTransposed(const StridedView &view, Value n, Value head, Value row0, Value rows, int64_t columns, int64_t to, llvm::function_ref<void(Value)> meanwhile) {
+  /// The same of the transposed matrix: panels [rows / nr][columns][nr]; columns are rounded up to whole vectors.
+  void packTransposed(const StridedView &view, Value n, Value head, Value row0, Value rows, int64_t columns, int64_t to) {
     func::FuncOp transpose = attention.engine.transposition(b, loc);
     loop(rows, nr, [&](Value panel) {
       Value from = rowOf(view, n, add(row0, panel), head);
       fetch(view, n, head, add(add(row0, panel), nr), index(nr), columns);
-      meanwhile(panel);
       func::CallOp::create(b, loc, transpose,
                            ValueRange{view.memory, from, view.strides[1], min(sub(rows, panel), index(nr)), index(columns), scratch, add(mul(panel, llvm::alignTo(columns, lanes)), to), index(nr)});
     });
@@ -288,6 +287,15 @@ struct Attention::Emitter {
     seen = arith::AndIOp::create(b, loc, seen, arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ne, numbers, zeros));
     return scores;
   }
+  /// Where the block of keys after one lies: in the same head, or, if `isEnd`, at the head of the next task, in which `tasksOfHead` tasks are of a head.
+  struct Block {
+    Value n, head, key0;
+  };
+  Block blockAfter(const Block &block, Value isEnd, Value task, Value tasksOfHead) {
+    Value all = b.createOrFold<arith::DivUIOp>(loc, add(task, 1), tasksOfHead);
+    return {select(isEnd, b.createOrFold<arith::DivUIOp>(loc, all, heads), block.n), select(isEnd, b.createOrFold<arith::RemUIOp>(loc, all, heads), block.head),
+            select(isEnd, index(0), add(block.key0, keys))};
+  }
   /// Keys of the block at key0 that row `row` may look at; may be negative.
   Value visibleTo(Value row, Value key0, Value blockKeys) { return isCausal ? min(blockKeys, sub(add(row, 1), key0)) : blockKeys; }
   /// Keys of the block that a unit of rows from `row` on needs; may be negative.
@@ -300,7 +308,7 @@ struct Attention::Emitter {
 void Attention::Emitter::attend(Value begin, Value end) {
   // Packed keys and values of a block, scores of a unit of rows, and for each row of the task what has come together so far: the mean, not yet divided, the largest score and the sum. Numbers of a unit's
   // rows lie in whole vectors, for what is done to all of them at once; in the same way those of the present block: the largest score, what is subtracted from scores, the factor of what came before.
-  const int64_t rowsPerTask = attention.rowsPerTask, unitNumbers = llvm::alignTo(unit, wide), taskNumbers = rowsPerTask / unit * unitNumbers;
+  const int64_t rowsPerTask = attention.rowsPerTask, unitNumbers = llvm::alignTo(unit, wide), taskNumbers = rowsPerTask / unit * unitNumbers, nextKeys = llvm::divideCeil(keys * unit, rowsPerTask);
   const int64_t keysAt = place(keys * llvm::alignTo(width, lanes)), valuesAt = place(keys * valueColumns), scoresAt = place(unit * keys), meansAt = place(rowsPerTask * valueColumns),
                 largestAt = place(taskNumbers), sumsAt = place(taskNumbers), blockLargestAt = place(unitNumbers), basesAt = place(unitNumbers), factorsAt = place(unitNumbers);
   if (!frame)
@@ -320,14 +328,19 @@ void Attention::Emitter::attend(Value begin, Value end) {
       store(number(wideType, 0), scratch, add(state, sumsAt));
     });
     loop(index(0), isCausal ? add(row0, rows) : keyRows, keys, [&](Value key0) {
-      Value blockKeys = min(sub(isCausal ? add(row0, rows) : keyRows, key0), index(keys));
-      packTransposed(k, n, head, key0, blockKeys, width, keysAt, [&](Value panel) { fetch(v, n, head, add(key0, panel), index(nr), valueWidth); });
+      Value allKeys = isCausal ? add(row0, rows) : keyRows, blockKeys = min(sub(allKeys, key0), index(keys));
+      Block next = blockAfter({n, head, key0}, less(allKeys, add(key0, keys + 1)), task, blocks);
+      packTransposed(k, n, head, key0, blockKeys, width, keysAt);
       packRows(v, n, head, key0, blockKeys, valueWidth, keys, valuesAt);
       Value isFirst = b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, key0, index(0));
       loop(rows, unit, [&](Value unitRow) {
         Value from = add(row0, unitRow), unitRows = min(sub(rows, unitRow), index(unit));
         Value needed = neededBy(from, key0, blockKeys), state = stateOf(unitRow);
+        // What is read next, and, a share for each unit, what the next block is packed of.
         fetch(q, n, head, add(from, unit), index(unit), width);
+        Value nextKey = add(next.key0, mul(b.createOrFold<arith::DivUIOp>(loc, unitRow, index(unit)), nextKeys));
+        fetch(k, next.n, next.head, nextKey, index(nextKeys), width);
+        fetch(v, next.n, next.head, nextKey, index(nextKeys), valueWidth);
         when(isFirst, [&] { fetch(y, n, head, from, unitRows, valueWidth, /*isWritten=*/true); });
         when(less(index(0), needed), [&] {
           product(q.memory, rowOf(q, n, from, head), q.strides[1], index(1), unitRows, index(keysAt), llvm::alignTo(width, lanes), needed, index(scoresAt), keys, index(width), boolean(true));
@@ -444,18 +457,16 @@ void Attention::Emitter::passBack(Value begin, Value end) {
     });
     loop(index(0), keyRows, keys, [&](Value key0) {
       Value blockKeys = min(sub(keyRows, key0), index(keys));
+      Block next = blockAfter({n, head, key0}, less(keyRows, add(key0, keys + 1)), task, index(1));
       Value isFirst = b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, key0, index(0)), isLater = less(index(0), key0);
       // Rows before these look at no key of the block.
-      Value firstRow = isCausal ? mul(b.createOrFold<arith::DivUIOp>(loc, key0, index(gradientRows)), gradientRows) : index(0);
-      packTransposed(k, n, head, key0, blockKeys, width, keysAt, [&](Value panel) { fetch(v, n, head, add(key0, panel), index(nr), valueWidth); });
-      packTransposed(v, n, head, key0, blockKeys, valueWidth, valuesAt, [&](Value panel) {
-        fetch(q, n, head, add(firstRow, panel), index(nr), width);
-        fetch(dy, n, head, add(firstRow, panel), index(nr), valueWidth);
-      });
+      auto firstRowOf = [&](Value key0) { return isCausal ? mul(b.createOrFold<arith::DivUIOp>(loc, key0, index(gradientRows)), gradientRows) : index(0); };
+      packTransposed(k, n, head, key0, blockKeys, width, keysAt);
+      packTransposed(v, n, head, key0, blockKeys, valueWidth, valuesAt);
       packRows(k, n, head, key0, blockKeys, width, keys, keyRowsAt);
       clear(index(blockRows * widthColumns), dkAt);
       clear(index(blockRows * valueColumns), dvAt);
-      loop(firstRow, queries, gradientRows, [&](Value row0) {
+      loop(firstRowOf(key0), queries, gradientRows, [&](Value row0) {
         Value rows = min(sub(queries, row0), index(gradientRows));
         Value isLast = b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, add(row0, rows), queries);
         packRows(q, n, head, row0, rows, width, gradientRows, queriesAt);
@@ -463,8 +474,15 @@ void Attention::Emitter::passBack(Value begin, Value end) {
         loop(rows, unit, [&](Value unitRow) {
           Value from = add(row0, unitRow), unitRows = min(sub(rows, unitRow), index(unit));
           Value needed = neededBy(from, key0, blockKeys);
-          fetch(q, n, head, add(from, gradientRows), index(unit), width);
-          fetch(dy, n, head, add(from, gradientRows), index(unit), valueWidth);
+          // The rows after these, which are the next block's first ones in the end; and with the last rows, what that block is packed of.
+          Value nextN = select(isLast, next.n, n), nextHead = select(isLast, next.head, head), nextRow = add(unitRow, select(isLast, firstRowOf(next.key0), add(row0, gradientRows)));
+          fetch(q, nextN, nextHead, nextRow, index(unit), width);
+          fetch(dy, nextN, nextHead, nextRow, index(unit), valueWidth);
+          Value nextKey = sub(from, max(sub(queries, index(keys)), index(0)));
+          when(less(index(-unit), nextKey), [&] {
+            fetch(k, next.n, next.head, add(next.key0, nextKey), index(unit), width);
+            fetch(v, next.n, next.head, add(next.key0, nextKey), index(unit), valueWidth);
+          });
           when(isFirst, [&] { fetch(dq, n, head, from, unitRows, width, /*isWritten=*/true); });
           when(less(index(0), needed), [&] {
             Value weights = add(mul(unitRow, keys), weightsAt), scores = add(mul(unitRow, keys), scoresAt);
