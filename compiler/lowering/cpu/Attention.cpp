@@ -12,17 +12,23 @@
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/MathExtras.h"
+#include <limits>
 
 using namespace mlir;
 using namespace dlc::dl;
 
 namespace dlc::cpu {
 
-/// Rows whose scores are made together, and for which a causal head cuts keys off together: a multiple of every micro-kernel's rows.
+/// Rows for which a causal head cuts keys off together: a multiple of every micro-kernel's rows.
 static constexpr int64_t unit = 12;
+/// Rows whose scores are made together: the first cache has room for them and for a panel of what they are multiplied by, which is then read once for all of them.
+static constexpr int64_t band = 2 * unit;
 /// Rows of q whose share in the gradients of k and v is added at once.
-static constexpr int64_t gradientRows = 4 * unit;
+static constexpr int64_t gradientRows = 4 * band;
+/// Elements from row to row of a block of scores, beyond the keys: a line, so that as many rows of a key as the processor's first cache has lines are not all in the same few sets of it.
+static constexpr int64_t scorePadding = 16;
 /// Bytes of the vectors that rows of scores are added up in, whatever the processor's are.
 static constexpr int64_t sumBytes = 64;
 /// Heads of all examples together that are enough for every thread.
@@ -71,7 +77,7 @@ struct Attention::Emitter {
   const bool isCausal;
   const int64_t lanes, wide; // of the processor's vectors, and of those that scores are handled in
   const int64_t mr, nr;      // of the micro-kernel
-  const int64_t keys;        // of a block
+  const int64_t keys, scoreRow; // of a block; elements from row to row of its scores
   const int64_t width, valueWidth, widthColumns, valueColumns; // the latter: of accumulators, whole panels
 
   // Places in the scratch memory, in elements.
@@ -86,7 +92,7 @@ struct Attention::Emitter {
 
   Emitter(const Attention &attention, OpBuilder &b, FrameAccess *frame, Value scratch)
       : attention(attention), b(b), loc(attention.op->getLoc()), frame(frame), scratch(scratch), element(attention.element), isCausal(attention.operands.isCausal),
-        lanes(attention.engine.lanes()), wide(sumBytes / bytesOf(element)), mr(attention.engine.rows()), nr(attention.engine.columns()), keys(attention.keysPerBlock), width(attention.width),
+        lanes(attention.engine.lanes()), wide(sumBytes / bytesOf(element)), mr(attention.engine.rows()), nr(attention.engine.columns()), keys(attention.keysPerBlock), scoreRow(keys + scorePadding), width(attention.width),
         valueWidth(attention.valueWidth), widthColumns(llvm::alignTo(width, nr)), valueColumns(llvm::alignTo(valueWidth, nr)) {
     if (!frame)
       return;
@@ -256,14 +262,62 @@ struct Attention::Emitter {
     });
   }
 
-  /// C[rows, columns] (+)= A[rows, count] * panels, whose steps are `steps` apart from panel to panel. C lies in the scratch memory and has room for whole micro-tiles.
-  void product(Value a, Value aAt, Value aRow, Value aStep, Value rows, Value panels, int64_t steps, Value columns, Value cAt, int64_t cRow, Value count, Value isFirst) {
-    func::FuncOp micro = attention.engine.microKernel(b, loc);
-    loop(columns, nr, [&](Value column) {
-      loop(rows, mr, [&](Value row) {
-        func::CallOp::create(b, loc, micro,
-                             ValueRange{a, add(aAt, mul(row, aRow)), aRow, aStep, sub(rows, row), scratch, add(panels, mul(column, steps)), index(nr), scratch,
-                                        add(add(cAt, mul(row, cRow)), column), index(cRow), count, isFirst});
+  /// What a causal head leaves out of a product, for units of rows: those columns, or those last or first steps, that no row of the unit needs.
+  enum class Cut { Columns, LastSteps, FirstSteps };
+  /// C[rows, columns] (+)= A[rows, count] * panels, whose first elements are `panel` apart. `cut`: columns, or steps, that come before the first row's own (that of the diagonal); a number that is large
+  /// enough cuts off nothing, or for FirstSteps one that is small enough. C lies in the scratch memory, as the panels do, and has room for whole micro-tiles.
+  struct Product {
+    Value a, aAt, aRow, aStep, rows, panels;
+    int64_t panel;
+    Value columns, cAt;
+    int64_t cRow;
+    Value count, isFirst, cut;
+  };
+  void product(Cut kind, const Product &p) {
+    func::CallOp::create(b, loc, productFunction(kind),
+                         ValueRange{p.a, p.aAt, p.aRow, p.aStep, p.rows, scratch, p.panels, index(p.panel), p.columns, p.cAt, index(p.cRow), p.count, p.isFirst, p.cut});
+  }
+  /// One function for all products of a kind: panel by panel, and of each, which then stays in the first cache, one micro-tile of rows after the other.
+  func::FuncOp productFunction(Cut kind) {
+    ProductEmitter e(attention.cpu, element, b, loc);
+    const int64_t nv = nr / lanes;
+    StringRef what = kind == Cut::Columns ? "columns" : kind == Cut::LastSteps ? "last" : "first";
+    Type memory = e.memoryType(), idx = b.getIndexType();
+    return e.outlined(llvm::formatv("dl.attention_{0}_{1}_{2}x{3}", what, e.typeName(), mr, nr).str(), {memory, idx, idx, idx, idx, memory, idx, idx, idx, idx, idx, idx, b.getI1Type(), idx},
+                      [&](ValueRange arguments) {
+      Value a = arguments[0], aAt = arguments[1], aRow = arguments[2], aStep = arguments[3], rows = arguments[4], packed = arguments[5], panels = arguments[6], panel = arguments[7];
+      Value columns = arguments[8], cAt = arguments[9], cRow = arguments[10], count = arguments[11], isFirst = arguments[12], cut = arguments[13];
+      Value lastRow = add(rows, -1);
+      e.loop(columns, nr, [&](Value column) {
+        Value panelAt = add(panels, mul(e.div(column, nr), panel)), columnAt = add(cAt, column);
+        e.loop(rows, mr, [&](Value row) {
+          auto multiply = [&](Value firstStep, Value steps) {
+            SmallVector<Value> aRows, places;
+            Value from = add(aAt, mul(firstStep, aStep)), bAt = add(panelAt, mul(firstStep, nr));
+            for (int64_t i = 0; i < mr; ++i) {
+              aRows.push_back(add(from, mul(min(add(row, i), lastRow), aRow)));
+              for (int64_t v = 0; v < nv; ++v)
+                places.push_back(add(add(columnAt, mul(add(row, i), cRow)), v * lanes));
+            }
+            e.multiplySteps(
+                mr, nv, packed, packed, places, steps, isFirst, ValueRange{index(0), bAt},
+                [&](ValueRange at, SmallVectorImpl<Value> &next) {
+                  next.push_back(add(at[0], aStep));
+                  next.push_back(add(at[1], nr));
+                  return ProductEmitter::Step{at[0], at[1]};
+                },
+                [&](int64_t i, Value step) { return loadNumber(a, add(aRows[i], step)); });
+          };
+          Value before = add(cut, mul(e.div(row, unit), unit)), needed = add(before, unit);
+          if (kind == Cut::Columns)
+            e.when(less(column, needed), [&] { multiply(index(0), count); });
+          else if (kind == Cut::LastSteps)
+            multiply(index(0), min(max(needed, index(0)), count));
+          else {
+            Value skipped = min(max(before, index(0)), count);
+            multiply(skipped, sub(count, skipped));
+          }
+        });
       });
     });
   }
@@ -298,26 +352,34 @@ struct Attention::Emitter {
   }
   /// Keys of the block at key0 that row `row` may look at; may be negative.
   Value visibleTo(Value row, Value key0, Value blockKeys) { return isCausal ? min(blockKeys, sub(add(row, 1), key0)) : blockKeys; }
-  /// Keys of the block that a unit of rows from `row` on needs; may be negative.
-  Value neededBy(Value row, Value key0, Value blockKeys) { return isCausal ? min(blockKeys, sub(add(row, unit), key0)) : blockKeys; }
+  /// Keys of the block at key0 that come before row `row`'s own, for Product::cut; all if none is cut off.
+  Value keysBefore(Value row, Value key0, Value blockKeys) { return isCausal ? sub(row, key0) : blockKeys; }
+  /// Keys that the unit of a band's row r needs, if those before the band's first row are `before`.
+  Value neededBy(Value r, Value before, Value blockKeys) {
+    if (!isCausal)
+      return blockKeys;
+    return min(blockKeys, max(add(before, mul(add(b.createOrFold<arith::DivUIOp>(loc, r, index(unit)), 1), unit)), index(0)));
+  }
 
   void attend(Value begin, Value end);
   void passBack(Value begin, Value end);
 };
 
 void Attention::Emitter::attend(Value begin, Value end) {
-  // Packed keys and values of a block, scores of a unit of rows, and for each row of the task what has come together so far: the mean, not yet divided, the largest score and the sum. Numbers of a unit's
+  // Packed keys and values of a block, scores of a band of rows, and for each row of the task what has come together so far: the mean, not yet divided, the largest score and the sum. Numbers of a band's
   // rows lie in whole vectors, for what is done to all of them at once; in the same way those of the present block: the largest score, what is subtracted from scores, the factor of what came before.
-  const int64_t rowsPerTask = attention.rowsPerTask, unitNumbers = llvm::alignTo(unit, wide), taskNumbers = rowsPerTask / unit * unitNumbers, nextKeys = llvm::divideCeil(keys * unit, rowsPerTask);
-  const int64_t keysAt = place(keys * llvm::alignTo(width, lanes)), valuesAt = place(keys * valueColumns), scoresAt = place(unit * keys), meansAt = place(rowsPerTask * valueColumns),
-                largestAt = place(taskNumbers), sumsAt = place(taskNumbers), blockLargestAt = place(unitNumbers), basesAt = place(unitNumbers), factorsAt = place(unitNumbers);
+  const int64_t rowsPerTask = attention.rowsPerTask, bandNumbers = llvm::alignTo(band, wide), taskNumbers = llvm::divideCeil(rowsPerTask, band) * bandNumbers,
+                nextKeys = llvm::divideCeil(keys * band, rowsPerTask);
+  const int64_t keysAt = place(keys * llvm::alignTo(width, lanes)), valuesAt = place(keys * valueColumns), scoresAt = place(band * scoreRow), meansAt = place(rowsPerTask * valueColumns),
+                largestAt = place(taskNumbers), sumsAt = place(taskNumbers), blockLargestAt = place(bandNumbers), basesAt = place(bandNumbers), factorsAt = place(bandNumbers);
   if (!frame)
     return;
   const StridedView q = operand(attention.operands.q), k = operand(attention.operands.k), v = operand(attention.operands.v), y = result(0), logsumexp = result(1);
   prepareMask();
   const double infinity = std::numeric_limits<double>::infinity();
   const VectorType wideType = vectorOf(wide, element);
-  auto stateOf = [&](Value unitRow) { return mul(b.createOrFold<arith::DivUIOp>(loc, unitRow, index(unit)), unitNumbers); };
+  const int64_t keysPanel = nr * llvm::alignTo(width, lanes);
+  auto stateOf = [&](Value bandRow) { return mul(b.createOrFold<arith::DivUIOp>(loc, bandRow, index(band)), bandNumbers); };
   Value blocks = frame->size(sizesOf(attention.operands.q)[1].ceilDiv(rowsPerTask));
   loop(begin, end, 1, [&](Value task) {
     Value all = b.createOrFold<arith::DivUIOp>(loc, task, blocks), row0 = mul(b.createOrFold<arith::RemUIOp>(loc, task, blocks), rowsPerTask);
@@ -333,25 +395,25 @@ void Attention::Emitter::attend(Value begin, Value end) {
       packTransposed(k, n, head, key0, blockKeys, width, keysAt);
       packRows(v, n, head, key0, blockKeys, valueWidth, keys, valuesAt);
       Value isFirst = b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, key0, index(0));
-      loop(rows, unit, [&](Value unitRow) {
-        Value from = add(row0, unitRow), unitRows = min(sub(rows, unitRow), index(unit));
-        Value needed = neededBy(from, key0, blockKeys), state = stateOf(unitRow);
-        // What is read next, and, a share for each unit, what the next block is packed of.
-        fetch(q, n, head, add(from, unit), index(unit), width);
-        Value nextKey = add(next.key0, mul(b.createOrFold<arith::DivUIOp>(loc, unitRow, index(unit)), nextKeys));
+      loop(rows, band, [&](Value bandRow) {
+        Value from = add(row0, bandRow), bandRows = min(sub(rows, bandRow), index(band));
+        Value before = keysBefore(from, key0, blockKeys), needed = neededBy(add(bandRows, -1), before, blockKeys), state = stateOf(bandRow);
+        // What is read next, and, a share for each band, what the next block is packed of.
+        fetch(q, n, head, add(from, band), index(band), width);
+        Value nextKey = add(next.key0, mul(b.createOrFold<arith::DivUIOp>(loc, bandRow, index(band)), nextKeys));
         fetch(k, next.n, next.head, nextKey, index(nextKeys), width);
         fetch(v, next.n, next.head, nextKey, index(nextKeys), valueWidth);
-        when(isFirst, [&] { fetch(y, n, head, from, unitRows, valueWidth, /*isWritten=*/true); });
+        when(isFirst, [&] { fetch(y, n, head, from, bandRows, valueWidth, /*isWritten=*/true); });
         when(less(index(0), needed), [&] {
-          product(q.memory, rowOf(q, n, from, head), q.strides[1], index(1), unitRows, index(keysAt), llvm::alignTo(width, lanes), needed, index(scoresAt), keys, index(width), boolean(true));
-          loop(unitRows, 1, [&](Value r) {
-            Value row = add(from, r), scoreRow = add(mul(r, keys), scoresAt), maskAt = maskRow(n, row, head);
+          product(Cut::Columns, {q.memory, rowOf(q, n, from, head), q.strides[1], index(1), bandRows, index(keysAt), keysPanel, needed, index(scoresAt), scoreRow, index(width), boolean(true), before});
+          loop(bandRows, 1, [&](Value r) {
+            Value row = add(from, r), scoresFrom = add(mul(r, scoreRow), scoresAt), needed = neededBy(r, before, blockKeys), maskAt = maskRow(n, row, head);
             if (mask && !isMaskOneForKeys)
               maskAt = add(maskAt, key0);
             Value visible = visibleTo(row, key0, blockKeys);
             Value none = number(wideType, -infinity);
             Value largest = loop(index(0), needed, wide, ValueRange{none}, [&](Value key, ValueRange carried) {
-              Value seen, at = add(scoreRow, key);
+              Value seen, at = add(scoresFrom, key);
               Value scores = finished(load(scratch, at, wide), maskAt, key, sub(blockKeys, key), sub(visible, key), seen);
               scores = select(seen, scores, none);
               store(scores, scratch, at);
@@ -360,19 +422,19 @@ void Attention::Emitter::attend(Value begin, Value end) {
             store(combined(largest, [&](Value x, Value y) { return larger(x, y); }), scratch, add(r, blockLargestAt));
           });
           // What came before is seen from the new largest score.
-          for (int64_t r = 0; r < unitNumbers; r += wide) {
+          for (int64_t r = 0; r < bandNumbers; r += wide) {
             Value largestHere = add(state, largestAt + r), sumsHere = add(state, sumsAt + r);
-            Value before = load(scratch, largestHere, wide), now = larger(load(scratch, index(blockLargestAt + r), wide), before), base = finite(now);
-            Value factor = exp(arith::SubFOp::create(b, loc, before, base));
+            Value old = load(scratch, largestHere, wide), now = larger(load(scratch, index(blockLargestAt + r), wide), old), base = finite(now);
+            Value factor = exp(arith::SubFOp::create(b, loc, old, base));
             store(now, scratch, largestHere);
             store(times(load(scratch, sumsHere, wide), factor), scratch, sumsHere);
             store(base, scratch, index(basesAt + r));
             store(factor, scratch, index(factorsAt + r));
           }
-          loop(unitRows, 1, [&](Value r) {
-            Value scoreRow = add(mul(r, keys), scoresAt), base = spread(loadNumber(scratch, add(r, basesAt)), wide);
+          loop(bandRows, 1, [&](Value r) {
+            Value scoresFrom = add(mul(r, scoreRow), scoresAt), needed = neededBy(r, before, blockKeys), base = spread(loadNumber(scratch, add(r, basesAt)), wide);
             Value total = loop(index(0), needed, wide, ValueRange{number(wideType, 0)}, [&](Value key, ValueRange carried) {
-              Value at = add(scoreRow, key);
+              Value at = add(scoresFrom, key);
               Value weights = exp(arith::SubFOp::create(b, loc, load(scratch, at, wide), base));
               store(weights, scratch, at);
               return SmallVector<Value>{plus(carried[0], weights)};
@@ -382,24 +444,25 @@ void Attention::Emitter::attend(Value begin, Value end) {
             store(plus(loadNumber(scratch, sum), total), scratch, sum);
           });
           when(arith::XOrIOp::create(b, loc, isFirst, boolean(true)), [&] {
-            loop(unitRows, 1, [&](Value r) {
-              Value mean = add(mul(add(unitRow, r), valueColumns), meansAt), factors = spread(loadNumber(scratch, add(r, factorsAt)), lanes);
+            loop(bandRows, 1, [&](Value r) {
+              Value mean = add(mul(add(bandRow, r), valueColumns), meansAt), factors = spread(loadNumber(scratch, add(r, factorsAt)), lanes);
               loop(index(valueColumns), lanes, [&](Value column) { store(times(load(scratch, add(mean, column), lanes), factors), scratch, add(mean, column)); });
             });
           });
-          product(scratch, index(scoresAt), index(keys), index(1), unitRows, index(valuesAt), keys, index(valueColumns), add(mul(unitRow, valueColumns), meansAt), valueColumns, needed, isFirst);
+          product(Cut::LastSteps, {scratch, index(scoresAt), index(scoreRow), index(1), bandRows, index(valuesAt), keys * nr, index(valueColumns), add(mul(bandRow, valueColumns), meansAt), valueColumns,
+                                   needed, isFirst, before});
         });
       });
     });
-    loop(rows, unit, [&](Value unitRow) {
-      Value state = stateOf(unitRow), unitRows = min(sub(rows, unitRow), index(unit));
-      for (int64_t r = 0; r < unitNumbers; r += wide) {
+    loop(rows, band, [&](Value bandRow) {
+      Value state = stateOf(bandRow), bandRows = min(sub(rows, bandRow), index(band));
+      for (int64_t r = 0; r < bandNumbers; r += wide) {
         Value sums = load(scratch, add(state, sumsAt + r), wide), bases = finite(load(scratch, add(state, largestAt + r), wide));
         store(plus(bases, math::LogOp::create(b, loc, sums)), scratch, index(basesAt + r));
         store(arith::DivFOp::create(b, loc, number(wideType, 1), sums), scratch, index(factorsAt + r));
       }
-      loop(unitRows, 1, [&](Value r) {
-        Value row = add(unitRow, r), at = add(row0, row);
+      loop(bandRows, 1, [&](Value r) {
+        Value row = add(bandRow, r), at = add(row0, row);
         store(loadNumber(scratch, add(r, basesAt)), logsumexp.memory, rowOf(logsumexp, n, at, head));
         Value isNone = is(arith::CmpFPredicate::OEQ, loadNumber(scratch, add(add(state, r), sumsAt)), number(element, 0));
         Value factors = spread(loadNumber(scratch, add(r, factorsAt)), lanes), zeros = number(vectorOf(lanes, element), 0);
@@ -418,11 +481,11 @@ void Attention::Emitter::attend(Value begin, Value end) {
 
 void Attention::Emitter::passBack(Value begin, Value end) {
   // Of a block of keys: keys and values transposed, keys as they are; of some rows: queries and cotangents; weights and the scores' cotangents; what has come together for keys and values, and for the
-  // queries of a unit.
+  // queries of a band.
   const int64_t blockRows = llvm::alignTo(keys, unit);
   const int64_t keysAt = place(keys * llvm::alignTo(width, lanes)), valuesAt = place(keys * llvm::alignTo(valueWidth, lanes)), keyRowsAt = place(keys * widthColumns),
-                queriesAt = place(gradientRows * widthColumns), cotangentsAt = place(gradientRows * valueColumns), weightsAt = place(gradientRows * keys), scoresAt = place(gradientRows * keys),
-                dkAt = place(blockRows * widthColumns), dvAt = place(blockRows * valueColumns), dqAt = place(unit * widthColumns);
+                queriesAt = place(gradientRows * widthColumns), cotangentsAt = place(gradientRows * valueColumns), weightsAt = place(gradientRows * scoreRow), scoresAt = place(gradientRows * scoreRow),
+                dkAt = place(blockRows * widthColumns), dvAt = place(blockRows * valueColumns), dqAt = place(band * widthColumns);
   if (!frame)
     return;
   auto gradient = cast<AttentionGradientOp>(attention.op);
@@ -430,6 +493,7 @@ void Attention::Emitter::passBack(Value begin, Value end) {
              delta = operand(gradient.getDelta()), dy = operand(gradient.getDy()), dq = result(0), dk = result(1), dv = result(2);
   prepareMask();
   const VectorType wideType = vectorOf(wide, element), type = vectorOf(lanes, element);
+  const int64_t keysPanel = nr * llvm::alignTo(width, lanes), valuesPanel = nr * llvm::alignTo(valueWidth, lanes);
   auto clear = [&](Value elements, int64_t at) {
     loop(elements, lanes, [&](Value i) { store(number(type, 0), scratch, add(i, at)); });
   };
@@ -471,32 +535,32 @@ void Attention::Emitter::passBack(Value begin, Value end) {
         Value isLast = b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, add(row0, rows), queries);
         packRows(q, n, head, row0, rows, width, gradientRows, queriesAt);
         packRows(dy, n, head, row0, rows, valueWidth, gradientRows, cotangentsAt);
-        loop(rows, unit, [&](Value unitRow) {
-          Value from = add(row0, unitRow), unitRows = min(sub(rows, unitRow), index(unit));
-          Value needed = neededBy(from, key0, blockKeys);
+        loop(rows, band, [&](Value bandRow) {
+          Value from = add(row0, bandRow), bandRows = min(sub(rows, bandRow), index(band));
+          Value before = keysBefore(from, key0, blockKeys), needed = neededBy(add(bandRows, -1), before, blockKeys);
           // The rows after these, which are the next block's first ones in the end; and with the last rows, what that block is packed of.
-          Value nextN = select(isLast, next.n, n), nextHead = select(isLast, next.head, head), nextRow = add(unitRow, select(isLast, firstRowOf(next.key0), add(row0, gradientRows)));
-          fetch(q, nextN, nextHead, nextRow, index(unit), width);
-          fetch(dy, nextN, nextHead, nextRow, index(unit), valueWidth);
+          Value nextN = select(isLast, next.n, n), nextHead = select(isLast, next.head, head), nextRow = add(bandRow, select(isLast, firstRowOf(next.key0), add(row0, gradientRows)));
+          fetch(q, nextN, nextHead, nextRow, index(band), width);
+          fetch(dy, nextN, nextHead, nextRow, index(band), valueWidth);
           Value nextKey = sub(from, max(sub(queries, index(keys)), index(0)));
-          when(less(index(-unit), nextKey), [&] {
-            fetch(k, next.n, next.head, add(next.key0, nextKey), index(unit), width);
-            fetch(v, next.n, next.head, add(next.key0, nextKey), index(unit), valueWidth);
+          when(less(index(-band), nextKey), [&] {
+            fetch(k, next.n, next.head, add(next.key0, nextKey), index(band), width);
+            fetch(v, next.n, next.head, add(next.key0, nextKey), index(band), valueWidth);
           });
-          when(isFirst, [&] { fetch(dq, n, head, from, unitRows, width, /*isWritten=*/true); });
+          when(isFirst, [&] { fetch(dq, n, head, from, bandRows, width, /*isWritten=*/true); });
           when(less(index(0), needed), [&] {
-            Value weights = add(mul(unitRow, keys), weightsAt), scores = add(mul(unitRow, keys), scoresAt);
-            product(q.memory, rowOf(q, n, from, head), q.strides[1], index(1), unitRows, index(keysAt), llvm::alignTo(width, lanes), needed, weights, keys, index(width), boolean(true));
-            product(dy.memory, rowOf(dy, n, from, head), dy.strides[1], index(1), unitRows, index(valuesAt), llvm::alignTo(valueWidth, lanes), needed, scores, keys, index(valueWidth), boolean(true));
-            loop(unitRows, 1, [&](Value r) {
+            Value weights = add(mul(bandRow, scoreRow), weightsAt), scores = add(mul(bandRow, scoreRow), scoresAt);
+            product(Cut::Columns, {q.memory, rowOf(q, n, from, head), q.strides[1], index(1), bandRows, index(keysAt), keysPanel, needed, weights, scoreRow, index(width), boolean(true), before});
+            product(Cut::Columns, {dy.memory, rowOf(dy, n, from, head), dy.strides[1], index(1), bandRows, index(valuesAt), valuesPanel, needed, scores, scoreRow, index(valueWidth), boolean(true), before});
+            loop(bandRows, 1, [&](Value r) {
               Value row = add(from, r), maskAt = maskRow(n, row, head), visible = visibleTo(row, key0, blockKeys);
               if (mask && !isMaskOneForKeys)
                 maskAt = add(maskAt, key0);
               Value base = spread(finite(loadNumber(logsumexp.memory, rowOf(logsumexp, n, row, head))), wide);
               Value rowDelta = spread(loadNumber(delta.memory, rowOf(delta, n, row, head)), wide), zeros = number(wideType, 0);
-              Value weightRow = add(weights, mul(r, keys)), scoreRow = add(scores, mul(r, keys));
+              Value weightsFrom = add(weights, mul(r, scoreRow)), scoresFrom = add(scores, mul(r, scoreRow)), needed = neededBy(r, before, blockKeys);
               loop(needed, wide, [&](Value key) {
-                Value seen, weightAt = add(weightRow, key), scoreAt = add(scoreRow, key);
+                Value seen, weightAt = add(weightsFrom, key), scoreAt = add(scoresFrom, key);
                 Value score = finished(load(scratch, weightAt, wide), maskAt, key, sub(blockKeys, key), sub(visible, key), seen);
                 Value weight = select(seen, exp(arith::SubFOp::create(b, loc, score, base)), zeros);
                 Value cotangent = times(arith::SubFOp::create(b, loc, load(scratch, scoreAt, wide), rowDelta), weight);
@@ -509,13 +573,14 @@ void Attention::Emitter::passBack(Value begin, Value end) {
               // What rows together give to a unit of keys is read from the first of these rows on for all keys of the unit.
               if (isCausal)
                 loop(mul(b.createOrFold<arith::CeilDivUIOp>(loc, needed, index(wide)), wide), min(add(needed, unit), blockKeys), wide, [&](Value key) {
-                  store(zeros, scratch, add(weightRow, key));
-                  store(zeros, scratch, add(scoreRow, key));
+                  store(zeros, scratch, add(weightsFrom, key));
+                  store(zeros, scratch, add(scoresFrom, key));
                 });
             });
-            product(scratch, scores, index(keys), index(1), unitRows, index(keyRowsAt), keys, index(widthColumns), index(dqAt), widthColumns, needed, boolean(true));
+            product(Cut::LastSteps,
+                    {scratch, scores, index(scoreRow), index(1), bandRows, index(keyRowsAt), keys * nr, index(widthColumns), index(dqAt), widthColumns, needed, boolean(true), before});
             auto addTo = [&](bool isBegun) {
-              loop(unitRows, 1, [&](Value r) {
+              loop(bandRows, 1, [&](Value r) {
                 Value part = add(mul(r, widthColumns), dqAt), to = rowOf(dq, n, add(from, r), head);
                 along(width, [&](int64_t column, Value mask) {
                   Value sum = load(scratch, add(part, column), lanes);
@@ -527,19 +592,16 @@ void Attention::Emitter::passBack(Value begin, Value end) {
             when(isLater, [&] { addTo(true); });
           });
         });
-        loop(blockKeys, unit, [&](Value key) {
-          when(isLast, [&] {
-            fetch(dk, n, head, add(key0, key), index(unit), width, /*isWritten=*/true);
-            fetch(dv, n, head, add(key0, key), index(unit), valueWidth, /*isWritten=*/true);
-          });
-          // The first of the rows that looks at one of these keys.
-          Value skipped = isCausal ? min(max(sub(add(key0, key), row0), index(0)), rows) : index(0);
-          Value count = sub(rows, skipped), unitKeys = min(sub(blockKeys, key), index(unit)), at = add(mul(skipped, keys), key);
-          product(scratch, add(at, weightsAt), index(1), index(keys), unitKeys, add(mul(skipped, nr), cotangentsAt), gradientRows, index(valueColumns), add(mul(key, valueColumns), dvAt),
-                  valueColumns, count, boolean(false));
-          product(scratch, add(at, scoresAt), index(1), index(keys), unitKeys, add(mul(skipped, nr), queriesAt), gradientRows, index(widthColumns), add(mul(key, widthColumns), dkAt), widthColumns,
-                  count, boolean(false));
+        when(isLast, [&] {
+          fetch(dk, n, head, key0, blockKeys, width, /*isWritten=*/true);
+          fetch(dv, n, head, key0, blockKeys, valueWidth, /*isWritten=*/true);
         });
+        // A key is looked at by its own row and those after it.
+        Value before = isCausal ? sub(key0, row0) : index(std::numeric_limits<int32_t>::min());
+        product(Cut::FirstSteps, {scratch, index(weightsAt), index(1), index(scoreRow), blockKeys, index(cotangentsAt), gradientRows * nr, index(valueColumns), index(dvAt), valueColumns, rows,
+                                  boolean(false), before});
+        product(Cut::FirstSteps,
+                {scratch, index(scoresAt), index(1), index(scoreRow), blockKeys, index(queriesAt), gradientRows * nr, index(widthColumns), index(dkAt), widthColumns, rows, boolean(false), before});
       });
       loop(blockKeys, 1, [&](Value key) {
         Value toKey = rowOf(dk, n, add(key0, key), head), toValue = rowOf(dv, n, add(key0, key), head);
