@@ -220,20 +220,17 @@ struct Attention::Emitter {
 
   //===--- packing ---===//
 
-  /// Asks for the lines of a head's rows before they are read, or written. A head's rows lie far apart, so that the processor does not foresee them; and as all are a multiple of some large power of 2
-  /// apart, the first cache has room for few of them: they are called to the second one. Rows beyond the last one do no harm.
-  void fetch(const StridedView &view, Value n, Value head, Value row0, Value rows, int64_t columns, bool isWritten = false) {
-    loop(rows, 1, [&](Value row) {
-      Value from = rowOf(view, n, add(row0, row), head);
-      for (int64_t column = 0; column < columns; column += lineBytes / bytesOf(element)) {
-        if (isWritten)
-          ProductEmitter(attention.cpu, element, b, loc).own(view.memory, add(from, column));
-        else
-          memref::PrefetchOp::create(b, loc, view.memory, ValueRange{add(from, column)}, /*isWrite=*/false, /*localityHint=*/2, /*isDataCache=*/true);
-      }
-    });
+  /// Asks for the lines of a head's row before it is read, or written. A head's rows lie far apart, so that the processor does not foresee them; and as all are a multiple of some large power of 2 apart,
+  /// the first cache has room for few of them: they are called to the second one. It takes few at once, so those who call do so between other things. A row that does not exist does no harm.
+  void fetch(const StridedView &view, Value n, Value row, Value head, int64_t columns, bool isWritten = false) {
+    Value from = rowOf(view, n, row, head);
+    for (int64_t column = 0; column < columns; column += lineBytes / bytesOf(element)) {
+      if (isWritten)
+        ProductEmitter(attention.cpu, element, b, loc).own(view.memory, add(from, column));
+      else
+        memref::PrefetchOp::create(b, loc, view.memory, ValueRange{add(from, column)}, /*isWrite=*/false, /*localityHint=*/2, /*isDataCache=*/true);
+    }
   }
-
   /// rows x columns of a head, from row `row0` on, into panels [columns / nr][steps][nr] at `to`. Columns that do not exist are 0.
   void packRows(const StridedView &view, Value n, Value head, Value row0, Value rows, int64_t columns, int64_t steps, int64_t to) {
     loop(rows, 1, [&](Value row) {
@@ -256,7 +253,7 @@ struct Attention::Emitter {
     func::FuncOp transpose = attention.engine.transposition(b, loc);
     loop(rows, nr, [&](Value panel) {
       Value from = rowOf(view, n, add(row0, panel), head);
-      fetch(view, n, head, add(add(row0, panel), nr), index(nr), columns);
+      loop(index(nr), 1, [&](Value row) { fetch(view, n, add(add(add(row0, panel), nr), row), head, columns); });
       func::CallOp::create(b, loc, transpose,
                            ValueRange{view.memory, from, view.strides[1], min(sub(rows, panel), index(nr)), index(columns), scratch, add(mul(panel, llvm::alignTo(columns, lanes)), to), index(nr)});
     });
@@ -288,9 +285,8 @@ struct Attention::Emitter {
       Value a = arguments[0], aAt = arguments[1], aRow = arguments[2], aStep = arguments[3], rows = arguments[4], packed = arguments[5], panels = arguments[6], panel = arguments[7];
       Value columns = arguments[8], cAt = arguments[9], cRow = arguments[10], count = arguments[11], isFirst = arguments[12], cut = arguments[13];
       Value lastRow = add(rows, -1);
-      e.loop(columns, nr, [&](Value column) {
-        Value panelAt = add(panels, mul(e.div(column, nr), panel)), columnAt = add(cAt, column);
-        e.loop(rows, mr, [&](Value row) {
+      auto tile = [&](Value column, Value row) {
+          Value panelAt = add(panels, mul(e.div(column, nr), panel)), columnAt = add(cAt, column);
           auto multiply = [&](Value firstStep, Value steps) {
             SmallVector<Value> aRows, places;
             Value from = add(aAt, mul(firstStep, aStep)), bAt = add(panelAt, mul(firstStep, nr));
@@ -317,8 +313,11 @@ struct Attention::Emitter {
             Value skipped = min(max(before, index(0)), count);
             multiply(skipped, sub(count, skipped));
           }
-        });
-      });
+      };
+      if (kind == Cut::FirstSteps)
+        e.loop(rows, mr, [&](Value row) { e.loop(columns, nr, [&](Value column) { tile(column, row); }); });
+      else
+        e.loop(columns, nr, [&](Value column) { e.loop(rows, mr, [&](Value row) { tile(column, row); }); });
     });
   }
 
@@ -369,7 +368,7 @@ void Attention::Emitter::attend(Value begin, Value end) {
   // Packed keys and values of a block, scores of a band of rows, and for each row of the task what has come together so far: the mean, not yet divided, the largest score and the sum. Numbers of a band's
   // rows lie in whole vectors, for what is done to all of them at once; in the same way those of the present block: the largest score, what is subtracted from scores, the factor of what came before.
   const int64_t rowsPerTask = attention.rowsPerTask, bandNumbers = llvm::alignTo(band, wide), taskNumbers = llvm::divideCeil(rowsPerTask, band) * bandNumbers,
-                nextKeys = llvm::divideCeil(keys * band, rowsPerTask);
+                nextKeys = llvm::divideCeil(keys, rowsPerTask);
   const int64_t keysAt = place(keys * llvm::alignTo(width, lanes)), valuesAt = place(keys * valueColumns), scoresAt = place(band * scoreRow), meansAt = place(rowsPerTask * valueColumns),
                 largestAt = place(taskNumbers), sumsAt = place(taskNumbers), blockLargestAt = place(bandNumbers), basesAt = place(bandNumbers), factorsAt = place(bandNumbers);
   if (!frame)
@@ -398,18 +397,15 @@ void Attention::Emitter::attend(Value begin, Value end) {
       loop(rows, band, [&](Value bandRow) {
         Value from = add(row0, bandRow), bandRows = min(sub(rows, bandRow), index(band));
         Value before = keysBefore(from, key0, blockKeys), needed = neededBy(add(bandRows, -1), before, blockKeys), state = stateOf(bandRow);
-        // What is read next, and, a share for each band, what the next block is packed of.
-        fetch(q, n, head, add(from, band), index(band), width);
-        Value nextKey = add(next.key0, mul(b.createOrFold<arith::DivUIOp>(loc, bandRow, index(band)), nextKeys));
-        fetch(k, next.n, next.head, nextKey, index(nextKeys), width);
-        fetch(v, next.n, next.head, nextKey, index(nextKeys), valueWidth);
-        when(isFirst, [&] { fetch(y, n, head, from, bandRows, valueWidth, /*isWritten=*/true); });
         when(less(index(0), needed), [&] {
           product(Cut::Columns, {q.memory, rowOf(q, n, from, head), q.strides[1], index(1), bandRows, index(keysAt), keysPanel, needed, index(scoresAt), scoreRow, index(width), boolean(true), before});
           loop(bandRows, 1, [&](Value r) {
             Value row = add(from, r), scoresFrom = add(mul(r, scoreRow), scoresAt), needed = neededBy(r, before, blockKeys), maskAt = maskRow(n, row, head);
             if (mask && !isMaskOneForKeys)
               maskAt = add(maskAt, key0);
+            // What is read next.
+            fetch(q, n, add(row, band), head, width);
+            when(isFirst, [&] { fetch(y, n, row, head, valueWidth, /*isWritten=*/true); });
             Value visible = visibleTo(row, key0, blockKeys);
             Value none = number(wideType, -infinity);
             Value largest = loop(index(0), needed, wide, ValueRange{none}, [&](Value key, ValueRange carried) {
@@ -433,6 +429,12 @@ void Attention::Emitter::attend(Value begin, Value end) {
           }
           loop(bandRows, 1, [&](Value r) {
             Value scoresFrom = add(mul(r, scoreRow), scoresAt), needed = neededBy(r, before, blockKeys), base = spread(loadNumber(scratch, add(r, basesAt)), wide);
+            // A share of what the next block is packed of.
+            for (int64_t i = 0; i < nextKeys; ++i) {
+              Value nextKey = add(add(next.key0, mul(add(bandRow, r), nextKeys)), i);
+              fetch(k, next.n, nextKey, next.head, width);
+              fetch(v, next.n, nextKey, next.head, valueWidth);
+            }
             Value total = loop(index(0), needed, wide, ValueRange{number(wideType, 0)}, [&](Value key, ValueRange carried) {
               Value at = add(scoresFrom, key);
               Value weights = exp(arith::SubFOp::create(b, loc, load(scratch, at, wide), base));
@@ -528,32 +530,37 @@ void Attention::Emitter::passBack(Value begin, Value end) {
       packTransposed(k, n, head, key0, blockKeys, width, keysAt);
       packTransposed(v, n, head, key0, blockKeys, valueWidth, valuesAt);
       packRows(k, n, head, key0, blockKeys, width, keys, keyRowsAt);
-      clear(index(blockRows * widthColumns), dkAt);
-      clear(index(blockRows * valueColumns), dvAt);
+      when(b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, queries, index(0)), [&] {
+        clear(index(blockRows * widthColumns), dkAt);
+        clear(index(blockRows * valueColumns), dvAt);
+      });
       loop(firstRowOf(key0), queries, gradientRows, [&](Value row0) {
         Value rows = min(sub(queries, row0), index(gradientRows));
+        Value isFirstOfRows = b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, row0, firstRowOf(key0));
         Value isLast = b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, add(row0, rows), queries);
         packRows(q, n, head, row0, rows, width, gradientRows, queriesAt);
         packRows(dy, n, head, row0, rows, valueWidth, gradientRows, cotangentsAt);
         loop(rows, band, [&](Value bandRow) {
           Value from = add(row0, bandRow), bandRows = min(sub(rows, bandRow), index(band));
           Value before = keysBefore(from, key0, blockKeys), needed = neededBy(add(bandRows, -1), before, blockKeys);
-          // The rows after these, which are the next block's first ones in the end; and with the last rows, what that block is packed of.
+          // The rows after these, which are the next block's first ones in the end; with the last rows also what that block is packed of, and where this one's results go.
           Value nextN = select(isLast, next.n, n), nextHead = select(isLast, next.head, head), nextRow = add(bandRow, select(isLast, firstRowOf(next.key0), add(row0, gradientRows)));
-          fetch(q, nextN, nextHead, nextRow, index(band), width);
-          fetch(dy, nextN, nextHead, nextRow, index(band), valueWidth);
-          Value nextKey = sub(from, max(sub(queries, index(keys)), index(0)));
-          when(less(index(-band), nextKey), [&] {
-            fetch(k, next.n, next.head, add(next.key0, nextKey), index(band), width);
-            fetch(v, next.n, next.head, add(next.key0, nextKey), index(band), valueWidth);
-          });
-          when(isFirst, [&] { fetch(dq, n, head, from, bandRows, width, /*isWritten=*/true); });
           when(less(index(0), needed), [&] {
             Value weights = add(mul(bandRow, scoreRow), weightsAt), scores = add(mul(bandRow, scoreRow), scoresAt);
             product(Cut::Columns, {q.memory, rowOf(q, n, from, head), q.strides[1], index(1), bandRows, index(keysAt), keysPanel, needed, weights, scoreRow, index(width), boolean(true), before});
             product(Cut::Columns, {dy.memory, rowOf(dy, n, from, head), dy.strides[1], index(1), bandRows, index(valuesAt), valuesPanel, needed, scores, scoreRow, index(valueWidth), boolean(true), before});
             loop(bandRows, 1, [&](Value r) {
               Value row = add(from, r), maskAt = maskRow(n, row, head), visible = visibleTo(row, key0, blockKeys);
+              fetch(q, nextN, add(nextRow, r), nextHead, width);
+              fetch(dy, nextN, add(nextRow, r), nextHead, valueWidth);
+              when(isFirst, [&] { fetch(dq, n, row, head, width, /*isWritten=*/true); });
+              Value key = sub(row, max(sub(queries, index(keys)), index(0)));
+              when(less(index(-1), key), [&] {
+                fetch(k, next.n, add(next.key0, key), next.head, width);
+                fetch(v, next.n, add(next.key0, key), next.head, valueWidth);
+                fetch(dk, n, add(key0, key), head, width, /*isWritten=*/true);
+                fetch(dv, n, add(key0, key), head, valueWidth, /*isWritten=*/true);
+              });
               if (mask && !isMaskOneForKeys)
                 maskAt = add(maskAt, key0);
               Value base = spread(finite(loadNumber(logsumexp.memory, rowOf(logsumexp, n, row, head))), wide);
@@ -592,16 +599,12 @@ void Attention::Emitter::passBack(Value begin, Value end) {
             when(isLater, [&] { addTo(true); });
           });
         });
-        when(isLast, [&] {
-          fetch(dk, n, head, key0, blockKeys, width, /*isWritten=*/true);
-          fetch(dv, n, head, key0, blockKeys, valueWidth, /*isWritten=*/true);
-        });
         // A key is looked at by its own row and those after it.
         Value before = isCausal ? sub(key0, row0) : index(std::numeric_limits<int32_t>::min());
         product(Cut::FirstSteps, {scratch, index(weightsAt), index(1), index(scoreRow), blockKeys, index(cotangentsAt), gradientRows * nr, index(valueColumns), index(dvAt), valueColumns, rows,
-                                  boolean(false), before});
+                                  isFirstOfRows, before});
         product(Cut::FirstSteps,
-                {scratch, index(scoresAt), index(1), index(scoreRow), blockKeys, index(queriesAt), gradientRows * nr, index(widthColumns), index(dkAt), widthColumns, rows, boolean(false), before});
+                {scratch, index(scoresAt), index(1), index(scoreRow), blockKeys, index(queriesAt), gradientRows * nr, index(widthColumns), index(dkAt), widthColumns, rows, isFirstOfRows, before});
       });
       loop(blockKeys, 1, [&](Value key) {
         Value toKey = rowOf(dk, n, add(key0, key), head), toValue = rowOf(dv, n, add(key0, key), head);
