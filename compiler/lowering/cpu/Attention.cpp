@@ -134,6 +134,11 @@ struct Attention::Emitter {
     Value none = number(x.getType(), -std::numeric_limits<double>::infinity());
     return select(is(arith::CmpFPredicate::OEQ, x, none), number(x.getType(), 0), x);
   }
+  /// exp(x), for many x that are -inf: to come to 0 by way of subnormal numbers takes processors long.
+  Value weightsOf(Value x) {
+    Value isNone = is(arith::CmpFPredicate::OEQ, x, number(x.getType(), -std::numeric_limits<double>::infinity())), zero = number(x.getType(), 0);
+    return select(isNone, zero, exp(select(isNone, zero, x)));
+  }
   /// A vector's lanes combined in a fixed tree: halves with halves.
   Value combined(Value v, llvm::function_ref<Value(Value, Value)> combine) {
     for (int64_t count = wide; count > 1; count /= 2) {
@@ -421,7 +426,7 @@ void Attention::Emitter::attend(Value begin, Value end) {
           for (int64_t r = 0; r < bandNumbers; r += wide) {
             Value largestHere = add(state, largestAt + r), sumsHere = add(state, sumsAt + r);
             Value old = load(scratch, largestHere, wide), now = larger(load(scratch, index(blockLargestAt + r), wide), old), base = finite(now);
-            Value factor = exp(arith::SubFOp::create(b, loc, old, base));
+            Value factor = weightsOf(arith::SubFOp::create(b, loc, old, base));
             store(now, scratch, largestHere);
             store(times(load(scratch, sumsHere, wide), factor), scratch, sumsHere);
             store(base, scratch, index(basesAt + r));
@@ -437,7 +442,7 @@ void Attention::Emitter::attend(Value begin, Value end) {
             }
             Value total = loop(index(0), needed, wide, ValueRange{number(wideType, 0)}, [&](Value key, ValueRange carried) {
               Value at = add(scoresFrom, key);
-              Value weights = exp(arith::SubFOp::create(b, loc, load(scratch, at, wide), base));
+              Value weights = weightsOf(arith::SubFOp::create(b, loc, load(scratch, at, wide), base));
               store(weights, scratch, at);
               return SmallVector<Value>{plus(carried[0], weights)};
             })[0];
@@ -569,7 +574,7 @@ void Attention::Emitter::passBack(Value begin, Value end) {
               loop(needed, wide, [&](Value key) {
                 Value seen, weightAt = add(weightsFrom, key), scoreAt = add(scoresFrom, key);
                 Value score = finished(load(scratch, weightAt, wide), maskAt, key, sub(blockKeys, key), sub(visible, key), seen);
-                Value weight = select(seen, exp(arith::SubFOp::create(b, loc, score, base)), zeros);
+                Value weight = select(seen, weightsOf(arith::SubFOp::create(b, loc, score, base)), zeros);
                 Value cotangent = times(arith::SubFOp::create(b, loc, load(scratch, scoreAt, wide), rowDelta), weight);
                 cotangent = select(is(arith::CmpFPredicate::OEQ, weight, zeros), zeros, cotangent);
                 if (double scale = attention.operands.scale; scale != 1)
