@@ -35,6 +35,9 @@
 // before it. Of a batch whose entries have one A the columns of all may be numbered through, so that small
 // entries fill the registers together.
 //
+// Where A comes from memory, each step of the micro-kernel also asks for a part of the rows that the next tile reads,
+// so that memory delivers all the time and not only when a tile begins.
+//
 //===----------------------------------------------------------------------===//
 
 #include "compiler/lowering/cpu/Gemm.h"
@@ -76,7 +79,7 @@ struct Gemm::Emitter : ProductEmitter {
 
   Emitter(const Gemm &gemm, OpBuilder &b, Location loc, const GemmOperands *operands);
 
-  func::FuncOp microKernel();
+  func::FuncOp microKernel(bool fetches);
   func::FuncOp tileKernel();
   func::FuncOp packing(int64_t width);
   func::FuncOp joining();
@@ -96,6 +99,13 @@ struct Gemm::Emitter : ProductEmitter {
   }
   /// Whether panels of columns may stick out.
   bool ragged() const { return ShapedType::isDynamic(staticColumns) || staticColumns % nr != 0; }
+  /// Whether the rows of a tile follow in memory on those of the one before, and L2 holds the two, but not all rows: then
+  /// they are on their way while the one before is multiplied.
+  bool fetches() const {
+    return plan.lhs == Packing::None && !lhsTransposed && !ShapedType::isDynamic(staticRows) && !ShapedType::isDynamic(staticK) &&
+           staticK <= plan.kBlock && staticRows * staticK * elementBytes() > gemm.cpu.l2Bytes / 4 &&
+           plan.mTile * staticK * elementBytes() <= gemm.cpu.l2Bytes / 2;
+  }
   /// Rows of K that a panel which sticks out may not read where they lie.
   int64_t maxTailRows() const {
     if (plan.rhs == Packing::Task || plan.rhs == Packing::Launch || !ragged())
@@ -192,21 +202,29 @@ Gemm::Emitter::Emitter(const Gemm &gemm, OpBuilder &b, Location loc, const GemmO
 }
 
 /// C[mr, nr] += A[mr, count] * B[count, nr], or = when `first`. Rows beyond `rows` repeat the last
-/// one.
-func::FuncOp Gemm::Emitter::microKernel() {
+/// one. Where it `fetches`, each step also asks for an element of A that is needed later.
+func::FuncOp Gemm::Emitter::microKernel(bool fetches) {
   const int64_t mr = plan.mr, nv = plan.nv;
   Type memory = memoryType(), idx = b.getIndexType();
+  SmallVector<Type> types{memory, idx, idx, idx, idx, memory, idx, idx, memory, idx, idx, idx, b.getI1Type()};
+  if (fetches)
+    types.append(2, idx);
   return outlined(
-      llvm::formatv("dl.gemm_{0}_{1}x{2}", typeName(), mr, nr).str(),
-      {memory, idx, idx, idx, idx, memory, idx, idx, memory, idx, idx, idx, b.getI1Type()},
+      llvm::formatv("dl.gemm_{0}_{1}x{2}{3}", typeName(), mr, nr, fetches ? "_f" : "").str(), types,
       [&](ValueRange arguments) {
         Value a = arguments[0], aAt = arguments[1], aRow = arguments[2], aStep = arguments[3],
               rows = arguments[4];
         Value bMemory = arguments[5], bAt = arguments[6], bStep = arguments[7];
         Value c = arguments[8], cAt = arguments[9], cRow = arguments[10], count = arguments[11],
               first = arguments[12];
+        // Where the element lies that the first step asks for, and how far on that of the next one.
+        Value ahead = fetches ? arguments[13] : Value(), aheadStep = fetches ? arguments[14] : Value();
 
-        SmallVector<Value> aRows, places;
+        SmallVector<Value> aRows, places, carried{index(0), bAt};
+        if (fetches) {
+          carried.push_back(addressOf(a, ahead));
+          aheadStep = mul(aheadStep, elementBytes());
+        }
         Value last = add(rows, -1);
         for (int64_t i = 0; i < mr; ++i) {
           aRows.push_back(i == 0 ? aAt : add(aAt, mul(min(index(i), last), aRow)));
@@ -215,10 +233,14 @@ func::FuncOp Gemm::Emitter::microKernel() {
             places.push_back(add(row, v * lanes));
         }
         multiplySteps(
-            mr, nv, bMemory, c, places, count, first, ValueRange{index(0), bAt},
+            mr, nv, bMemory, c, places, count, first, carried,
             [&](ValueRange at, SmallVectorImpl<Value> &next) {
               next.push_back(add(at[0], aStep));
               next.push_back(add(at[1], bStep));
+              if (fetches) {
+                fetch(at[2]);
+                next.push_back(add(at[2], aheadStep));
+              }
               return Step{at[0], at[1]};
             },
             [&](int64_t row, Value step) {
@@ -231,7 +253,7 @@ func::FuncOp Gemm::Emitter::microKernel() {
 /// Everything about it is an argument, so that all products of a type and micro-tile share one
 /// copy.
 func::FuncOp Gemm::Emitter::tileKernel() {
-  func::FuncOp micro = microKernel();
+  func::FuncOp micro = microKernel(fetches());
   const bool transposes = rhsTransposed && plan.rhs != Packing::Launch;
   func::FuncOp pack = transposes ? transposition() : plan.joined ? joining() : packing(nr);
   Type memory = memoryType(), idx = b.getIndexType(), i1 = b.getI1Type();
@@ -242,6 +264,10 @@ func::FuncOp Gemm::Emitter::tileKernel() {
     name += "_u" + std::to_string(updated.size());
   SmallVector<Type> types{memory, idx,    idx, idx, idx, idx,    memory, idx, idx, idx, idx, idx,
                           memory, idx,    idx, idx, memory, idx, idx,    idx, idx, i1,  i1};
+  if (fetches()) {
+    name += "_f";
+    types.append(2, idx);
+  }
   if (plan.joined)
     types.append(2, idx);
   if (!updated.empty())
@@ -263,6 +289,8 @@ func::FuncOp Gemm::Emitter::tileKernel() {
     Value scratch = *next++, tailAt = *next++, cRow = *next++, cPanel = *next++, kBlock = *next++;
     // Whether B is read from packed panels, and whether these are still to be packed.
     Value packs = *next++, fresh = *next++;
+    // A again: where the next tile begins; how many elements of it each step asks for.
+    Value ahead = fetches() ? *next++ : Value(), aheadStep = fetches() ? *next++ : Value();
     // Columns of an entry, and elements from entry to entry, of which tiles go through several.
     Value entryColumns = plan.joined ? *next++ : Value(), entryStride = plan.joined ? *next++ : Value();
     // What the epilogue will read: where the tile begins in it, and the memory.
@@ -322,7 +350,8 @@ func::FuncOp Gemm::Emitter::tileKernel() {
           bStep = either(index(nr), columns);
           bFrom = either(panelMemory, bMemory);
         }
-        loop(ceilDiv(tileRows, plan.mr), 1, [&](Value group) {
+        Value groups = ceilDiv(tileRows, plan.mr);
+        loop(groups, 1, [&](Value group) {
           Value i = mul(group, plan.mr);
           Value aAt = add(add(aBase, mul(group, aGroup)), mul(k0, aStep));
           Value rowsLeft = sub(tileRows, i), cAt = add(mul(i, cRow), mul(p, cPanel));
@@ -334,15 +363,19 @@ func::FuncOp Gemm::Emitter::tileKernel() {
                   for (int64_t line = 0; line < nr; line += lineElements())
                     own(memory, add(add(updateAt, mul(add(i, row), columns)), add(column, line)));
             });
-          func::CallOp::create(b, loc, micro,
-                               ValueRange{a, aAt, aRow, aStep, rowsLeft, bFrom, bAt, bStep, scratch,
-                                          cAt, cRow, direct, isFirst});
+          SmallVector<Value> arguments{a, aAt, aRow, aStep, rowsLeft, bFrom, bAt, bStep, scratch,
+                                       cAt, cRow, direct, isFirst};
+          if (fetches())
+            arguments.append({add(ahead, mul(mul(add(mul(p, groups), group), aheadStep), k)), aheadStep});
+          func::CallOp::create(b, loc, micro, arguments);
           if (tail)
             when(less(index(0), tail), [&] {
-              func::CallOp::create(b, loc, micro,
-                                   ValueRange{a, add(aAt, mul(direct, aStep)), aRow, aStep,
-                                              rowsLeft, scratch, tailAt, index(nr), scratch,
-                                              cAt, cRow, tail, boolean(false)});
+              SmallVector<Value> arguments{a, add(aAt, mul(direct, aStep)), aRow, aStep,
+                                           rowsLeft, scratch, tailAt, index(nr), scratch,
+                                           cAt, cRow, tail, boolean(false)};
+              if (fetches())
+                arguments.append({ahead, index(0)});
+              func::CallOp::create(b, loc, micro, arguments);
             });
         });
       });
@@ -571,6 +604,9 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
                                index(plan.rhs == Packing::Launch),
                                scratch,     index(packedOffset), cRow, cPanel, kBlock,
                                packs,       fresh};
+  // Its panels together ask for all rows of the next tile.
+  if (fetches())
+    arguments.append({add(aBase, mul(tileRows, k)), index(llvm::divideCeil(plan.mr, plan.nTile / nr))});
   if (plan.joined)
     arguments.append({entryColumns, rhsBatchStride});
   if (!updated.empty())
@@ -645,7 +681,7 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
 //===----------------------------------------------------------------------===//
 
 func::FuncOp Gemm::microKernel(OpBuilder &b, Location loc) const {
-  return Emitter(*this, b, loc, nullptr).microKernel();
+  return Emitter(*this, b, loc, nullptr).microKernel(/*fetches=*/false);
 }
 
 func::FuncOp Gemm::transposition(OpBuilder &b, Location loc) const {

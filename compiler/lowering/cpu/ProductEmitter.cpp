@@ -93,6 +93,9 @@ void ProductEmitter::multiplySteps(int64_t mr, int64_t nv, Value bMemory, Value 
     store(steps.getResult(i), c, places[i]);
 }
 
+/// How far ahead of a row that is transposed its lines are asked for: about as long as memory takes.
+static constexpr int64_t linesAhead = 6;
+
 func::FuncOp ProductEmitter::transposition() {
   Type memory = memoryType(), idx = b.getIndexType();
   std::string name = llvm::formatv("dl.transpose_{0}_{1}", typeName(), lanes).str();
@@ -108,6 +111,11 @@ func::FuncOp ProductEmitter::transposition() {
       auto blocks = scf::ForOp::create(b, loc, index(0), size[i], index(lanes));
       block[i] = blocks.getInductionVar();
       b.setInsertionPointToStart(blocks.getBody());
+      // There are more rows than the processor by itself fetches ahead of.
+      if (i == 1) {
+        Value later = add(add(sourceBase, block[1]), linesAhead * lineBytes * 8 / element.getIntOrFloatBitWidth());
+        loop(rows, 1, [&](Value row) { fetch(addressOf(source, add(later, mul(row, sourceRow)))); });
+      }
     }
     Value sourceAt = add(add(sourceBase, mul(block[0], sourceRow)), block[1]);
     Value at = add(add(base, mul(block[1], destinationRow)), block[0]);

@@ -150,14 +150,24 @@ struct ProductEmitter {
                                         zeroVector());
   }
 
+  /// Where an element lies, as a number of bytes.
+  mlir::Value addressOf(mlir::Value memory, mlir::Value at) {
+    mlir::Value base = mlir::memref::ExtractAlignedPointerAsIndexOp::create(b, loc, memory);
+    return add(base, mul(at, element.getIntOrFloatBitWidth() / 8));
+  }
+  /// Has the line at an address brought into L2, to be read later; nothing need be there. A loop counts the address for
+  /// itself: of an element whose place is counted, LLVM would count those of its other elements one by one as well.
+  void fetch(mlir::Value address) {
+    address = mlir::arith::IndexCastOp::create(b, loc, b.getI64Type(), address);
+    address = mlir::LLVM::IntToPtrOp::create(b, loc, mlir::LLVM::LLVMPointerType::get(b.getContext()), address);
+    mlir::LLVM::Prefetch::create(b, loc, address, /*rw=*/0, /*hint=*/2, /*cache=*/1);
+  }
   /// Brings the line of an element into the cache, to be written. Another thread may have read it
   /// since this one wrote it; asked for only by the store, every line would wait for the other core.
   /// As text, because LLVM has the instruction only for processors that are known to act on it, while
   /// all others ignore it.
   void own(mlir::Value memory, mlir::Value at) {
-    mlir::Value base = mlir::memref::ExtractAlignedPointerAsIndexOp::create(b, loc, memory);
-    mlir::Value address = add(base, mul(at, element.getIntOrFloatBitWidth() / 8));
-    address = mlir::arith::IndexCastOp::create(b, loc, b.getI64Type(), address);
+    mlir::Value address = mlir::arith::IndexCastOp::create(b, loc, b.getI64Type(), addressOf(memory, at));
     mlir::LLVM::InlineAsmOp::create(b, loc, /*resultTypes=*/mlir::Type(), mlir::ValueRange{address}, "prefetchw ($0)", "r",
                               /*has_side_effects=*/true, /*is_align_stack=*/false,
                               mlir::LLVM::TailCallKind::None, /*asm_dialect=*/mlir::LLVM::AsmDialectAttr(),
