@@ -26,7 +26,8 @@
 // K that fit L1, or it is packed into panels [k][NR] that stay in L2. Edges cost no second
 // micro-kernel: rows beyond the last one repeat it, columns beyond the last one compute with whatever
 // follows in memory (lanes do not mix) and are dropped. Only where such a read would leave the matrix,
-// in its last row or rows, a padded copy of these rows is read.
+// in its last row or rows, a padded copy of these rows is read. But where half the vectors of the last
+// panel are known to be enough, a narrower micro-kernel multiplies it.
 //
 // Two cases are planned differently. Where few rows of A meet a B that no cache holds, memory decides:
 // it gives most to who reads few rows of B at once and these far along. So the tiles of a thread's
@@ -79,7 +80,7 @@ struct Gemm::Emitter : ProductEmitter {
 
   Emitter(const Gemm &gemm, OpBuilder &b, Location loc, const GemmOperands *operands);
 
-  func::FuncOp microKernel(bool fetches);
+  func::FuncOp microKernel(int64_t nv, bool fetches);
   func::FuncOp tileKernel();
   func::FuncOp packing(int64_t width);
   func::FuncOp joining();
@@ -106,6 +107,8 @@ struct Gemm::Emitter : ProductEmitter {
            staticK <= plan.kBlock && staticRows * staticK * elementBytes() > gemm.cpu.l2Bytes / 4 &&
            plan.mTile * staticK * elementBytes() <= gemm.cpu.l2Bytes / 2;
   }
+  /// Whether the last panel has a micro-kernel of its own, of half the vectors.
+  bool endsInHalfPanel() const { return !plan.streams && Gemm::endsInHalfPanel(staticColumns, plan.nv, lanes); }
   /// Rows of K that a panel which sticks out may not read where they lie.
   int64_t maxTailRows() const {
     if (plan.rhs == Packing::Task || plan.rhs == Packing::Launch || !ragged())
@@ -201,16 +204,16 @@ Gemm::Emitter::Emitter(const Gemm &gemm, OpBuilder &b, Location loc, const GemmO
     updated = operands->updated;
 }
 
-/// C[mr, nr] += A[mr, count] * B[count, nr], or = when `first`. Rows beyond `rows` repeat the last
-/// one. Where it `fetches`, each step also asks for an element of A that is needed later.
-func::FuncOp Gemm::Emitter::microKernel(bool fetches) {
-  const int64_t mr = plan.mr, nv = plan.nv;
+/// C[mr, nv vectors] += A[mr, count] * B[count, nv vectors], or = when `first`. Rows beyond `rows` repeat
+/// the last one. Where it `fetches`, each step also asks for an element of A that is needed later.
+func::FuncOp Gemm::Emitter::microKernel(int64_t nv, bool fetches) {
+  const int64_t mr = plan.mr;
   Type memory = memoryType(), idx = b.getIndexType();
   SmallVector<Type> types{memory, idx, idx, idx, idx, memory, idx, idx, memory, idx, idx, idx, b.getI1Type()};
   if (fetches)
     types.append(2, idx);
   return outlined(
-      llvm::formatv("dl.gemm_{0}_{1}x{2}{3}", typeName(), mr, nr, fetches ? "_f" : "").str(), types,
+      llvm::formatv("dl.gemm_{0}_{1}x{2}{3}", typeName(), mr, nv * lanes, fetches ? "_f" : "").str(), types,
       [&](ValueRange arguments) {
         Value a = arguments[0], aAt = arguments[1], aRow = arguments[2], aStep = arguments[3],
               rows = arguments[4];
@@ -253,7 +256,7 @@ func::FuncOp Gemm::Emitter::microKernel(bool fetches) {
 /// Everything about it is an argument, so that all products of a type and micro-tile share one
 /// copy.
 func::FuncOp Gemm::Emitter::tileKernel() {
-  func::FuncOp micro = microKernel(fetches());
+  func::FuncOp micro = microKernel(plan.nv, fetches()), half = endsInHalfPanel() ? microKernel(plan.nv / 2, fetches()) : func::FuncOp();
   const bool transposes = rhsTransposed && plan.rhs != Packing::Launch;
   func::FuncOp pack = transposes ? transposition() : plan.joined ? joining() : packing(nr);
   Type memory = memoryType(), idx = b.getIndexType(), i1 = b.getI1Type();
@@ -262,6 +265,8 @@ func::FuncOp Gemm::Emitter::tileKernel() {
           .str();
   if (!updated.empty())
     name += "_u" + std::to_string(updated.size());
+  if (half)
+    name += "_h";
   SmallVector<Type> types{memory, idx,    idx, idx, idx, idx,    memory, idx, idx, idx, idx, idx,
                           memory, idx,    idx, idx, memory, idx, idx,    idx, idx, i1,  i1};
   if (fetches()) {
@@ -350,7 +355,12 @@ func::FuncOp Gemm::Emitter::tileKernel() {
           bStep = either(index(nr), columns);
           bFrom = either(panelMemory, bMemory);
         }
-        Value groups = ceilDiv(tileRows, plan.mr);
+        Value groups = ceilDiv(tileRows, plan.mr), needed = half ? sub(tileColumns, column) : index(nr);
+        auto multiply = [&](ValueRange arguments) {
+          when(less(index(nr / 2), needed), [&] { func::CallOp::create(b, loc, micro, arguments); });
+          if (half)
+            when(less(needed, index(nr / 2 + 1)), [&] { func::CallOp::create(b, loc, half, arguments); });
+        };
         loop(groups, 1, [&](Value group) {
           Value i = mul(group, plan.mr);
           Value aAt = add(add(aBase, mul(group, aGroup)), mul(k0, aStep));
@@ -367,7 +377,7 @@ func::FuncOp Gemm::Emitter::tileKernel() {
                                        cAt, cRow, direct, isFirst};
           if (fetches())
             arguments.append({add(ahead, mul(mul(add(mul(p, groups), group), aheadStep), k)), aheadStep});
-          func::CallOp::create(b, loc, micro, arguments);
+          multiply(arguments);
           if (tail)
             when(less(index(0), tail), [&] {
               SmallVector<Value> arguments{a, add(aAt, mul(direct, aStep)), aRow, aStep,
@@ -375,7 +385,7 @@ func::FuncOp Gemm::Emitter::tileKernel() {
                                            cAt, cRow, tail, boolean(false)};
               if (fetches())
                 arguments.append({ahead, index(0)});
-              func::CallOp::create(b, loc, micro, arguments);
+              multiply(arguments);
             });
         });
       });
@@ -681,7 +691,7 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
 //===----------------------------------------------------------------------===//
 
 func::FuncOp Gemm::microKernel(OpBuilder &b, Location loc) const {
-  return Emitter(*this, b, loc, nullptr).microKernel(/*fetches=*/false);
+  return Emitter(*this, b, loc, nullptr).microKernel(plan.nv, /*fetches=*/false);
 }
 
 func::FuncOp Gemm::transposition(OpBuilder &b, Location loc) const {

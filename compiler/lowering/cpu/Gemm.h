@@ -175,6 +175,12 @@ private:
   struct View;
   struct Emitter;
 
+  /// Whether of panels of nv vectors, of so many columns in all, the last one needs half its vectors at most.
+  static bool endsInHalfPanel(int64_t columns, int64_t nv, int64_t lanes) {
+    const int64_t left = mlir::ShapedType::isDynamic(columns) ? 0 : columns % (nv * lanes);
+    return nv % 2 == 0 && left > 0 && left <= nv / 2 * lanes;
+  }
+
   CpuInfo cpu;
   GemmShape shape;
   unsigned vectorLanes;

@@ -67,6 +67,7 @@ struct Gemm::View {
   bool swapped, joined;
   bool lhsTransposed, rhsTransposed;
   int64_t shapeRows, shapeColumns;         // of one entry, as the shape has them
+  int64_t staticColumns;                   // of all panels, where the shape has them
   int64_t entries, rows, columns, k;       // as large as they are, or are assumed to be
   int64_t lanes, bytes;
   bool anyRows, staticK;
@@ -76,6 +77,7 @@ struct Gemm::View {
   View(const CpuInfo &cpu, const GemmShape &shape, bool swapped, bool joined)
       : cpu(cpu), shape(shape), swapped(swapped), joined(joined), lhsTransposed(swapped ? !shape.rhsTransposed : shape.lhsTransposed),
         rhsTransposed(swapped ? !shape.lhsTransposed : shape.rhsTransposed), shapeRows(swapped ? shape.n : shape.m), shapeColumns(swapped ? shape.m : shape.n),
+        staticColumns(!joined ? shapeColumns : ShapedType::isDynamic(shape.batch) || ShapedType::isDynamic(shape.n) ? ShapedType::kDynamic : shape.n * shape.batch),
         entries(joined ? 1 : orAssumed(shape.batch)), rows(orAssumed(shapeRows)), columns(orAssumed(shapeColumns) * (joined ? orAssumed(shape.batch) : 1)), k(orAssumed(shape.k)),
         lanes(cpu.lanes(shape.type)), bytes(shape.type.getIntOrFloatBitWidth() / 8), anyRows(ShapedType::isDynamic(shapeRows)), staticK(!ShapedType::isDynamic(shape.k)) {
     // What stays the same from call to call is packed once for all of them, unless it stays in L1; what is
@@ -124,6 +126,9 @@ std::optional<Gemm::Plan> Gemm::View::planOf(int64_t mr, int64_t nv, Packing pac
   // Of rows known only at run time half a group is lost in the mean.
   const double groups = anyRows ? (rows + mr / 2.0) / mr : llvm::divideCeil(rows, mr);
   const double step = cyclesPerStep(mr, nv), call = callCycles + accumulatorCycles * mr * nv;
+  // The last panel may be multiplied by half its vectors.
+  const bool isHalf = !streams && endsInHalfPanel(staticColumns, nv, lanes);
+  const double panelsMultiplied = isHalf ? panels - 1 + cyclesPerStep(mr, nv / 2) / step : panels;
   // Of sizes known only at run time the best is hoped for.
   const double missed = ShapedType::isDynamic(shapeColumns) ? 0 : missCycles(cpu, std::min(k, l1Block), shapeColumns * bytes, panelBytes);
 
@@ -142,13 +147,13 @@ std::optional<Gemm::Plan> Gemm::View::planOf(int64_t mr, int64_t nv, Packing pac
     plan.kBlock = !staticK                 ? l1Block
                   : rows <= mr && !anyRows ? k
                                            : balancedPart(k, l1Block, 8);
-    plan.cycles = groups * panels * (k * step + llvm::divideCeil(k, plan.kBlock) * call) +
+    plan.cycles = groups * panelsMultiplied * (k * step + llvm::divideCeil(k, plan.kBlock) * call) +
                   firstReadCycles * panels * nv * k * llvm::divideCeil(rows, directRows) + missed * (groups - 1) * panels * k;
   } else {
     plan.kBlock = packedBlock;
     const bool inL1 = k * panelBytes <= cpu.l1Bytes;
     const double stream = inL1 ? step : std::max(step, panelBytes / panelBytesPerCycle);
-    plan.cycles = groups * panels * (k * stream + llvm::divideCeil(k, packedBlock) * call);
+    plan.cycles = groups * panelsMultiplied * (k * stream + llvm::divideCeil(k, packedBlock) * call);
     if (packing == Packing::Task)
       plan.cycles += (rhsTransposed ? transposeCycles : joined ? joinCycles : copyCycles) * panels * nv * k * (k <= packedBlock ? 1 : llvm::divideCeil(rows, repackedRows));
   }
