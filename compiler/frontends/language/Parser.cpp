@@ -812,7 +812,9 @@ void Parser::checkTarget(Expr *target) {
   if (panic)
     return;
   using Kind = Expr::Kind;
-  if (target->kind != Kind::Name && target->kind != Kind::Index && target->kind != Kind::Field)
+  if (target->kind == Kind::List)
+    diagnostics.error(target->range, "several names cannot be assigned at once: give the list a name and take its elements, 'a = r[0]', 'b = r[1]'");
+  else if (target->kind != Kind::Name && target->kind != Kind::Index && target->kind != Kind::Field)
     diagnostics.error(target->range, "only a name, an element or a member can be assigned");
 }
 
