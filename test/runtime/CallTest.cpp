@@ -101,7 +101,7 @@ TEST_F(Call, WrongArgumentsAreNamed) {
                "argument 'lr' of 'step': expected f32, got f32[5, 3]: rank is 2, not 0");
   EXPECT_FAILS(dlrt_call(instance.get(), Step, nullptr, 2, nullptr, 0), DLRT_INVALID_ARGUMENT,
                "arguments of 'step' is NULL, but 2 are given");
-  EXPECT_FAILS(call(99, {}), DLRT_NOT_FOUND, "no function 99: model 'Fixture' has 9");
+  EXPECT_FAILS(call(99, {}), DLRT_NOT_FOUND, "no function 99: model 'Fixture' has 10");
   EXPECT_FAILS(dlrt_call(nullptr, Step, nullptr, 0, nullptr, 0), DLRT_INVALID_ARGUMENT,
                "instance is NULL");
   dlrt_tensor stats = tensor(x, {2, 6});
@@ -692,7 +692,7 @@ TEST_F(Submit, RefusesWhatACallRefuses) {
   EXPECT_FAILS(dlrt_submit(instance.get(), Predict, &goodX, 1, 2, &ticket), DLRT_INVALID_ARGUMENT,
                "'predict' has 1 result, got room for 2");
   EXPECT_FAILS(dlrt_submit(instance.get(), 99, nullptr, 0, 0, &ticket), DLRT_NOT_FOUND,
-               "no function 99: model 'Fixture' has 9");
+               "no function 99: model 'Fixture' has 10");
   EXPECT_FAILS(dlrt_submit(nullptr, Predict, &goodX, 1, 1, &ticket), DLRT_INVALID_ARGUMENT,
                "instance is NULL");
   EXPECT_FAILS(dlrt_submit(instance.get(), Predict, &goodX, 1, 1, nullptr), DLRT_INVALID_ARGUMENT,

@@ -52,7 +52,7 @@ TEST(Open, KnowsWhatTheModelSays) {
     EXPECT_STREQ(info.features, "cx16,sse2");
     EXPECT_EQ(info.abi_version, DL_ABI_VERSION);
     EXPECT_EQ(info.variable_count, 8u);
-    EXPECT_EQ(info.function_count, 9u); // without the init function
+    EXPECT_EQ(info.function_count, 10u); // without the init function
     EXPECT_STREQ(dlrt_model_dim_name(model, 0), "N");
     EXPECT_EQ(dlrt_model_dim_name(model, 1), nullptr);
 
@@ -78,7 +78,7 @@ TEST(Open, KnowsWhatTheModelSays) {
     EXPECT_FAILS(dlrt_model_find_function(model, "train", &number), DLRT_NOT_FOUND,
                  "model 'Fixture' has no function 'train'; it has 'predict', 'step', 'pick', "
                  "'stats', 'mxcsr', 'slow', "
-                 "'pairs', 'tell', 'retell'");
+                 "'pairs', 'tell', 'retell', 'shares'");
     EXPECT_EQ(Status(dlrt_model_find_function(model, "__init", &number)).code(), DLRT_NOT_FOUND);
 
     dlrt_function_info function;
@@ -91,8 +91,8 @@ TEST(Open, KnowsWhatTheModelSays) {
     EXPECT_STREQ(dlrt_function_kernel_name(model, Step, 1), "gradient (fixture.dl:8:3)");
     EXPECT_STREQ(dlrt_function_kernel_name(model, Predict, 1), "add");
     EXPECT_EQ(dlrt_function_kernel_name(model, Step, 3), nullptr);
-    EXPECT_FAILS(dlrt_model_get_function(model, 9, &function), DLRT_NOT_FOUND,
-                 "no function 9: model 'Fixture' has 9");
+    EXPECT_FAILS(dlrt_model_get_function(model, 10, &function), DLRT_NOT_FOUND,
+                 "no function 10: model 'Fixture' has 10");
 
     dlrt_value_info value;
     ASSERT_OK(dlrt_function_get_argument(model, Stats, 0, &value));

@@ -392,7 +392,7 @@ TEST_P(GemmTest, TaskCounts) {
   builder.add({f32, dynamic, 10, 20});
   builder.add({f32, dynamic, 512, 784});
   builder.add({f32, 1024, 1024, 1024});
-  builder.add({f32, 1, 4096, 1024});
+  builder.add({f32, 1, 4096, 9216});
   builder.add({f32, 1, 1000, 4096});
   builder.compile();
   GemmFrame frame{};
