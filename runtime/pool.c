@@ -254,8 +254,9 @@ bool dlrt_pool_run(dlrt_pool *pool, const dl_frame *frame, dl_kernel_fn function
     c->ranges[i].end = begin += length;
     /* A quarter at a time: what is left when another thread comes to help is small, and calls are
      * still few. In fewer parts where these would fall below what the kernel wishes for. */
-    int64_t parts = together && length / together < 4 ? length / together : 4;
-    c->ranges[i].chunk = parts > 1 ? length / parts + (length % parts != 0) : length;
+    int64_t parts = together ? length / together : 4;
+    parts = parts < 1 ? 1 : parts > 4 ? 4 : parts;
+    c->ranges[i].chunk = length / parts + (length % parts != 0);
   }
   c->function = function;
   c->frame = frame;

@@ -41,9 +41,11 @@ int64_t floatOperations(Operation &made) {
   return isa<math::FmaOp>(made) ? 2 : 1;
 }
 
-int64_t elementaryFunctions(Operation &made) {
-  bool isInstruction = isa<math::FmaOp, math::AbsFOp, math::SqrtOp, math::FloorOp, math::CeilOp, math::RoundEvenOp, math::CopySignOp>(made);
-  return isa<math::MathDialect>(made.getDialect()) && !isInstruction;
+int64_t elementaryFunctions(ElementwiseOpInterface op) {
+  return countMade(op, [](Operation &made) -> int64_t {
+    bool isInstruction = isa<math::FmaOp, math::AbsFOp, math::SqrtOp, math::FloorOp, math::CeilOp, math::RoundEvenOp, math::CopySignOp>(made);
+    return isa<math::MathDialect>(made.getDialect()) && !isInstruction;
+  });
 }
 
 } // namespace dlc

@@ -18,8 +18,8 @@ int64_t countMade(dl::ElementwiseOpInterface op, llvm::function_ref<int64_t(mlir
 
 /// Operations on floating-point numbers that an instruction stands for: a multiply-add is two, comparing and choosing none.
 int64_t floatOperations(mlir::Operation &made);
-/// One where it is an elementary function (an exponential, a tanh, …), no instruction of a processor.
-int64_t elementaryFunctions(mlir::Operation &made);
+/// Elementary functions (an exponential, a tanh, …), no instructions of a processor, that an element of the op's result takes.
+int64_t elementaryFunctions(dl::ElementwiseOpInterface op);
 
 } // namespace dlc
 

@@ -93,7 +93,8 @@ private:
   /// Ops of a kernel, and the kernels in which each is computed instead.
   using Given = llvm::MapVector<Operation *, llvm::SetVector<Group *>>;
   bool readsInFull(Value value, AffineExpr count, llvm::SetVector<Value> &values) const;
-  bool readersOf(Operation *op, llvm::SetVector<Operation *> &readers) const;
+  bool readersOf(Value value, llvm::SetVector<Operation *> &readers) const;
+  bool leaves(Value value, const llvm::SetVector<Operation *> &ops) const;
   int64_t traffic(const llvm::SetVector<Operation *> &ops, AffineExpr count, const Given &given) const;
   bool mayGiveToReaders(Group *producer, Operation *op, Given &given) const;
   bool giveToReaders(Group *producer);
@@ -462,13 +463,19 @@ bool Fuser::readsInFull(Value value, AffineExpr count, llvm::SetVector<Value> &v
   return true;
 }
 
-/// The ops of kernels that read an op's results, also through ops that are repeated. False where others do: the results then have to be in memory.
-bool Fuser::readersOf(Operation *op, llvm::SetVector<Operation *> &readers) const {
-  return llvm::all_of(op->getUsers(), [&](Operation *user) {
-    if (user->getBlock() == &block && isRepeated(user))
-      return readersOf(user, readers);
-    return user->getBlock() == &block && groupOf(user) && (readers.insert(user), true);
+/// The ops of kernels that read a value, also through ops that are repeated. False where others do: it then has to be in memory.
+bool Fuser::readersOf(Value value, llvm::SetVector<Operation *> &readers) const {
+  return llvm::all_of(value.getUsers(), [&](Operation *user) {
+    if (isRepeated(user))
+      return llvm::all_of(user->getResults(), [&](Value result) { return readersOf(result, readers); });
+    return groupOf(user) && (readers.insert(user), true);
   });
+}
+
+/// Whether a value of these ops, which are a kernel, is read by others, or leaves the block.
+bool Fuser::leaves(Value value, const llvm::SetVector<Operation *> &ops) const {
+  llvm::SetVector<Operation *> readers;
+  return !readersOf(value, readers) || llvm::any_of(readers, [&](Operation *reader) { return !ops.contains(reader); });
 }
 
 /// Bytes that a kernel of these ops moves for each of `count` elements: of the large values that it reads, and of those of its own that others read. What is given is in every kernel that needs it.
@@ -481,9 +488,8 @@ int64_t Fuser::traffic(const llvm::SetVector<Operation *> &ops, AffineExpr count
     for (Value value : values)
       if (!value.getDefiningOp() || !ops.contains(value.getDefiningOp()))
         moved.insert(value);
-    llvm::SetVector<Operation *> readers;
-    if (!given.contains(op) && (!readersOf(op, readers) || llvm::any_of(readers, [&](Operation *reader) { return !ops.contains(reader); })))
-      for (Value result : op->getResults())
+    for (Value result : op->getResults())
+      if (!given.contains(op) && leaves(result, ops))
         readsInFull(result, count, moved);
   }
   int64_t bytes = 0;
@@ -496,12 +502,11 @@ int64_t Fuser::traffic(const llvm::SetVector<Operation *> &ops, AffineExpr count
 bool Fuser::mayGiveToReaders(Group *producer, Operation *op, Given &given) const {
   auto elementwise = dyn_cast<ElementwiseOpInterface>(op);
   llvm::SetVector<Operation *> readers;
-  if (!elementwise || sizesOf(op->getResult(0)) != producer->full || !readersOf(op, readers) || readers.empty())
+  if (!elementwise || sizesOf(op->getResult(0)) != producer->full || !readersOf(op->getResult(0), readers) || readers.empty())
     return false;
   llvm::SetVector<Value> values;
   const AffineExpr count = elementCount(cast<RankedTensorType>(op->getResult(0).getType()));
-  if (countMade(elementwise, [](Operation &made) { return elementaryFunctions(made); }) ||
-      !llvm::all_of(op->getOperands(), [&](Value operand) { return readsInFull(operand, count, values); }))
+  if (elementaryFunctions(elementwise) || !llvm::all_of(op->getOperands(), [&](Value operand) { return readsInFull(operand, count, values); }))
     return false;
   llvm::SetVector<Group *> groups;
   for (Operation *reader : readers) {
@@ -533,6 +538,7 @@ bool Fuser::giveToReaders(Group *producer) {
   const AffineExpr count = productOf(producer->full, block.getParentOp()->getContext());
   SmallVector<Operation *> ops(producer->ops.begin(), producer->ops.end());
   llvm::sort(ops, [&](Operation *a, Operation *c) { return position[a] > position[c]; });
+  const int64_t before = traffic(producer->ops, count, {});
   auto savedBy = [&](const Given &given) {
     llvm::SetVector<Operation *> left;
     llvm::MapVector<Group *, llvm::SetVector<Operation *>> larger;
@@ -546,7 +552,7 @@ bool Fuser::giveToReaders(Group *producer) {
           larger[reader].insert(op);
         }
     }
-    int64_t saved = traffic(producer->ops, count, {}) - traffic(left, count, given);
+    int64_t saved = before - traffic(left, count, given);
     for (auto &[reader, all] : larger)
       saved += traffic(reader->ops, count, {}) - traffic(all, count, given);
     return saved;
@@ -606,22 +612,6 @@ void Fuser::build() {
     if (Group *group = groupOf(&op))
       visit(group);
 
-  // Values of groups that others read, or that leave the function.
-  auto leaves = [&](Group *group, Value value) {
-    SmallVector<Value> work{value};
-    while (!work.empty()) {
-      for (Operation *user : work.pop_back_val().getUsers()) {
-        if (user->getBlock() != &block || isSink(user))
-          return true;
-        if (isRepeated(user))
-          llvm::append_range(work, user->getResults());
-        else if (groupOf(user) != group)
-          return true;
-      }
-    }
-    return false;
-  };
-
   Operation *firstSink = nullptr;
   for (Operation &op : block)
     if (isSink(&op) && !isa<CheckIndexOp, CheckSizeOp>(op)) {
@@ -664,7 +654,7 @@ void Fuser::build() {
     SmallVector<Location> locations;
     for (Operation *op : ops)
       for (Value result : op->getResults())
-        if (leaves(group, result))
+        if (leaves(result, group->ops))
           outputs.push_back(result);
     if (outputs.empty())
       continue; // dead

@@ -66,17 +66,14 @@ AffineExpr Attention::tasks() const {
 
 //===--- emission ---===//
 
-struct Attention::Emitter {
+struct Attention::Emitter : ProductEmitter {
   const Attention &attention;
-  OpBuilder &b;
-  Location loc;
   FrameAccess *frame; // null where only sizes are asked for
   Value scratch;
 
-  const FloatType element;
   const bool isCausal;
-  const int64_t lanes, wide; // of the processor's vectors, and of those that scores are handled in
-  const int64_t mr, nr;      // of the micro-kernel
+  const int64_t wide;   // lanes of the vectors that scores are handled in
+  const int64_t mr, nr; // of the micro-kernel
   const int64_t keys, scoreRow; // of a block; elements from row to row of its scores
   const int64_t width, valueWidth, widthColumns, valueColumns; // the latter: of accumulators, whole panels
 
@@ -91,8 +88,8 @@ struct Attention::Emitter {
   Value queries, keyRows, heads; // sizes
 
   Emitter(const Attention &attention, OpBuilder &b, FrameAccess *frame, Value scratch)
-      : attention(attention), b(b), loc(attention.op->getLoc()), frame(frame), scratch(scratch), element(attention.element), isCausal(attention.operands.isCausal),
-        lanes(attention.engine.lanes()), wide(sumBytes / bytesOf(element)), mr(attention.engine.rows()), nr(attention.engine.columns()), keys(attention.keysPerBlock), scoreRow(keys + scorePadding), width(attention.width),
+      : ProductEmitter(attention.cpu, attention.element, b, attention.op->getLoc()), attention(attention), frame(frame), scratch(scratch), isCausal(attention.operands.isCausal),
+        wide(sumBytes / bytesOf(element)), mr(attention.engine.rows()), nr(attention.engine.columns()), keys(attention.keysPerBlock), scoreRow(keys + scorePadding), width(attention.width),
         valueWidth(attention.valueWidth), widthColumns(llvm::alignTo(width, nr)), valueColumns(llvm::alignTo(valueWidth, nr)) {
     if (!frame)
       return;
@@ -103,17 +100,6 @@ struct Attention::Emitter {
   }
 
   //===--- arithmetic ---===//
-
-  Value index(int64_t n) { return arith::ConstantIndexOp::create(b, loc, n); }
-  Value add(Value x, Value y) { return b.createOrFold<arith::AddIOp>(loc, x, y); }
-  Value add(Value x, int64_t y) { return y == 0 ? x : add(x, index(y)); }
-  Value sub(Value x, Value y) { return b.createOrFold<arith::SubIOp>(loc, x, y); }
-  Value mul(Value x, Value y) { return b.createOrFold<arith::MulIOp>(loc, x, y); }
-  Value mul(Value x, int64_t y) { return mul(x, index(y)); }
-  Value min(Value x, Value y) { return b.createOrFold<arith::MinSIOp>(loc, x, y); }
-  Value max(Value x, Value y) { return b.createOrFold<arith::MaxSIOp>(loc, x, y); }
-  Value less(Value x, Value y) { return b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::slt, x, y); }
-  Value boolean(bool value) { return arith::ConstantIntOp::create(b, loc, value, 1); }
 
   VectorType vectorOf(int64_t count, Type type) { return VectorType::get({count}, type); }
   /// A number, or a vector of it.
@@ -184,12 +170,6 @@ struct Attention::Emitter {
     });
   }
   void loop(Value to, int64_t step, llvm::function_ref<void(Value)> body) { loop(index(0), to, step, body); }
-  void when(Value condition, llvm::function_ref<void()> body) {
-    auto op = scf::IfOp::create(b, loc, condition, /*withElseRegion=*/false);
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(op.thenBlock());
-    body();
-  }
 
   //===--- operands and results where they lie ---===//
 
@@ -225,15 +205,16 @@ struct Attention::Emitter {
 
   //===--- packing ---===//
 
+  using ProductEmitter::fetch;
   /// Asks for the lines of a head's row before it is read, or written. A head's rows lie far apart, so that the processor does not foresee them; and as all are a multiple of some large power of 2 apart,
   /// the first cache has room for few of them: they are called to the second one. It takes few at once, so those who call do so between other things. A row that does not exist does no harm.
   void fetch(const StridedView &view, Value n, Value row, Value head, int64_t columns, bool isWritten = false) {
     Value from = rowOf(view, n, row, head);
     for (int64_t column = 0; column < columns; column += lineBytes / bytesOf(element)) {
       if (isWritten)
-        ProductEmitter(attention.cpu, element, b, loc).own(view.memory, add(from, column));
+        own(view.memory, add(from, column));
       else
-        memref::PrefetchOp::create(b, loc, view.memory, ValueRange{add(from, column)}, /*isWrite=*/false, /*localityHint=*/2, /*isDataCache=*/true);
+        fetch(addressOf(view.memory, add(from, column)));
     }
   }
   /// rows x columns of a head, from row `row0` on, into panels [columns / nr][steps][nr] at `to`. Columns that do not exist are 0.
@@ -255,7 +236,7 @@ struct Attention::Emitter {
   }
   /// The same of the transposed matrix: panels [rows / nr][columns][nr]; columns are rounded up to whole vectors.
   void packTransposed(const StridedView &view, Value n, Value head, Value row0, Value rows, int64_t columns, int64_t to) {
-    func::FuncOp transpose = attention.engine.transposition(b, loc);
+    func::FuncOp transpose = transposition();
     loop(rows, nr, [&](Value panel) {
       Value from = rowOf(view, n, add(row0, panel), head);
       loop(index(nr), 1, [&](Value row) { fetch(view, n, add(add(add(row0, panel), nr), row), head, columns); });
@@ -281,48 +262,47 @@ struct Attention::Emitter {
   }
   /// One function for all products of a kind: panel by panel, and of each, which then stays in the first cache, one micro-tile of rows after the other.
   func::FuncOp productFunction(Cut kind) {
-    ProductEmitter e(attention.cpu, element, b, loc);
     const int64_t nv = nr / lanes;
     StringRef what = kind == Cut::Columns ? "columns" : kind == Cut::LastSteps ? "last" : "first";
-    Type memory = e.memoryType(), idx = b.getIndexType();
-    return e.outlined(llvm::formatv("dl.attention_{0}_{1}_{2}x{3}", what, e.typeName(), mr, nr).str(), {memory, idx, idx, idx, idx, memory, idx, idx, idx, idx, idx, idx, b.getI1Type(), idx},
+    Type memory = memoryType(), idx = b.getIndexType();
+    return outlined(llvm::formatv("dl.attention_{0}_{1}_{2}x{3}", what, typeName(), mr, nr).str(), {memory, idx, idx, idx, idx, memory, idx, idx, idx, idx, idx, idx, b.getI1Type(), idx},
                       [&](ValueRange arguments) {
       Value a = arguments[0], aAt = arguments[1], aRow = arguments[2], aStep = arguments[3], rows = arguments[4], packed = arguments[5], panels = arguments[6], panel = arguments[7];
       Value columns = arguments[8], cAt = arguments[9], cRow = arguments[10], count = arguments[11], isFirst = arguments[12], cut = arguments[13];
       Value lastRow = add(rows, -1);
       auto tile = [&](Value column, Value row) {
-          Value panelAt = add(panels, mul(e.div(column, nr), panel)), columnAt = add(cAt, column);
-          auto multiply = [&](Value firstStep, Value steps) {
-            SmallVector<Value> aRows, places;
-            Value from = add(aAt, mul(firstStep, aStep)), bAt = add(panelAt, mul(firstStep, nr));
-            for (int64_t i = 0; i < mr; ++i) {
-              aRows.push_back(add(from, mul(min(add(row, i), lastRow), aRow)));
-              for (int64_t v = 0; v < nv; ++v)
-                places.push_back(add(add(columnAt, mul(add(row, i), cRow)), v * lanes));
-            }
-            e.multiplySteps(
-                mr, nv, packed, packed, places, steps, isFirst, ValueRange{index(0), bAt},
-                [&](ValueRange at, SmallVectorImpl<Value> &next) {
-                  next.push_back(add(at[0], aStep));
-                  next.push_back(add(at[1], nr));
-                  return ProductEmitter::Step{at[0], at[1]};
-                },
-                [&](int64_t i, Value step) { return loadNumber(a, add(aRows[i], step)); });
-          };
-          Value before = add(cut, mul(e.div(row, unit), unit)), needed = add(before, unit);
-          if (kind == Cut::Columns)
-            e.when(less(column, needed), [&] { multiply(index(0), count); });
-          else if (kind == Cut::LastSteps)
-            multiply(index(0), min(max(needed, index(0)), count));
-          else {
-            Value skipped = min(max(before, index(0)), count);
-            multiply(skipped, sub(count, skipped));
+        Value panelAt = add(panels, mul(div(column, nr), panel)), columnAt = add(cAt, column);
+        auto multiply = [&](Value firstStep, Value steps) {
+          SmallVector<Value> aRows, places;
+          Value from = add(aAt, mul(firstStep, aStep)), bAt = add(panelAt, mul(firstStep, nr));
+          for (int64_t i = 0; i < mr; ++i) {
+            aRows.push_back(add(from, mul(min(add(row, i), lastRow), aRow)));
+            for (int64_t v = 0; v < nv; ++v)
+              places.push_back(add(add(columnAt, mul(add(row, i), cRow)), v * lanes));
           }
+          multiplySteps(
+              mr, nv, packed, packed, places, steps, isFirst, ValueRange{index(0), bAt},
+              [&](ValueRange at, SmallVectorImpl<Value> &next) {
+                next.push_back(add(at[0], aStep));
+                next.push_back(add(at[1], nr));
+                return Step{at[0], at[1]};
+              },
+              [&](int64_t i, Value step) { return loadNumber(a, add(aRows[i], step)); });
+        };
+        Value before = add(cut, mul(div(row, unit), unit)), needed = add(before, unit);
+        if (kind == Cut::Columns)
+          when(less(column, needed), [&] { multiply(index(0), count); });
+        else if (kind == Cut::LastSteps)
+          multiply(index(0), min(max(needed, index(0)), count));
+        else {
+          Value skipped = min(max(before, index(0)), count);
+          multiply(skipped, sub(count, skipped));
+        }
       };
       if (kind == Cut::FirstSteps)
-        e.loop(rows, mr, [&](Value row) { e.loop(columns, nr, [&](Value column) { tile(column, row); }); });
+        loop(rows, mr, [&](Value row) { loop(columns, nr, [&](Value column) { tile(column, row); }); });
       else
-        e.loop(columns, nr, [&](Value column) { e.loop(rows, mr, [&](Value row) { tile(column, row); }); });
+        loop(columns, nr, [&](Value column) { loop(rows, mr, [&](Value row) { tile(column, row); }); });
     });
   }
 
@@ -350,8 +330,8 @@ struct Attention::Emitter {
     Value n, head, key0;
   };
   Block blockAfter(const Block &block, Value isEnd, Value task, Value tasksOfHead) {
-    Value all = b.createOrFold<arith::DivUIOp>(loc, add(task, 1), tasksOfHead);
-    return {select(isEnd, b.createOrFold<arith::DivUIOp>(loc, all, heads), block.n), select(isEnd, b.createOrFold<arith::RemUIOp>(loc, all, heads), block.head),
+    Value all = div(add(task, 1), tasksOfHead);
+    return {select(isEnd, div(all, heads), block.n), select(isEnd, rem(all, heads), block.head),
             select(isEnd, index(0), add(block.key0, keys))};
   }
   /// Keys of the block at key0 that row `row` may look at; may be negative.
@@ -362,7 +342,7 @@ struct Attention::Emitter {
   Value neededBy(Value r, Value before, Value blockKeys) {
     if (!isCausal)
       return blockKeys;
-    return min(blockKeys, max(add(before, mul(add(b.createOrFold<arith::DivUIOp>(loc, r, index(unit)), 1), unit)), index(0)));
+    return min(blockKeys, max(add(before, mul(add(div(r, index(unit)), 1), unit)), index(0)));
   }
 
   void attend(Value begin, Value end);
@@ -383,11 +363,11 @@ void Attention::Emitter::attend(Value begin, Value end) {
   const double infinity = std::numeric_limits<double>::infinity();
   const VectorType wideType = vectorOf(wide, element);
   const int64_t keysPanel = nr * llvm::alignTo(width, lanes);
-  auto stateOf = [&](Value bandRow) { return mul(b.createOrFold<arith::DivUIOp>(loc, bandRow, index(band)), bandNumbers); };
+  auto stateOf = [&](Value bandRow) { return mul(div(bandRow, index(band)), bandNumbers); };
   Value blocks = frame->size(sizesOf(attention.operands.q)[1].ceilDiv(rowsPerTask));
   loop(begin, end, 1, [&](Value task) {
-    Value all = b.createOrFold<arith::DivUIOp>(loc, task, blocks), row0 = mul(b.createOrFold<arith::RemUIOp>(loc, task, blocks), rowsPerTask);
-    Value n = b.createOrFold<arith::DivUIOp>(loc, all, heads), head = b.createOrFold<arith::RemUIOp>(loc, all, heads);
+    Value all = div(task, blocks), row0 = mul(rem(task, blocks), rowsPerTask);
+    Value n = div(all, heads), head = rem(all, heads);
     Value rows = min(sub(queries, row0), index(rowsPerTask));
     loop(index(taskNumbers), wide, [&](Value state) {
       store(number(wideType, -infinity), scratch, add(state, largestAt));
@@ -450,7 +430,7 @@ void Attention::Emitter::attend(Value begin, Value end) {
             Value sum = add(add(state, r), sumsAt);
             store(plus(loadNumber(scratch, sum), total), scratch, sum);
           });
-          when(arith::XOrIOp::create(b, loc, isFirst, boolean(true)), [&] {
+          when(less(index(0), key0), [&] {
             loop(bandRows, 1, [&](Value r) {
               Value mean = add(mul(add(bandRow, r), valueColumns), meansAt), factors = spread(loadNumber(scratch, add(r, factorsAt)), lanes);
               loop(index(valueColumns), lanes, [&](Value column) { store(times(load(scratch, add(mean, column), lanes), factors), scratch, add(mean, column)); });
@@ -518,7 +498,7 @@ void Attention::Emitter::passBack(Value begin, Value end) {
   auto get = [&](Value memory, Value at, Value mask) { return mask ? maskedLoad(memory, at, mask, type) : load(memory, at, lanes); };
 
   loop(begin, end, 1, [&](Value task) {
-    Value n = b.createOrFold<arith::DivUIOp>(loc, task, heads), head = b.createOrFold<arith::RemUIOp>(loc, task, heads);
+    Value n = div(task, heads), head = rem(task, heads);
     // Where there are keys, the first block of them begins every row.
     when(b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, keyRows, index(0)), [&] {
       loop(queries, 1, [&](Value row) {
@@ -531,7 +511,7 @@ void Attention::Emitter::passBack(Value begin, Value end) {
       Block next = blockAfter({n, head, key0}, less(keyRows, add(key0, keys + 1)), task, index(1));
       Value isFirst = b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::eq, key0, index(0)), isLater = less(index(0), key0);
       // Rows before these look at no key of the block.
-      auto firstRowOf = [&](Value key0) { return isCausal ? mul(b.createOrFold<arith::DivUIOp>(loc, key0, index(gradientRows)), gradientRows) : index(0); };
+      auto firstRowOf = [&](Value key0) { return isCausal ? mul(div(key0, index(gradientRows)), gradientRows) : index(0); };
       packTransposed(k, n, head, key0, blockKeys, width, keysAt);
       packTransposed(v, n, head, key0, blockKeys, valueWidth, valuesAt);
       packRows(k, n, head, key0, blockKeys, width, keys, keyRowsAt);

@@ -56,6 +56,7 @@ public:
 
   /// The copy and the product.
   unsigned launchCount() const { return 2; }
+  unsigned tasksTogether() const { return 0; }
   mlir::AffineExpr workspaceElements(mlir::AffineExpr images) const;
   int64_t tableElements() const { return rowTableElements() + 2 * tableSteps; }
   int64_t scratchElements() const;

@@ -151,9 +151,7 @@ Gemm::Emitter::Emitter(const Gemm &gemm, OpBuilder &b, Location loc, const GemmO
   const GemmShape &shape = gemm.shape;
   const bool swapped = plan.swapped;
   staticRows = swapped ? shape.n : shape.m;
-  staticColumns = swapped ? shape.m : shape.n;
-  if (plan.joined)
-    staticColumns = ShapedType::isDynamic(shape.batch) || ShapedType::isDynamic(shape.n) ? ShapedType::kDynamic : shape.n * shape.batch;
+  staticColumns = columnsOf(shape, swapped, plan.joined);
   staticK = shape.k;
   lhsTransposed = swapped ? !shape.rhsTransposed : shape.lhsTransposed;
   rhsTransposed = swapped ? !shape.lhsTransposed : shape.rhsTransposed;
@@ -692,10 +690,6 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
 
 func::FuncOp Gemm::microKernel(OpBuilder &b, Location loc) const {
   return Emitter(*this, b, loc, nullptr).microKernel(plan.nv, /*fetches=*/false);
-}
-
-func::FuncOp Gemm::transposition(OpBuilder &b, Location loc) const {
-  return Emitter(*this, b, loc, nullptr).transposition();
 }
 
 unsigned Gemm::launchCount() const { return 1 + (plan.rhs == Packing::Launch) + (plan.lhs != Packing::None); }

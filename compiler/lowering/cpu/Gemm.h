@@ -125,11 +125,6 @@ public:
   /// element, strides of a row and of a step, rows; b, its first element, the stride of a step; c,
   /// its first element, the stride of a row; count; first (i1). Places and strides in elements.
   mlir::func::FuncOp microKernel(mlir::OpBuilder &b, mlir::Location loc) const;
-  /// destination[columns, rows] = source[rows, columns]^T in blocks of lanes() x lanes(). Whole blocks
-  /// are written: rows beyond the last one repeat it, columns beyond the last one are not read and
-  /// become zero. Arguments: the source, its first element, the stride of a row, rows, columns; the
-  /// destination, its first element, the stride of a row.
-  mlir::func::FuncOp transposition(mlir::OpBuilder &b, mlir::Location loc) const;
 
 private:
   /// Where an operand is packed: not at all; by each task into its scratch; by a launch of its own
@@ -175,6 +170,8 @@ private:
   struct View;
   struct Emitter;
 
+  /// Columns of a product as it is computed, in all panels, or ShapedType::kDynamic.
+  static int64_t columnsOf(const GemmShape &shape, bool swapped, bool joined);
   /// Whether of panels of nv vectors, of so many columns in all, the last one needs half its vectors at most.
   static bool endsInHalfPanel(int64_t columns, int64_t nv, int64_t lanes) {
     const int64_t left = mlir::ShapedType::isDynamic(columns) ? 0 : columns % (nv * lanes);

@@ -77,7 +77,7 @@ struct Gemm::View {
   View(const CpuInfo &cpu, const GemmShape &shape, bool swapped, bool joined)
       : cpu(cpu), shape(shape), swapped(swapped), joined(joined), lhsTransposed(swapped ? !shape.rhsTransposed : shape.lhsTransposed),
         rhsTransposed(swapped ? !shape.lhsTransposed : shape.rhsTransposed), shapeRows(swapped ? shape.n : shape.m), shapeColumns(swapped ? shape.m : shape.n),
-        staticColumns(!joined ? shapeColumns : ShapedType::isDynamic(shape.batch) || ShapedType::isDynamic(shape.n) ? ShapedType::kDynamic : shape.n * shape.batch),
+        staticColumns(columnsOf(shape, swapped, joined)),
         entries(joined ? 1 : orAssumed(shape.batch)), rows(orAssumed(shapeRows)), columns(orAssumed(shapeColumns) * (joined ? orAssumed(shape.batch) : 1)), k(orAssumed(shape.k)),
         lanes(cpu.lanes(shape.type)), bytes(shape.type.getIntOrFloatBitWidth() / 8), anyRows(ShapedType::isDynamic(shapeRows)), staticK(!ShapedType::isDynamic(shape.k)) {
     // What stays the same from call to call is packed once for all of them, unless it stays in L1; what is
@@ -105,6 +105,12 @@ struct Gemm::View {
 private:
   int64_t panelsOfTile(const Plan &plan) const;
 };
+
+int64_t Gemm::columnsOf(const GemmShape &shape, bool swapped, bool joined) {
+  if (!joined)
+    return swapped ? shape.m : shape.n;
+  return ShapedType::isDynamic(shape.batch) || ShapedType::isDynamic(shape.n) ? ShapedType::kDynamic : shape.n * shape.batch;
+}
 
 std::optional<Gemm::Plan> Gemm::View::planOf(int64_t mr, int64_t nv, Packing packing) const {
   if ((packing == Packing::Launch) != packsOnce || (packing == Packing::None && (rhsTransposed || joined)))

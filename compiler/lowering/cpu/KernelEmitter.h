@@ -71,7 +71,7 @@ public:
   /// Number of tasks of a launch, an index.
   mlir::Value tasks(unsigned launch, mlir::OpBuilder &b, FrameAccess &frame) const;
   /// So many tasks of the last launch, next to each other, had better be run by one call; 0: any number.
-  unsigned tasksTogether() const { return gemm ? gemm->tasksTogether() : 0; }
+  unsigned tasksTogether() const { return convolution ? ask([](auto &engine) { return engine.tasksTogether(); }) : gemm ? gemm->tasksTogether() : 0; }
   /// Tasks begin to end - 1 (index values). `scratch` is a pointer.
   void emit(unsigned launch, mlir::OpBuilder &b, FrameAccess &frame, mlir::Value begin, mlir::Value end, mlir::Value scratch) const;
 

@@ -26,6 +26,7 @@ public:
   int64_t scratchElements() const { return gemm.scratchBytes() / (shape.type.getIntOrFloatBitWidth() / 8); }
   /// Number of tasks of a launch, an index value.
   mlir::Value tasks(unsigned launch, mlir::OpBuilder &b, mlir::Location loc, mlir::Value images) const;
+  unsigned tasksTogether() const { return gemm.tasksTogether(); }
   /// Emits tasks begin to end - 1 (index values) of a launch. The epilogue is handed positions across the rows of an image.
   void emit(unsigned launch, mlir::OpBuilder &b, mlir::Location loc, const ConvolutionOperands &operands, mlir::Value begin, mlir::Value end, bool acrossRows, ConvolutionEpilogue epilogue) const;
 

@@ -34,6 +34,7 @@ public:
 
   /// The copy with the weights' transformation, and the rest.
   unsigned launchCount() const { return 2; }
+  unsigned tasksTogether() const { return 0; }
   mlir::AffineExpr workspaceElements(mlir::AffineExpr images) const;
   int64_t tableElements() const { return 0; }
   int64_t scratchElements() const;
