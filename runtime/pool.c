@@ -38,7 +38,7 @@ enum { OPEN = 0x10000, ACTIVE = 0xffff };
 
 typedef struct range {
   _Alignas(64) _Atomic int64_t next;
-  int64_t end, chunk;
+  int64_t end;
 } range;
 
 typedef struct worker {
@@ -55,7 +55,7 @@ typedef struct control {
   uint32_t workers;
   dl_kernel_fn function;
   const dl_frame *frame;
-  uint32_t range_count;
+  uint32_t range_count, together;
   range *ranges;                       /* [threads] */
   worker *worker;                      /* [threads]; [0] is not used */
   _Alignas(64) _Atomic uint32_t epoch; /* counts launches; workers sleep on it */
@@ -109,16 +109,29 @@ static bool spin(_Atomic uint32_t *word, uint32_t mask, uint32_t value) {
   }
 }
 
+/* Tasks that a call takes of those left in a range: a quarter, so that calls are few and yet the last
+ * ones short, when another thread comes to help. As many as the kernel wishes for, if there are;
+ * all, if fewer than these would be left. */
+static int64_t part_of(int64_t left, int64_t together) {
+  int64_t part = left / 4 + (left % 4 != 0);
+  if (part < together)
+    part = together;
+  return left - part < together ? left : part;
+}
+
 static void work(control *c, uint32_t number, void *scratch) {
   uint32_t count = c->range_count;
   dlrt_scratch_enter(scratch);
   for (uint32_t i = 0; i < count; ++i) {
     range *r = &c->ranges[(number + i) % count];
-    while (atomic_load_explicit(&r->next, memory_order_relaxed) < r->end) {
-      int64_t begin = atomic_fetch_add_explicit(&r->next, r->chunk, memory_order_relaxed);
-      if (begin >= r->end)
-        break;
-      c->function(c->frame, begin, r->end - begin < r->chunk ? r->end : begin + r->chunk, scratch);
+    int64_t begin = atomic_load_explicit(&r->next, memory_order_relaxed);
+    while (begin < r->end) {
+      int64_t until = begin + part_of(r->end - begin, c->together);
+      if (atomic_compare_exchange_weak_explicit(&r->next, &begin, until, memory_order_relaxed,
+                                                memory_order_relaxed)) {
+        c->function(c->frame, begin, until, scratch);
+        begin = atomic_load_explicit(&r->next, memory_order_relaxed);
+      }
     }
   }
 }
@@ -249,15 +262,10 @@ bool dlrt_pool_run(dlrt_pool *pool, const dl_frame *frame, dl_kernel_fn function
   uint32_t count = c->workers + 1 < tasks ? c->workers + 1 : (uint32_t)tasks;
   int64_t share = tasks / count, rest = tasks % count, begin = 0;
   for (uint32_t i = 0; i < count; ++i) {
-    int64_t length = share + (i < rest);
     atomic_store_explicit(&c->ranges[i].next, begin, memory_order_relaxed);
-    c->ranges[i].end = begin += length;
-    /* A quarter at a time: what is left when another thread comes to help is small, and calls are
-     * still few. In fewer parts where these would fall below what the kernel wishes for. */
-    int64_t parts = together ? length / together : 4;
-    parts = parts < 1 ? 1 : parts > 4 ? 4 : parts;
-    c->ranges[i].chunk = length / parts + (length % parts != 0);
+    c->ranges[i].end = begin += share + (i < rest);
   }
+  c->together = together;
   c->function = function;
   c->frame = frame;
   c->range_count = count;

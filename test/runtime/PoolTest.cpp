@@ -49,7 +49,7 @@ TEST(Pool, EachTaskRunsOnce) {
   }
 }
 
-/// A share is divided into calls of no fewer tasks than the kernel wishes for (two fewer in the last one, so that all are about as long), however small, and large ones into four.
+/// A share is divided into calls of no fewer tasks than the kernel wishes for, however small it is, and into ever shorter ones.
 TEST(Pool, TasksStayTogether) {
   ModelPtr model = attachFixture();
   for (int64_t threads : {1, 2, 3, 5}) {
