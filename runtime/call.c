@@ -502,18 +502,21 @@ static dlrt_status execute(const signature *s, dlrt_instance *instance, const dl
     if (instance->profile)
       c.function = exported_number(instance->model, s->number);
     place_buffers(s, instance, context, plan, arguments, argument_count, results, result_count);
+    if (!(s->desc->flags & DL_FUNCTION_CONST))
+      dlrt_variables_changed(instance);
     uint32_t saved = dlrt_float_environment_enter();
-    instance->model->entries[s->number](&c.frame);
+    if (!(status = dlrt_prepare(instance, s->number, plan, context->buffers, &c.frame)))
+      instance->model->entries[s->number](&c.frame);
     dlrt_float_environment_leave(saved);
     dlrt_status failed = fault.site ? fault_status(s, &fault) : NULL;
-    if (!fault.site && instance->log.write && s->desc->logs) {
+    if (!status && !fault.site && instance->log.write && s->desc->logs) {
       const placed_results placed = {s, context->buffers};
       dlrt_log_write(instance->model, s->number, binding, placed_result, &placed, &instance->log,
                      exported_number(instance->model, s->number));
     }
     if (ticket)
       ticket->failure = failed;
-    else
+    else if (failed)
       status = failed;
   }
   dlrt_context_release(context);

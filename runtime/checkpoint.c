@@ -705,6 +705,7 @@ static dlrt_status load_file(dlrt_instance *instance, const char *path, int file
     else {
       dlrt_block old = instance->variables;
       instance->variables = block;
+      dlrt_variables_changed(instance);
       block = old;
     }
   }

@@ -203,6 +203,23 @@ static bool value(reader *r, const dl_value_desc *value, bool is_argument) {
   return true;
 }
 
+/* Whether a size is the same for every call. */
+static bool is_constant(const dl_size *size) {
+  for (uint32_t i = 0; i < size->count; ++i)
+    if (size->code[i] == DL_SIZE_DIM)
+      return false;
+    else if (size->code[i] == DL_SIZE_CONST)
+      ++i;
+  return true;
+}
+
+/* The same, and which one it is: not negative. */
+static bool is_fixed(const dl_size *size, int64_t *out_value) {
+  const dlrt_binding none = {.bound = 0};
+  return is_constant(size) && dlrt_size_evaluate(size, &none, out_value) == DLRT_SIZE_OK &&
+         *out_value >= 0;
+}
+
 static bool buffer(reader *r, const dl_function_desc *function, const dl_buffer_desc *buffer) {
   bool placed = buffer->kind == DL_BUFFER_RESULT || buffer->kind == DL_BUFFER_ARENA, exists = true;
   switch (buffer->kind) {
@@ -221,6 +238,10 @@ static bool buffer(reader *r, const dl_function_desc *function, const dl_buffer_
     exists = buffer->index >= sizeof(dl_blob) && buffer->index <= r->bytes &&
              buffer->index % DL_BUFFER_ALIGNMENT == 0;
     break;
+  case DL_BUFFER_PREPARED:
+    if (!(function->flags & DL_FUNCTION_CONST))
+      return damaged(r, "prepared for a function that changes variables");
+    break;
   default:
     return damaged(r, "unknown kind");
   }
@@ -230,7 +251,12 @@ static bool buffer(reader *r, const dl_function_desc *function, const dl_buffer_
   uint32_t launches = function->launch_count ? function->launch_count : 1;
   if (placed && (buffer->first > buffer->last || buffer->last >= launches))
     return damaged(r, "impossible lifetime");
-  return size_program(r, buffer->bytes, "size");
+  if (!size_program(r, buffer->bytes, "size"))
+    return false;
+  int64_t bytes;
+  return buffer->kind != DL_BUFFER_PREPARED ||
+         is_fixed((const dl_size *)(r->base + buffer->bytes), &bytes) ||
+         damaged(r, "the size of what is prepared is not constant");
 }
 
 /* ---- the program for a GPU ---- */
@@ -491,16 +517,6 @@ static bool cuda_gemm(reader *r, const dl_cuda_function_desc *cuda, const dl_cud
          (!aux || size_program(r, gemm->aux_ld, "size"));
 }
 
-/* Whether a size is the same for every call. */
-static bool is_constant(const dl_size *size) {
-  for (uint32_t i = 0; i < size->count; ++i)
-    if (size->code[i] == DL_SIZE_DIM)
-      return false;
-    else if (size->code[i] == DL_SIZE_CONST)
-      ++i;
-  return true;
-}
-
 static bool cuda_function(reader *r, const dl_function_desc *function) {
   if (!function->cuda)
     return !(r->blob->flags & DL_BLOB_WITHOUT_CPU) || (function->flags & DL_FUNCTION_INIT) ||
@@ -526,14 +542,13 @@ static bool cuda_function(reader *r, const dl_function_desc *function) {
     if (!buffer(r, function, &buffers[i]))
       return false;
     /* Constants are copied to the device once. */
-    if (buffers[i].kind == DL_BUFFER_CONSTANT) {
-      const dlrt_binding none = {.bound = 0};
-      const dl_size *bytes = (const dl_size *)(r->base + buffers[i].bytes);
-      int64_t value;
-      if (!is_constant(bytes) || dlrt_size_evaluate(bytes, &none, &value) != DLRT_SIZE_OK ||
-          value < 0 || value > (int64_t)(r->bytes - buffers[i].index))
-        return damaged(r, "a constant's size is not constant or beyond the end");
-    }
+    int64_t bytes;
+    if (buffers[i].kind == DL_BUFFER_CONSTANT &&
+        (!is_fixed((const dl_size *)(r->base + buffers[i].bytes), &bytes) ||
+         bytes > (int64_t)(r->bytes - buffers[i].index)))
+      return damaged(r, "a constant's size is not constant or beyond the end");
+    if (buffers[i].kind == DL_BUFFER_PREPARED)
+      return damaged(r, "prepared for a program that has no preparation");
   }
   for (i = 0; i < cuda->gemm_count; ++i, leave(r)) {
     enter(r, "product", i);
@@ -588,16 +603,9 @@ static bool init_function(reader *r, const dl_function_desc *function) {
 /* Whether a value has such a type, with an axis of this size first. */
 static bool is_kept(reader *r, const dl_value_desc *desc, uint8_t dtype, uint32_t rank,
                     uint32_t first) {
-  const dlrt_binding none = {.bound = 0};
   int64_t size = first;
-  if (desc->dtype != dtype || desc->rank != rank)
-    return false;
-  if (rank) {
-    const dl_size *program = dlrt_value_dim(r->blob, desc, 0);
-    if (!is_constant(program) || dlrt_size_evaluate(program, &none, &size) != DLRT_SIZE_OK)
-      return false;
-  }
-  return size == first;
+  return desc->dtype == dtype && desc->rank == rank &&
+         (!rank || is_fixed(dlrt_value_dim(r->blob, desc, 0), &size)) && size == first;
 }
 
 /* The results of a message of which some are kept: their count, their numbers, their values. */

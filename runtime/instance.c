@@ -212,7 +212,7 @@ dlrt_status dlrt_instance_create(dlrt_model *model, const dlrt_options *options,
     ;
   else if (!instance->gpu && !dlrt_block_allocate(&instance->variables, model->variable_bytes))
     status = dlrt_fail_memory("the variables", model->variable_bytes);
-  else if (!(context = create_context(model)))
+  else if (!dlrt_preparations_create(instance) || !(context = create_context(model)))
     status = dlrt_fail_memory("an instance", model->scratch_bytes);
   else {
     atomic_init(&instance->contexts, context);
@@ -248,6 +248,7 @@ void dlrt_instance_release(dlrt_instance *instance) {
     free_context(context, instance->model);
     context = next;
   }
+  dlrt_preparations_release(instance);
   dlrt_block_release(&instance->variables);
   dlrt_model_release(instance->model);
   free(instance);
@@ -349,6 +350,7 @@ dlrt_status dlrt_variable_write(dlrt_instance *instance, uint32_t variable, cons
         instance->gpu, instance->model->variable_offsets[variable], data, bytes);
   else if (bytes)
     memcpy(dlrt_variable_data(instance, variable), data, bytes);
+  dlrt_variables_changed(instance);
   dlrt_instance_leave(instance, true);
   return status;
 }

@@ -7,6 +7,7 @@
 
 #include "description.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -133,6 +134,7 @@ struct dlrt_model {
   const dl_blob *blob;
   const dl_entry_fn
       *entries; /* in the order of the blob's functions; NULL where only the description was read */
+  const dl_entry_fn *preparations; /* likewise; NULL where no function has any */
   void *owned_blob; /* the copy that `blob` points to, or NULL */
   void *library;    /* of dlopen, or NULL */
   int file;         /* the library's open file, or -1 */
@@ -204,7 +206,9 @@ dlrt_status dlrt_model_create(const dl_blob *blob, size_t bytes, dlrt_model **ou
 /* Looks at what a query symbol answered before anything in it is used. */
 dlrt_status dlrt_model_check_answer(const dl_model *answer);
 /* Whether there is code for what a checked description promises. */
-dlrt_status dlrt_model_check_code(const dl_blob *blob, const dl_entry_fn *entries);
+dlrt_status dlrt_model_check_code(const dl_model *answer);
+/* Takes that code over. */
+void dlrt_model_take_code(dlrt_model *model, const dl_model *answer);
 /* Puts a file's name before a refusal. */
 dlrt_status dlrt_with_path(const char *path, dlrt_status status);
 /* The model's variable of a name, or UINT32_MAX. */
@@ -281,9 +285,9 @@ typedef struct dlrt_plan {
   uint64_t used;          /* the context's clock at its last use; 0: nothing in it */
   uint64_t arena_results; /* bit i: result i lies in the arena (results beyond 63 always have a
                              place there) */
-  uint64_t arena_bytes;
+  uint64_t arena_bytes, prepared_bytes;
   dlrt_binding binding;
-  uint64_t *offsets; /* [buffer_count] in the arena, for what lies there */
+  uint64_t *offsets; /* [buffer_count] in the arena or among what is prepared, for what is there */
   uint64_t *bytes;   /* [buffer_count] workspace of planning, as the rest */
   uint32_t *first, *last, *order, *which;
 } dlrt_plan;
@@ -321,6 +325,21 @@ dlrt_status dlrt_plan_find(struct dlrt_instance *instance, dlrt_context *context
 dlrt_status dlrt_check_limit(const struct dlrt_instance *instance, const char *what,
                              uint32_t function, uint64_t bytes, uint64_t held);
 
+/* ---- prepare.c ---- */
+
+/* What a function makes of variables, for all of its calls. */
+typedef struct dlrt_prepared {
+  dlrt_block memory; /* empty before its first call; counted with the arenas */
+  uint64_t changes;  /* of the instance, when it was made; 0: never */
+} dlrt_prepared;
+
+bool dlrt_preparations_create(struct dlrt_instance *instance);
+void dlrt_preparations_release(struct dlrt_instance *instance);
+/* Places the prepared buffers of a call, which is inside and whose other buffers are placed, and
+ * makes what they hold if it is not of the variables as they are now. */
+dlrt_status dlrt_prepare(struct dlrt_instance *instance, uint32_t function, const dlrt_plan *plan,
+                         void **buffers, const dl_frame *frame);
+
 /* ---- log.c ---- */
 
 /* Where a result of the function lies, or NULL. */
@@ -342,7 +361,10 @@ struct dlrt_instance {
   char device[512];                 /* what it runs on, in words */
   dlrt_pool *pool;                  /* NULL: one thread */
   _Atomic int32_t users;            /* calls inside: n const ones, or -1 for one that is not */
-  _Atomic uint64_t arena_bytes;     /* of all contexts, and of what tickets keep */
+  _Atomic uint64_t arena_bytes;     /* of all contexts, what is prepared, and what tickets keep */
+  uint64_t changes;                 /* of variables, so far and 1 more; counted by who is alone */
+  pthread_mutex_t preparing;        /* held by who looks at `prepared` */
+  dlrt_prepared *prepared;          /* [function_count] */
   _Atomic(dlrt_context *) contexts; /* never NULL; only grows at its front */
   dlrt_ticket tickets[DLRT_TICKETS];
   uint64_t last_ticket;
@@ -351,6 +373,8 @@ struct dlrt_instance {
   dlrt_log log;
 };
 
+/* Says, by who is alone inside, that variables have other values. */
+static inline void dlrt_variables_changed(dlrt_instance *instance) { ++instance->changes; }
 static inline void *dlrt_variable_data(const dlrt_instance *instance, uint32_t variable) {
   return (char *)instance->variables.data + instance->model->variable_offsets[variable];
 }

@@ -248,21 +248,32 @@ dlrt_status dlrt_model_check_answer(const dl_model *answer) {
   return NULL;
 }
 
-dlrt_status dlrt_model_check_code(const dl_blob *blob, const dl_entry_fn *entries) {
+dlrt_status dlrt_model_check_code(const dl_model *answer) {
+  const dl_blob *blob = answer->blob;
   for (uint32_t f = 0; f < blob->function_count; ++f) {
     const dl_function_desc *function = &dlrt_functions(blob)[f];
     bool may_lack = !dlrt_has_cpu_code(blob) && !(function->flags & DL_FUNCTION_INIT);
-    if (!entries[f] && !may_lack)
+    if (!answer->entries[f] && !may_lack)
       return dlrt_fail(DLRT_CORRUPT, "has no code for function '%s'",
                        dlrt_string(blob, function->name));
     const dl_buffer_desc *buffers = dlrt_at(blob, function->buffers);
-    for (uint32_t b = 0; b < function->buffer_count; ++b)
+    for (uint32_t b = 0; b < function->buffer_count; ++b) {
       if (buffers[b].kind == DL_BUFFER_CONSTANT && (uintptr_t)blob % DL_BUFFER_ALIGNMENT != 0)
         return dlrt_fail(DLRT_CORRUPT,
                          "has constants, but its description is not aligned to %d bytes in memory",
                          DL_BUFFER_ALIGNMENT);
+      if (buffers[b].kind == DL_BUFFER_PREPARED &&
+          !(answer->preparations && answer->preparations[f]))
+        return dlrt_fail(DLRT_CORRUPT, "has no code that prepares function '%s'",
+                         dlrt_string(blob, function->name));
+    }
   }
   return NULL;
+}
+
+void dlrt_model_take_code(dlrt_model *model, const dl_model *answer) {
+  model->entries = answer->entries;
+  model->preparations = answer->preparations;
 }
 
 dlrt_status dlrt_with_path(const char *path, dlrt_status status) {
@@ -285,12 +296,12 @@ dlrt_status dlrt_model_attach(const dl_model *linked, dlrt_model **out_model) {
   if ((status = dlrt_model_create(linked->blob, linked->blob->blob_bytes, &model)))
     return dlrt_with_path("linked model", status);
   if ((status = dlrt_cpu_check(dlrt_string(model->blob, model->blob->features))) ||
-      (status = dlrt_model_check_code(model->blob, linked->entries))) {
+      (status = dlrt_model_check_code(linked))) {
     status = dlrt_with_path(dlrt_string(model->blob, model->blob->name), status);
     dlrt_model_release(model);
     return status;
   }
-  model->entries = linked->entries;
+  dlrt_model_take_code(model, linked);
   /* Another copy of the runtime, in a library say, goes with its own half for GPUs. */
   if (!linked->runtime || linked->runtime == &dlrt_runtime_api)
     model->gpu_half = linked->cuda;

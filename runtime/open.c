@@ -64,10 +64,10 @@ static dlrt_status load(dlrt_model *model, const char *path) {
   if (answer->blob->blob_bytes != model->blob->blob_bytes ||
       memcmp(answer->blob, model->blob, model->blob->blob_bytes) != 0)
     return dlrt_fail(DLRT_CORRUPT, "its code has another description than its note");
-  if ((status = dlrt_model_check_code(answer->blob, answer->entries)))
+  if ((status = dlrt_model_check_code(answer)))
     return status;
   model->blob = answer->blob;
-  model->entries = answer->entries;
+  dlrt_model_take_code(model, answer);
   model->gpu_half =
       &dlrt_cuda_half; /* whatever half the artefact brings: this runtime is its own */
   free(model->owned_blob);

@@ -152,6 +152,21 @@ dlrt_status dlrt_plan_make(const dlrt_model *model, uint32_t function,
                      function_name(model, function));
   for (uint32_t i = count; i-- > 0;)
     plan->offsets[plan->which[i]] = plan->offsets[i];
+  /* What is prepared lies one behind the other: all of it lives as long. Its sizes are the same in
+   * every plan. */
+  plan->prepared_bytes = 0;
+  for (uint32_t b = 0; b < buffer_count; ++b) {
+    int64_t asked;
+    uint64_t bytes;
+    if (buffers[b].kind != DL_BUFFER_PREPARED)
+      continue;
+    (void)dlrt_size_evaluate(dlrt_at(blob, buffers[b].bytes), &plan->binding, &asked);
+    plan->offsets[b] = plan->prepared_bytes;
+    if (!dlrt_align_up(asked ? (uint64_t)asked : 1, DL_BUFFER_ALIGNMENT, &bytes) ||
+        __builtin_add_overflow(plan->prepared_bytes, bytes, &plan->prepared_bytes))
+      return dlrt_fail(DLRT_OUT_OF_MEMORY, "what '%s' prepares overflows 64 bits",
+                       function_name(model, function));
+  }
   return NULL;
 }
 

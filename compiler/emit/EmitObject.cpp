@@ -151,27 +151,41 @@ Error addModelData(Module &module, ModelDescription &model, const Target &target
                                "' is a symbol of every artefact; give the function another name");
 
   PointerType *pointer = PointerType::getUnqual(context);
-  SmallVector<Constant *> entries;
-  for (const FunctionDescription &function : model.functions) {
-    if (function.entrySymbol.empty()) { // no code for the CPU
-      entries.push_back(ConstantPointerNull::get(pointer));
-      continue;
+  Constant *null = ConstantPointerNull::get(pointer);
+  // One function of the module for each of the model's; null where it has no symbol.
+  auto tableOf = [&](std::string FunctionDescription::*symbol,
+                     StringRef name) -> Expected<Constant *> {
+    SmallVector<Constant *> entries;
+    for (const FunctionDescription &function : model.functions) {
+      if ((function.*symbol).empty()) {
+        entries.push_back(null);
+        continue;
+      }
+      Function *entry = module.getFunction(function.*symbol);
+      if (!entry || entry->isDeclaration())
+        return internalError("function '" + function.name + "' has no entry '" + function.*symbol +
+                             "'");
+      entries.push_back(entry);
     }
-    Function *entry = module.getFunction(function.entrySymbol);
-    if (!entry || entry->isDeclaration())
-      return internalError("function '" + function.name + "' has no entry '" +
-                           function.entrySymbol + "'");
-    entries.push_back(entry);
-  }
-  GlobalVariable *entryTable = addConstant(
-      module, ConstantArray::get(ArrayType::get(pointer, entries.size()), entries), "dl_entries");
+    return addConstant(module, ConstantArray::get(ArrayType::get(pointer, entries.size()), entries),
+                       name);
+  };
+  Expected<Constant *> entryTable = tableOf(&FunctionDescription::entrySymbol, "dl_entries");
+  if (!entryTable)
+    return entryTable.takeError();
+  Expected<Constant *> preparationTable = null;
+  if (any_of(model.functions,
+             [](const FunctionDescription &f) { return !f.preparationSymbol.empty(); }))
+    preparationTable = tableOf(&FunctionDescription::preparationSymbol, "dl_preparations");
+  if (!preparationTable)
+    return preparationTable.takeError();
 
   auto *runtime =
       cast<GlobalVariable>(module.getOrInsertGlobal(runtimeSymbol, Type::getInt8Ty(context)));
   runtime->setConstant(true);
   runtime->setVisibility(GlobalValue::HiddenVisibility);
   // The runtime's half for GPUs is linked only where it has something to run.
-  Constant *cudaHalf = ConstantPointerNull::get(pointer);
+  Constant *cudaHalf = null;
   if (reinterpret_cast<const dl_blob *>(description->bytes.data())->cuda) {
     auto *half =
         cast<GlobalVariable>(module.getOrInsertGlobal(cudaHalfSymbol, Type::getInt8Ty(context)));
@@ -181,7 +195,7 @@ Error addModelData(Module &module, ModelDescription &model, const Target &target
   }
   Constant *table =
       ConstantStruct::getAnon({i32(context, DL_ABI_VERSION), i32(context, sizeof(dl_model)), blob,
-                               entryTable, runtime, cudaHalf});
+                               *entryTable, runtime, cudaHalf, *preparationTable});
   GlobalVariable *modelTable = addConstant(module, table, "dl_model");
 
   Function *query = Function::Create(FunctionType::get(pointer, {Type::getInt32Ty(context)}, false),
@@ -191,7 +205,7 @@ Error addModelData(Module &module, ModelDescription &model, const Target &target
   query->setDoesNotThrow();
   IRBuilder<> builder(BasicBlock::Create(context, "", query));
   Value *known = builder.CreateICmpEQ(query->getArg(0), i32(context, DL_ABI_VERSION));
-  builder.CreateRet(builder.CreateSelect(known, modelTable, ConstantPointerNull::get(pointer)));
+  builder.CreateRet(builder.CreateSelect(known, modelTable, null));
 
   for (GlobalValue &value : module.global_values())
     if (!value.isDeclaration() && &value != query) {

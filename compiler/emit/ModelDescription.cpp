@@ -429,6 +429,9 @@ Error verifyBuffers(const ModelDescription &model, const FunctionDescription &fu
     if (buffer.index >= count)
       return broken(model, "has buffer " + Twine(number) + " of function '" + function.name +
                                "' for number " + Twine(buffer.index) + " of " + Twine(count));
+    if (buffer.kind == DL_BUFFER_PREPARED && function.preparationSymbol.empty())
+      return broken(model, "has buffer " + Twine(number) + " of function '" + function.name +
+                               "' that nothing prepares");
     if (buffer.first > buffer.last)
       return broken(model, "has buffer " + Twine(number) + " of function '" + function.name +
                                "' that dies at launch " + Twine(buffer.last) +

@@ -182,6 +182,8 @@ struct FunctionDescription {
   uint32_t flags = 0; // dl_function_flags
   /// The LLVM function of type dl_entry_fn; empty where there is no code for the CPU.
   std::string entrySymbol;
+  /// The same of what writes its prepared buffers; empty where there are none.
+  std::string preparationSymbol = {};
   std::vector<ValueDescription> arguments, results;
   /// Further results, which are no results for the caller but the values of `logs`, in their order.
   std::vector<ValueDescription> logValues;

@@ -88,7 +88,7 @@ LogicalResult describeFunction(FuncOp function, FunctionDescription &to) {
   if (auto doc = function->getAttrOfType<StringAttr>("doc"))
     to.doc = doc.getValue().str();
   Block &block = function.getBody().front();
-  if (block.getOps<AssignOp>().empty())
+  if (function.isConst())
     to.flags |= DL_FUNCTION_CONST;
   if (function->hasAttr("init"))
     to.flags |= DL_FUNCTION_INIT;
@@ -167,6 +167,7 @@ LogicalResult describeBuffers(FuncOp function, ModelDescription &description, st
                   : kind == "result"   ? DL_BUFFER_RESULT
                   : kind == "variable" ? DL_BUFFER_VARIABLE
                   : kind == "constant" ? DL_BUFFER_CONSTANT
+                  : kind == "prepared" ? DL_BUFFER_PREPARED
                                        : DL_BUFFER_ARENA;
     buffer.index = buffer.kind == DL_BUFFER_CONSTANT ? constantNumbers[index] : index;
     buffer.bytes = Size(attribute.getAs<AffineMapAttr>("bytes").getValue().getResult(0));

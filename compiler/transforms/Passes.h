@@ -14,9 +14,12 @@ namespace dlc {
 
 /// Memory that a target wants for a kernel beside its results.
 struct Workspace {
-  mlir::AffineExpr elements; ///< a size; null or 0 for none
   mlir::Type elementType;
-  dl::ForOp writtenBefore; ///< a loop around the kernel before which a part of it is written, for all turns; null: nothing stays from turn to turn
+  mlir::AffineExpr elements; ///< a size; null or 0 for none
+  /// A second one, for panels: what the kernel packs of an operand that may stay.
+  mlir::AffineExpr panelElements;
+  /// For what that is written once: a loop around the kernel, then before its first turn; or the function, then when a variable has changed since a call. Null: in each run of the kernel.
+  mlir::Operation *keeper = nullptr;
 };
 using WorkspaceOf = std::function<Workspace(dl::FusedOp)>;
 

@@ -657,14 +657,18 @@ void Planner::touchAll(Block &block) {
     op.setAttr("result_buffers", b.getDenseI64ArrayAttr(to));
     if (auto kernel = dyn_cast<FusedOp>(op); kernel && workspace) {
       Workspace wanted = workspace(kernel);
-      if (wanted.elements && wanted.elements != b.getAffineConstantExpr(0)) {
-        table.push_back({"arena", 0, normalizeSize(wanted.elements * static_cast<int64_t>(wanted.elementType.getIntOrFloatBitWidth() / 8))});
+      auto add = [&](StringRef attribute, StringRef kind, AffineExpr elements, ForOp loop) {
+        if (!elements || elements == b.getAffineConstantExpr(0))
+          return;
+        table.push_back({kind, 0, normalizeSize(elements * static_cast<int64_t>(wanted.elementType.getIntOrFloatBitWidth() / 8))});
         int64_t id = static_cast<int64_t>(table.size()) - 1;
         touch(id, launch, launch);
-        if (ForOp loop = wanted.writtenBefore)
+        if (loop)
           touch(id, span[loop].first, std::min(span[loop].second, launches - 1));
-        op.setAttr("workspace_buffer", b.getI64IntegerAttr(id));
-      }
+        op.setAttr(attribute, b.getI64IntegerAttr(id));
+      };
+      add("workspace_buffer", "arena", wanted.elements, {});
+      add("panels_buffer", isa_and_nonnull<FuncOp>(wanted.keeper) ? "prepared" : "arena", wanted.panelElements, dyn_cast_or_null<ForOp>(wanted.keeper));
     }
   }
 }

@@ -951,6 +951,8 @@ LogicalResult VariableOp::verify() {
   return success();
 }
 
+bool FuncOp::isConst() { return getBody().front().getOps<AssignOp>().empty(); }
+
 void FuncOp::build(OpBuilder &b, OperationState &state, StringRef name, FunctionType type) {
   state.addAttribute(SymbolTable::getSymbolAttrName(), b.getStringAttr(name));
   state.addAttribute(getFunctionTypeAttrName(state.name), TypeAttr::get(type));

@@ -52,6 +52,8 @@ def Dl_FuncOp : Dl_Op<"func", [IsolatedFromAbove, HasParent<"ModelOp">, Function
     ::llvm::ArrayRef<::mlir::Type> getArgumentTypes() { return getFunctionType().getInputs(); }
     ::llvm::ArrayRef<::mlir::Type> getResultTypes() { return getFunctionType().getResults(); }
     ::mlir::Region *getCallableRegion() { return &getBody(); }
+    /// Whether all variables have the same values when it returns: it neither assigns nor draws.
+    bool isConst();
   }];
 }
 def Dl_ReturnOp : Dl_Op<"return", [Pure, Terminator, HasParent<"FuncOp">, ReturnLike]> {

@@ -218,7 +218,7 @@ DLRT_EXPORT DLRT_MUST_USE dlrt_status dlrt_instance_synchronize(dlrt_instance *i
 /* What the instance runs on, and why: "cuda:0 (NVIDIA H100 80GB HBM3)", "cpu: no driver: …". Lives as long as the instance. */
 DLRT_EXPORT const char *dlrt_instance_device(const dlrt_instance *instance);
 
-/* Bytes of the variables, and of the arena as it is now; on the processor with the results of submitted calls. */
+/* Bytes of the variables, and of the arena as it is now; on the processor with what const functions have prepared of variables, and with the results of submitted calls. */
 DLRT_EXPORT size_t dlrt_instance_variable_bytes(const dlrt_instance *instance);
 DLRT_EXPORT size_t dlrt_instance_arena_bytes(const dlrt_instance *instance);
 DLRT_EXPORT uint32_t dlrt_instance_threads(const dlrt_instance *instance);

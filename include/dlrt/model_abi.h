@@ -8,7 +8,7 @@
  * A compiled model consists of
  *  - a *description* (dl_blob): position independent, little endian, offsets instead of pointers. It lies in an ELF note
  *    (name DL_NOTE_NAME, type DL_NOTE_TYPE) so that it can be read, and refused, before any code of the file runs;
- *  - *code*: one entry per function, found through the query symbol that the description names.
+ *  - *code*: one entry per function, and for some a preparation, found through the query symbol that the description names.
  * Generated code calls nothing but the functions of dl_host, which the runtime hands to it in every frame (and libm's
  * scalar functions); it keeps no state of its own.
  *
@@ -24,7 +24,7 @@
 extern "C" {
 #endif
 
-#define DL_ABI_VERSION 4u
+#define DL_ABI_VERSION 5u
 #define DL_NOTE_NAME "dlc"
 #define DL_NOTE_TYPE 1u
 #define DL_BLOB_MAGIC "DLMODEL" /* with its NUL: 8 bytes */
@@ -100,7 +100,8 @@ typedef enum dl_buffer_kind {
   DL_BUFFER_RESULT = 1,   /* index: result; the caller's memory, or a place in the arena where the caller passed none */
   DL_BUFFER_VARIABLE = 2, /* index: variable */
   DL_BUFFER_ARENA = 3,    /* lives from launch `first` to launch `last`, both included */
-  DL_BUFFER_CONSTANT = 4  /* index: byte offset of the bytes within the blob (alignment DL_BUFFER_ALIGNMENT); read only */
+  DL_BUFFER_CONSTANT = 4, /* index: byte offset of the bytes within the blob (alignment DL_BUFFER_ALIGNMENT); read only */
+  DL_BUFFER_PREPARED = 5  /* of const functions' CPU code: written by the function's preparation from variables and constants alone, read by its entry; its size is the same for every call */
 } dl_buffer_kind;
 
 typedef struct dl_buffer_desc {
@@ -382,6 +383,9 @@ typedef struct dl_model {
   const dl_entry_fn *entries; /* NULL for a function without CPU code */
   const struct dlrt_api *runtime; /* the runtime linked into the artefact, or NULL */
   const struct dlrt_gpu_half *cuda; /* &dlrt_cuda_half, the runtime's half for GPUs, where the description has a GPU program; else NULL: that half is not linked then */
+  /* Of a function with prepared buffers: writes these. Runs before the entry's first call, and again before the next one after a variable has changed; not while anything else reads them.
+   * NULL for other functions; NULL instead of the table where there are no others. */
+  const dl_entry_fn *preparations;
 } dl_model;
 
 /* The query symbol: NULL where the artefact does not speak the version asked for. */

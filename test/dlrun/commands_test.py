@@ -182,7 +182,7 @@ class Info(Commands):
 
     def test_json(self):
         info = json.loads(self.dlrun("info", options.model, "--json").stdout)
-        self.assertEqual((info["model"], info["abi_version"], info["dims"]), ("softmax", 4, ["N"]))
+        self.assertEqual((info["model"], info["abi_version"], info["dims"]), ("softmax", 5, ["N"]))
         self.assertRegex(info["glibc"], r"^2\.\d+$")
         self.assertIn("libc.so.6", info["libraries"])
         self.assertEqual((info["variable_bytes"], info["file_bytes"]), (56, os.path.getsize(options.model)))

@@ -101,7 +101,7 @@ TEST_F(Call, WrongArgumentsAreNamed) {
                "argument 'lr' of 'step': expected f32, got f32[5, 3]: rank is 2, not 0");
   EXPECT_FAILS(dlrt_call(instance.get(), Step, nullptr, 2, nullptr, 0), DLRT_INVALID_ARGUMENT,
                "arguments of 'step' is NULL, but 2 are given");
-  EXPECT_FAILS(call(99, {}), DLRT_NOT_FOUND, "no function 99: model 'Fixture' has 10");
+  EXPECT_FAILS(call(99, {}), DLRT_NOT_FOUND, "no function 99: model 'Fixture' has 11");
   EXPECT_FAILS(dlrt_call(nullptr, Step, nullptr, 0, nullptr, 0), DLRT_INVALID_ARGUMENT,
                "instance is NULL");
   dlrt_tensor stats = tensor(x, {2, 6});
@@ -567,6 +567,93 @@ TEST_F(Call, ConstCallsMayOverlap) {
   EXPECT_EQ(wrong, 0);
 }
 
+/// What `prepared` answers: w times two as it was when that was prepared, and how often that was.
+struct PreparedAnswer {
+  std::vector<float> twice = std::vector<float>(12);
+  int64_t times = -1;
+  Status status = nullptr;
+  explicit PreparedAnswer(dlrt_instance *instance, int64_t n = 1) {
+    std::vector<float> x(n);
+    dlrt_tensor argument = tensor(x, {n}), results[] = {room(twice), {&times, 8, {}, 0, 0, {}}};
+    status = dlrt_call(instance, Prepared, &argument, 1, results, 2);
+  }
+  bool isOf(dlrt_instance *instance) const {
+    std::vector<float> w(12);
+    EXPECT_OK(dlrt_variable_read(instance, W, w.data(), 48));
+    for (float &each : w)
+      each *= 2;
+    return status.code() == DLRT_OK && twice == w;
+  }
+};
+
+TEST_F(Call, PreparesWhenVariablesChange) {
+  int64_t times = 0;
+  auto expectPreparedAgain = [&] {
+    ++times;
+    for (int64_t n : {1, 7, 1}) { // also for other shapes
+      PreparedAnswer answer(instance.get(), n);
+      EXPECT_TRUE(answer.isOf(instance.get()));
+      EXPECT_EQ(answer.times, times);
+    }
+  };
+  expectPreparedAgain();
+  // Other const functions and reading leave it.
+  dlrt_tensor argument = tensor(x, {5, 4}), result = room(out);
+  ASSERT_OK(dlrt_call(instance.get(), Predict, &argument, 1, &result, 1));
+  EXPECT_EQ(PreparedAnswer(instance.get()).times, times);
+  trainStep(instance.get(), 5);
+  expectPreparedAgain();
+  std::vector<float> w = numbers(12);
+  ASSERT_OK(dlrt_variable_write(instance.get(), W, w.data(), 48));
+  expectPreparedAgain();
+  ASSERT_OK(dlrt_instance_initialize(instance.get(), 3));
+  expectPreparedAgain();
+  Folder folder;
+  const std::string path = folder.file("c.safetensors");
+  ASSERT_OK(dlrt_variable_write(instance.get(), W, w.data(), 48));
+  ASSERT_OK(dlrt_instance_save(instance.get(), path.c_str()));
+  ASSERT_OK(dlrt_instance_initialize(instance.get(), 3));
+  expectPreparedAgain();
+  ASSERT_OK(dlrt_instance_load(instance.get(), path.c_str()));
+  expectPreparedAgain();
+  // A step that was submitted counts when it has been.
+  std::vector<float> loss(1);
+  dlrt_tensor arguments[] = {tensor(x, {5, 4}), tensor(y, {5, 3})};
+  uint64_t ticket;
+  ASSERT_OK(dlrt_submit(instance.get(), Step, arguments, 2, 1, &ticket));
+  expectPreparedAgain();
+  dlrt_tensor one = room(loss);
+  ASSERT_OK(dlrt_collect(instance.get(), ticket, &one, 1));
+  EXPECT_EQ(PreparedAnswer(instance.get()).times, times);
+}
+
+TEST_F(Call, OverlappingCallsPrepareOnce) {
+  InstancePtr shared = makeInstance(model.get(), 2);
+  for (int64_t round = 1; round <= 20; ++round) {
+    std::atomic<int> wrong = 0;
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; ++t)
+      threads.emplace_back([&, t] {
+        PreparedAnswer answer(shared.get(), 1 + t % 2);
+        wrong += !answer.isOf(shared.get()) || answer.times != round;
+      });
+    for (std::thread &thread : threads)
+      thread.join();
+    EXPECT_EQ(wrong, 0) << round;
+    trainStep(shared.get(), 4, round);
+  }
+}
+
+TEST_F(Call, WhatIsPreparedCountsForTheLimit) {
+  const size_t before = dlrt_instance_arena_bytes(instance.get());
+  EXPECT_EQ(PreparedAnswer(instance.get()).times, 1);
+  EXPECT_EQ(dlrt_instance_arena_bytes(instance.get()), before + 128);
+  InstancePtr limited = makeInstance(model.get(), 1, 0, 448 + 64);
+  PreparedAnswer answer(limited.get());
+  EXPECT_EQ(answer.status.code(), DLRT_OUT_OF_MEMORY);
+  EXPECT_EQ(answer.status.message(), "out of memory: what is prepared of the variables of 'prepared' asked for 128 bytes, 64 of the limit of 512 are available");
+}
+
 TEST_F(Call, OtherOverlapIsRefused) {
 
   // The profile hook runs in the middle of a launch: a clean place to look from.
@@ -692,7 +779,7 @@ TEST_F(Submit, RefusesWhatACallRefuses) {
   EXPECT_FAILS(dlrt_submit(instance.get(), Predict, &goodX, 1, 2, &ticket), DLRT_INVALID_ARGUMENT,
                "'predict' has 1 result, got room for 2");
   EXPECT_FAILS(dlrt_submit(instance.get(), 99, nullptr, 0, 0, &ticket), DLRT_NOT_FOUND,
-               "no function 99: model 'Fixture' has 10");
+               "no function 99: model 'Fixture' has 11");
   EXPECT_FAILS(dlrt_submit(nullptr, Predict, &goodX, 1, 1, &ticket), DLRT_INVALID_ARGUMENT,
                "instance is NULL");
   EXPECT_FAILS(dlrt_submit(instance.get(), Predict, &goodX, 1, 1, nullptr), DLRT_INVALID_ARGUMENT,

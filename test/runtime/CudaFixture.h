@@ -15,7 +15,7 @@
 namespace dlc::test {
 
 /// Number of an exported function, as in Fixture.h.
-constexpr uint32_t Count = Shares + 1;
+constexpr uint32_t Count = Prepared + 1;
 /// Numbers of functions in the description are larger by this: the init function comes first.
 constexpr uint32_t InBlob = 1;
 

@@ -133,7 +133,7 @@ public:
     memory = aligned_alloc(64, (bytes.size() + 63) / 64 * 64);
     memcpy(memory, bytes.data(), bytes.size());
     linked = {DL_ABI_VERSION, sizeof linked, static_cast<const dl_blob *>(memory),
-              entries.data(), nullptr,       &dlrt_cuda_half};
+              entries.data(), nullptr,       &dlrt_cuda_half, fixture_preparations};
   }
   ~Linked() { free(memory); }
   Linked(const Linked &) = delete;

@@ -72,7 +72,7 @@ TEST(Description, HeadIsChecked) {
   Model newer = fixtureModel();
   newer.abiVersion = DL_ABI_VERSION + 1;
   EXPECT_FAILS(check(newer.build()), DLRT_INCOMPATIBLE,
-               "has ABI version 5, this runtime speaks version 4");
+               "has ABI version " + std::to_string(DL_ABI_VERSION + 1) + ", this runtime speaks version " + std::to_string(DL_ABI_VERSION));
   EXPECT_FAILS(dlrt_description_check(blob.data(), blob.size() - 1), DLRT_CORRUPT,
                "damaged description: it says that it has " + std::to_string(blob.size()) +
                    " bytes, there are " + std::to_string(blob.size() - 1));
@@ -182,7 +182,13 @@ TEST(Description, EachRuleIsChecked) {
        [](Model &m) { m.functions[1].buffers[5].last = 2; }},
       {"function 1, buffer 5: impossible lifetime",
        [](Model &m) { m.functions[1].buffers[5].first = 3; }},
-      {"function 1, buffer 0: unknown kind", [](Model &m) { m.functions[1].buffers[0].kind = 5; }},
+      {"function 1, buffer 0: unknown kind", [](Model &m) { m.functions[1].buffers[0].kind = 6; }},
+      {"function 2, buffer 10: prepared for a function that changes variables",
+       [](Model &m) { m.functions[2].buffers[10].kind = DL_BUFFER_PREPARED; }},
+      {"function 11, buffer 4: the size of what is prepared is not constant",
+       [](Model &m) { m.functions[11].buffers[4].bytes = Size::dim(0); }},
+      {"function 11, buffer 4: the size of what is prepared is not constant",
+       [](Model &m) { m.functions[11].buffers[4].bytes = -1; }},
       {"function 1, check 0: message is no text",
        [](Model &m) { m.functions[1].checks[0].message = ""; }},
       {"function 1, kernel 0: name is no text",
@@ -276,6 +282,8 @@ TEST(Description, EachRuleOfAGpuProgramIsChecked) {
        [&](Model &m) { predict(m).buffers[4].bytes = 1 << 20; }},
       {"function 1, GPU buffer 4: a constant's size is not constant",
        [&](Model &m) { predict(m).buffers[4].bytes = -1; }},
+      {"function 1, GPU buffer 5: prepared for a program that has no preparation",
+       [&](Model &m) { predict(m).buffers[5] = {DL_BUFFER_PREPARED, 0, 48}; }},
       {"function 2, launch 0: name is no text", [&](Model &m) { step(m).launches[0].name = ""; }},
       {"function 2, launch 0: location is no printable text",
        [&](Model &m) { step(m).launches[0].location = "\n"; }},

@@ -16,7 +16,7 @@
 namespace dlc::test {
 
 /// Numbers of the exported functions.
-enum : uint32_t { Predict, Step, Pick, Stats, Mxcsr, Slow, Pairs, Tell, Retell, Shares };
+enum : uint32_t { Predict, Step, Pick, Stats, Mxcsr, Slow, Pairs, Tell, Retell, Shares, Prepared };
 /// Numbers of the variables.
 enum : uint32_t { W, B, Mask, StepT, Odd, Empty, Seed, Calls };
 
@@ -171,7 +171,18 @@ inline Model fixtureModel() {
   shares.kernels = {{"shares", "", {}, 8}};
   shares.launches = 1;
 
-  m.functions = {init, predict, step, pick, stats, mxcsr, slow, pairs, tell, retell, shares};
+  // What it has prepared: w times two, and how often.
+  Function prepared;
+  prepared.name = "prepared";
+  prepared.flags = DL_FUNCTION_CONST;
+  prepared.arguments = {{"x", DL_F32, {n}}};
+  prepared.results = {{"", DL_F32, {4, 3}}, {"", DL_I64, {}}};
+  prepared.buffers = {{DL_BUFFER_ARGUMENT, 0, n * 4}, {DL_BUFFER_RESULT, 0, 48}, {DL_BUFFER_RESULT, 1, 8},
+                      {DL_BUFFER_VARIABLE, W, 48},    {DL_BUFFER_PREPARED, 0, 48}, {DL_BUFFER_PREPARED, 0, 8}};
+  prepared.kernels = {{"double", ""}, {"prepared", ""}};
+  prepared.launches = 1;
+
+  m.functions = {init, predict, step, pick, stats, mxcsr, slow, pairs, tell, retell, shares, prepared};
   return m;
 }
 
@@ -179,7 +190,7 @@ inline Model fixtureModel() {
 
 /// FixtureKernels.c.
 extern "C" {
-extern const dl_entry_fn fixture_entries[];
+extern const dl_entry_fn fixture_entries[], fixture_preparations[];
 const dl_model *fixture_query(uint32_t abi_version);
 }
 #endif

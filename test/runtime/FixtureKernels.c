@@ -171,6 +171,29 @@ static void shares_kernel(const dl_frame *f, int64_t begin, int64_t end, void *s
 }
 static void shares_entry(const dl_frame *f) { f->host->parallel(f, shares_kernel, f->dims[0], 0); }
 
+static void double_kernel(const dl_frame *f, int64_t begin, int64_t end, void *scratch) {
+  const float *w = f->buffers[3];
+  float *twice = f->buffers[4];
+  (void)scratch;
+  for (int64_t i = begin; i < end; ++i)
+    twice[i] = 2 * w[i];
+}
+static void prepared_preparation(const dl_frame *f) {
+  f->host->parallel(f, double_kernel, 12, 0);
+  ++*(int64_t *)f->buffers[5];
+}
+static void prepared_kernel(const dl_frame *f, int64_t begin, int64_t end, void *scratch) {
+  const float *twice = f->buffers[4];
+  float *out = f->buffers[1];
+  (void)scratch;
+  for (int64_t i = begin; i < end; ++i)
+    out[i] = twice[i];
+}
+static void prepared_entry(const dl_frame *f) {
+  f->host->parallel(f, prepared_kernel, 12, 1);
+  *(int64_t *)f->buffers[2] = *(const int64_t *)f->buffers[5];
+}
+
 static void tell_entry(const dl_frame *f) {
   const float *x = f->buffers[0];
   for (int64_t i = 0; i < f->dims[0] * 2; ++i)
@@ -208,10 +231,14 @@ static void retell_entry(const dl_frame *f) {
 EXPORT const dl_entry_fn fixture_entries[] = {init_entry,  predict_entry, step_entry,
                                               pick_entry,  stats_entry,   mxcsr_entry,
                                               slow_entry,  pairs_entry,   tell_entry,
-                                              retell_entry, shares_entry};
+                                              retell_entry, shares_entry, prepared_entry};
+EXPORT const dl_entry_fn fixture_preparations[] = {NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+                                                   NULL, NULL, NULL, NULL, prepared_preparation};
 extern const dl_blob fixture_blob __attribute__((visibility("hidden")));
 
 EXPORT const dl_model *fixture_query(uint32_t abi_version) {
-  static dl_model model = {DL_ABI_VERSION, sizeof model, &fixture_blob, fixture_entries, NULL};
+  static dl_model model = {DL_ABI_VERSION,  sizeof model, &fixture_blob,
+                           fixture_entries, NULL,         NULL,
+                           fixture_preparations};
   return abi_version == DL_ABI_VERSION ? &model : NULL;
 }

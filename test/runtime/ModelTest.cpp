@@ -52,7 +52,7 @@ TEST(Open, KnowsWhatTheModelSays) {
     EXPECT_STREQ(info.features, "cx16,sse2");
     EXPECT_EQ(info.abi_version, DL_ABI_VERSION);
     EXPECT_EQ(info.variable_count, 8u);
-    EXPECT_EQ(info.function_count, 10u); // without the init function
+    EXPECT_EQ(info.function_count, 11u); // without the init function
     EXPECT_STREQ(dlrt_model_dim_name(model, 0), "N");
     EXPECT_EQ(dlrt_model_dim_name(model, 1), nullptr);
 
@@ -78,7 +78,7 @@ TEST(Open, KnowsWhatTheModelSays) {
     EXPECT_FAILS(dlrt_model_find_function(model, "train", &number), DLRT_NOT_FOUND,
                  "model 'Fixture' has no function 'train'; it has 'predict', 'step', 'pick', "
                  "'stats', 'mxcsr', 'slow', "
-                 "'pairs', 'tell', 'retell', 'shares'");
+                 "'pairs', 'tell', 'retell', 'shares', 'prepared'");
     EXPECT_EQ(Status(dlrt_model_find_function(model, "__init", &number)).code(), DLRT_NOT_FOUND);
 
     dlrt_function_info function;
@@ -91,8 +91,8 @@ TEST(Open, KnowsWhatTheModelSays) {
     EXPECT_STREQ(dlrt_function_kernel_name(model, Step, 1), "gradient (fixture.dl:8:3)");
     EXPECT_STREQ(dlrt_function_kernel_name(model, Predict, 1), "add");
     EXPECT_EQ(dlrt_function_kernel_name(model, Step, 3), nullptr);
-    EXPECT_FAILS(dlrt_model_get_function(model, 10, &function), DLRT_NOT_FOUND,
-                 "no function 10: model 'Fixture' has 10");
+    EXPECT_FAILS(dlrt_model_get_function(model, 11, &function), DLRT_NOT_FOUND,
+                 "no function 11: model 'Fixture' has 11");
 
     dlrt_value_info value;
     ASSERT_OK(dlrt_function_get_argument(model, Stats, 0, &value));
@@ -226,7 +226,7 @@ TEST(Open, OtherAbiVersionIsRefused) {
   dlrt_model *model = nullptr;
   for (auto how : {dlrt_model_open, dlrt_model_inspect})
     EXPECT_FAILS(how(path.c_str(), &model), DLRT_INCOMPATIBLE,
-                 "'" + path + "': has ABI version 7, this runtime speaks version 4");
+                 "'" + path + "': has ABI version 7, this runtime speaks version " + std::to_string(DL_ABI_VERSION));
 }
 
 TEST(Open, MissingFeaturesAreRefused) {
@@ -342,11 +342,11 @@ TEST(Attach, TakesALinkedModel) {
 TEST(Attach, RefusesWhatDoesNotFit) {
   dlrt_model *model = nullptr;
   EXPECT_FAILS(dlrt_model_attach(fixture_query(DL_ABI_VERSION + 1), &model), DLRT_INCOMPATIBLE,
-               "'linked model': does not speak ABI version 4 of this runtime");
+               "'linked model': does not speak ABI version " + std::to_string(DL_ABI_VERSION) + " of this runtime");
   dl_model answer = *fixture_query(DL_ABI_VERSION);
-  answer.abi_version = 5;
+  answer.abi_version = DL_ABI_VERSION + 1;
   EXPECT_FAILS(dlrt_model_attach(&answer, &model), DLRT_INCOMPATIBLE,
-               "'linked model': has ABI version 5, this runtime speaks version 4");
+               "'linked model': has ABI version " + std::to_string(DL_ABI_VERSION + 1) + ", this runtime speaks version " + std::to_string(DL_ABI_VERSION));
   answer = *fixture_query(DL_ABI_VERSION);
   answer.entries = nullptr;
   EXPECT_FAILS(dlrt_model_attach(&answer, &model), DLRT_CORRUPT,
@@ -356,12 +356,17 @@ TEST(Attach, RefusesWhatDoesNotFit) {
   answer.entries = entries.data();
   EXPECT_FAILS(dlrt_model_attach(&answer, &model), DLRT_CORRUPT,
                "'Fixture': has no code for function 'step'");
+  answer.entries = fixture_entries;
+  std::vector<dl_entry_fn> unprepared(12);
+  for (const dl_entry_fn *preparations : {static_cast<const dl_entry_fn *>(nullptr), static_cast<const dl_entry_fn *>(unprepared.data())}) {
+    answer.preparations = preparations;
+    EXPECT_FAILS(dlrt_model_attach(&answer, &model), DLRT_CORRUPT, "'Fixture': has no code that prepares function 'prepared'");
+  }
   // Constants would be misaligned.
   std::vector<uint8_t> blob = fixtureModel().build();
   std::vector<uint8_t> memory(blob.size() + 128);
   uint8_t *at = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) + 8;
   memcpy(at, blob.data(), blob.size());
-  answer.entries = fixture_entries;
   answer.blob = reinterpret_cast<const dl_blob *>(at);
   EXPECT_FAILS(
       dlrt_model_attach(&answer, &model), DLRT_CORRUPT,

@@ -20,7 +20,7 @@ TEST(NoDriver, TheProcessorServes) {
   void *memory = aligned_alloc(64, (bytes.size() + 63) / 64 * 64);
   memcpy(memory, bytes.data(), bytes.size());
   dl_model linked = {DL_ABI_VERSION,  sizeof linked, static_cast<const dl_blob *>(memory),
-                     fixture_entries, nullptr,       &dlrt_cuda_half};
+                     fixture_entries, nullptr,       &dlrt_cuda_half, fixture_preparations};
   dlrt_model *model = nullptr;
   ASSERT_OK(dlrt_model_attach(&linked, &model));
   const std::string words = "no driver: libcuda.so.1: cannot open shared object file";

@@ -221,6 +221,7 @@ struct FrameReader {
     operands.lhs = memory(0u);
     operands.rhs = memory(1u);
     operands.workspace = memory(3u);
+    operands.panels = memory(11u);
     operands.m = size(4);
     operands.n = size(5);
     operands.k = size(6);
@@ -294,7 +295,8 @@ unsigned GemmBuilder::add(const cpu::GemmShape &shape, Tail tail) {
   GemmFunctions functions;
   functions.scratchBytes = gemm.scratchBytes();
   auto symbol = [&](unsigned i) { return getAffineSymbolExpr(i, b.getContext()); };
-  functions.workspace = gemm.workspaceElements(symbol(0), symbol(1), symbol(2), symbol(3));
+  functions.workspace = gemm.workspaceElements(symbol(0), symbol(1), symbol(2));
+  functions.panels = gemm.panelElements(symbol(0), symbol(1), symbol(2));
   functions.description = gemm.describe();
   functions.shape = shape;
   functions.launchesOnce = gemm.launchesOnce();
@@ -318,11 +320,11 @@ void GemmBuilder::compile() {
   }
 }
 
-int64_t GemmFunctions::workspaceElements(const GemmFrame &frame) const {
+int64_t GemmFunctions::evaluate(AffineExpr elements, const GemmFrame &frame) {
   SmallVector<AffineExpr> sizes;
-  for (int64_t size : {frame.m, frame.n, frame.k, frame.batch})
-    sizes.push_back(getAffineConstantExpr(size, workspace.getContext()));
-  AffineExpr value = workspace.replaceSymbols(sizes);
+  for (int64_t size : {frame.m, frame.n, frame.k})
+    sizes.push_back(getAffineConstantExpr(size, elements.getContext()));
+  AffineExpr value = elements.replaceSymbols(sizes);
   return cast<AffineConstantExpr>(simplifyAffineExpr(value, 0, 0)).getValue();
 }
 

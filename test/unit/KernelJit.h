@@ -59,6 +59,7 @@ struct GemmFrame {
   void *workspace;
   int64_t m, n, k, batch, lhsBatchStride, rhsBatchStride;
   const void *bias;
+  void *panels;
 };
 
 /// One product as functions of the kernel signature.
@@ -67,8 +68,10 @@ struct GemmFunctions {
   std::vector<Kernel> kernels;
   std::vector<int64_t (*)(const GemmFrame *)> tasks;
   int64_t scratchBytes = 0;
-  int64_t workspaceElements(const GemmFrame &frame) const;
-  mlir::AffineExpr workspace;
+  int64_t workspaceElements(const GemmFrame &frame) const { return evaluate(workspace, frame); }
+  int64_t panelElements(const GemmFrame &frame) const { return evaluate(panels, frame); }
+  static int64_t evaluate(mlir::AffineExpr elements, const GemmFrame &frame);
+  mlir::AffineExpr workspace, panels;
   std::string description;
   cpu::GemmShape shape;
   unsigned launchesOnce = 0, tasksTogether = 0;

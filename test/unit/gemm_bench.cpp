@@ -169,6 +169,7 @@ int main(int argc, char **argv) {
     frame.rhs = rhs;
     frame.out = allocate(m * n * bytes);
     frame.workspace = allocate(product.workspaceElements(frame) * bytes);
+    frame.panels = allocate(product.panelElements(frame) * bytes);
 
     double median, best;
     {
@@ -200,5 +201,6 @@ int main(int argc, char **argv) {
     std::free(rhs);
     std::free(frame.out);
     std::free(frame.workspace);
+    std::free(frame.panels);
   }
 }

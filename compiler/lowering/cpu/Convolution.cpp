@@ -26,15 +26,13 @@ struct Convolution::Emitter : ProductEmitter {
   Value count; // of images
   const ConvolutionOperands *operands;
   const int64_t last;
-  Value imagesMemory, imagesBase, matrixBase; // where images lie, and from where on; where panels of the other factor begin in the workspace
+  Value imagesMemory; // where images lie
 
   Emitter(const Convolution &cv, OpBuilder &b, Location loc, Value count, const ConvolutionOperands *operands)
       : ProductEmitter(cv.cpu, cv.element, b, loc), cv(cv), plan(cv.plan), images(cv.images), count(count), operands(operands), last(cv.axes() - 1) {
     if (!operands)
       return;
     imagesMemory = images.inPlace ? operands->lhs : operands->workspace;
-    imagesBase = index(images.inPlace ? 0 : plan.schedule == Schedule::Tall || plan.schedule == Schedule::Images ? cv.matrixElements() : 0);
-    matrixBase = cv.isWeight() && !images.inPlace ? mul(count, images.image) : index(0);
   }
 
   using ProductEmitter::add;
@@ -149,7 +147,7 @@ struct Convolution::Emitter : ProductEmitter {
 
   /// One channel of one image, with its zeros. Rows follow each other; what a vector writes behind the end of one, the next overwrites.
   void copyPlane(Value number) {
-    Value from = mul(number, ShapedType::getNumElements(cv.source())), to = add(imagesBase, mul(number, images.plane));
+    Value from = mul(number, ShapedType::getNumElements(cv.source())), to = mul(number, images.plane);
     SmallVector<int64_t> steps, sizes;
     for (int64_t axis = 0; axis <= last; ++axis)
       steps.push_back(images.phased ? cv.strides[axis] : 1);
@@ -178,7 +176,7 @@ struct Convolution::Emitter : ProductEmitter {
 
   /// An image as it is.
   void copyImage(Value number) {
-    Value from = mul(number, cv.groups * cv.sourceChannels() * images.plane), to = add(imagesBase, mul(number, images.image));
+    Value from = mul(number, cv.groups * cv.sourceChannels() * images.plane), to = mul(number, images.image);
     neighbours(index(0), index(cv.groups * cv.sourceChannels() * images.plane), cv.groups * cv.sourceChannels() * images.plane % lanes == 0, false,
                [&](Value at, Value mask) { store(mask ? maskedLoad(operands->lhs, add(from, at), mask) : load(operands->lhs, add(from, at)), operands->workspace, add(to, at)); });
   }
@@ -189,8 +187,8 @@ struct Convolution::Emitter : ProductEmitter {
     /// `columns` neighbours of each row, rows `stride` apart, from channel `column` on; a row of the panel is written at `at`.
     auto transpose = [&](Value number, llvm::function_ref<Value(Value entry, Value column)> from, int64_t stride, int64_t columns, Value at) {
       Value column = mul(rem(number, cv.panels()), cv.nr()), rows = min(sub(index(cv.channels()), column), index(cv.nr()));
-      Value to = add(add(matrixBase, mul(number, cv.panelElements())), mul(at, cv.nr()));
-      func::CallOp::create(b, loc, transposition(), ValueRange{operands->rhs, from(div(number, cv.panels()), column), index(stride), rows, index(columns), operands->workspace, to, index(cv.nr())});
+      Value to = add(mul(number, cv.elementsOfPanel()), mul(at, cv.nr()));
+      func::CallOp::create(b, loc, transposition(), ValueRange{operands->rhs, from(div(number, cv.panels()), column), index(stride), rows, index(columns), operands->panels, to, index(cv.nr())});
     };
     if (cv.isInput()) {
       // What is read follows each other; an output after the other, as each leaves something behind its own places.
@@ -210,18 +208,21 @@ struct Convolution::Emitter : ProductEmitter {
     });
   }
 
-  Value copyTasks() {
-    int64_t each = images.inPlace ? 0 : images.image, once = 0;
-    (cv.isWeight() ? each : once) += cv.matrixElements();
+  /// What a launch before the product writes.
+  bool copiesImages(unsigned launch) const { return launch + 2 == cv.launchCount() && !images.inPlace; }
+  bool writesPanels(unsigned launch) const { return launch == 0 && cv.matrixElements() > 0; }
+  Value copyTasks(unsigned launch) {
+    int64_t each = copiesImages(launch) ? images.image : 0, once = 0;
+    (cv.isWeight() ? each : once) += writesPanels(launch) ? cv.matrixElements() : 0;
     return ceilDiv(add(mul(count, index(each)), once), elementsPerCopy);
   }
-  void copyKernel(Value begin, Value end) {
-    Value all = max(copyTasks(), index(1));
-    if (!images.inPlace) {
+  void copyKernel(unsigned launch, Value begin, Value end) {
+    Value all = max(copyTasks(launch), index(1));
+    if (copiesImages(launch)) {
       Value units = plan.keepsImages() ? count : mul(count, index(cv.groups * cv.sourceChannels()));
       loop(share(begin, units, all), share(end, units, all), [&](Value number) { plan.keepsImages() ? copyImage(number) : copyPlane(number); });
     }
-    if (plan.schedule != Schedule::Wide) {
+    if (writesPanels(launch)) {
       Value panels = mul(cv.isWeight() ? count : index(1), index(cv.groups * cv.panels()));
       transposePanels(share(begin, panels, all), share(end, panels, all));
     }
@@ -396,14 +397,14 @@ struct Convolution::Emitter : ProductEmitter {
     // Of no images the sum is zero: one round without steps clears the accumulators.
     loop(index(0), max(count, index(1)), index(plan.blockImages), [&](Value image) {
       Value blockImages = max(min(sub(count, image), index(plan.blockImages)), index(0)), first = isZero(image);
-      Value aBase = add(add(imagesBase, mul(image, images.image)), mul(add(mul(entry, cv.c), channel0), images.plane));
+      Value aBase = add(mul(image, images.image), mul(add(mul(entry, cv.c), channel0), images.plane));
       Value panel0 = add(mul(add(mul(image, cv.groups), entry), cv.panels()), mul(columnTile, plan.columns / cv.nr()));
       loop(index(0), ceilDiv(tileColumns, cv.nr()), [&](Value panel) {
-        Value bAt = add(matrixBase, mul(add(panel0, panel), cv.panelElements()));
+        Value bAt = mul(add(panel0, panel), cv.elementsOfPanel());
         loop(kernel, [&](Value place) {
           ImagePart part = imagePartOf(place);
           Value steps = mul(blockImages, productOf(part.positions));
-          multiplyPanel(index(0), channels, add(mul(place, plan.columns), mul(panel, cv.nr())), index(kernel * plan.columns), part.step, steps, imagesMemory, aBase, operands->workspace, bAt, first);
+          multiplyPanel(index(0), channels, add(mul(place, plan.columns), mul(panel, cv.nr())), index(kernel * plan.columns), part.step, steps, imagesMemory, aBase, operands->panels, bAt, first);
         });
       });
     });
@@ -428,11 +429,11 @@ struct Convolution::Emitter : ProductEmitter {
         loop(index(0), index(std::max<int64_t>(cv.p[0], 1)), index(std::max<int64_t>(plan.blockSlices, 1)), [&](Value at) {
           Value blockImages = max(min(sub(count, image), index(plan.blockImages)), index(0)), blockSlices = min(sub(index(cv.p[0]), at), index(plan.blockSlices));
           Value steps = mul(ProductEmitter::mul(blockImages, blockSlices), slice);
-          Value aBase = add(add(imagesBase, mul(image, images.image)), mul(at, positionDistance(0)));
+          Value aBase = add(mul(image, images.image), mul(at, positionDistance(0)));
           Value panel = add(mul(add(mul(image, cv.groups), entry), cv.panels()), mul(columnTile, plan.columns / cv.nr()));
-          Value bBase = add(add(matrixBase, mul(panel, cv.panelElements())), mul(at, slice * cv.nr()));
+          Value bBase = add(mul(panel, cv.elementsOfPanel()), mul(at, slice * cv.nr()));
           Value first = b.createOrFold<arith::AndIOp>(loc, isZero(image), isZero(at));
-          multiplyTile(tileRows, tileColumns, index(0), steps, imagesMemory, aBase, operands->workspace, bBase, cv.panelElements(), first);
+          multiplyTile(tileRows, tileColumns, index(0), steps, imagesMemory, aBase, operands->panels, bBase, cv.elementsOfPanel(), first);
         });
       });
     }
@@ -524,15 +525,15 @@ struct Convolution::Emitter : ProductEmitter {
         put(add(mul(at.front(), images.image), positionOffset(ArrayRef(at).drop_front())), add(part.row, x));
       });
     });
-    Value aBase = add(add(imagesBase, mul(image0, images.image)), mul(group, cv.sourceChannels() * images.plane));
-    Value bBase = add(matrixBase, mul(add(mul(group, cv.panels()), mul(columnTile, plan.columns / cv.nr())), cv.panelElements()));
+    Value aBase = add(mul(image0, images.image), mul(group, cv.sourceChannels() * images.plane));
+    Value bBase = mul(add(mul(group, cv.panels()), mul(columnTile, plan.columns / cv.nr())), cv.elementsOfPanel());
     loop(index(0), index(std::max<int64_t>(cv.sourceChannels(), 1)), index(plan.blockChannels), [&](Value channel) {
       Value channels = min(sub(index(cv.sourceChannels()), channel), index(plan.blockChannels)), first = isZero(channel);
       loop(index(0), ceilDiv(channelCount, cv.nr()), [&](Value panel) {
-        Value bAt = add(add(bBase, mul(panel, cv.panelElements())), mul(channel, kernel * cv.nr()));
+        Value bAt = add(add(bBase, mul(panel, cv.elementsOfPanel())), mul(channel, kernel * cv.nr()));
         eachPart([&](const ImagePart &part) {
           Value steps = mul(channels, productOf(part.places));
-          multiplyPanel(part.row, ProductEmitter::mul(tileImages, productOf(part.positions)), mul(panel, cv.nr()), index(plan.columns), part.step, steps, imagesMemory, add(aBase, mul(channel, images.plane)), operands->workspace, bAt, first);
+          multiplyPanel(part.row, ProductEmitter::mul(tileImages, productOf(part.positions)), mul(panel, cv.nr()), index(plan.columns), part.step, steps, imagesMemory, add(aBase, mul(channel, images.plane)), operands->panels, bAt, first);
         });
       });
     });
@@ -633,15 +634,15 @@ struct Convolution::Emitter : ProductEmitter {
       put(add(add(mul(n, images.image), mul(group, cv.sourceChannels() * images.plane)), positionOffset(at)), x);
     });
 
-    Value a = wide ? operands->rhs : imagesMemory, aBase = wide ? index(0) : imagesBase;
-    Value bMemory = operands->workspace, bBase;
+    Value a = wide ? operands->rhs : imagesMemory, aBase = index(0);
+    Value bMemory = wide ? imagesMemory : operands->panels, bBase;
     if (wide)
-      bBase = add(add(add(imagesBase, mul(image, images.image)), mul(group, cv.sourceChannels() * images.plane)), add(mul(line0, rowLength), from));
+      bBase = add(add(mul(image, images.image), mul(group, cv.sourceChannels() * images.plane)), add(mul(line0, rowLength), from));
     else
-      bBase = add(matrixBase, mul(add(mul(group, cv.panels()), mul(rest, plan.columns / cv.nr())), cv.panelElements()));
+      bBase = mul(add(mul(group, cv.panels()), mul(rest, plan.columns / cv.nr())), cv.elementsOfPanel());
     // One block even of no steps: it clears the accumulators.
     loop(index(0), max(part.steps, index(1)), index(plan.kBlock), [&](Value k0) {
-      multiplyTile(tileRows, tileColumns, k0, min(sub(part.steps, k0), index(plan.kBlock)), a, aBase, bMemory, bBase, wide ? cv.nr() : cv.panelElements(), isZero(k0));
+      multiplyTile(tileRows, tileColumns, k0, min(sub(part.steps, k0), index(plan.kBlock)), a, aBase, bMemory, bBase, wide ? cv.nr() : cv.elementsOfPanel(), isZero(k0));
     });
 
     Value tile = wide ? index(0) : transposeTile(tileRows, tileColumns);
@@ -703,13 +704,13 @@ struct Convolution::Emitter : ProductEmitter {
 
 Value Convolution::tasks(unsigned launch, OpBuilder &b, Location loc, Value images) const {
   Emitter emitter(*this, b, loc, images, nullptr);
-  return launch == 0 ? emitter.copyTasks() : emitter.productTasks();
+  return launch + 1 < launchCount() ? emitter.copyTasks(launch) : emitter.productTasks();
 }
 
 void Convolution::emit(unsigned launch, OpBuilder &b, Location loc, const ConvolutionOperands &operands, Value begin, Value end, bool acrossRows, ConvolutionEpilogue epilogue) const {
   Emitter emitter(*this, b, loc, operands.images, &operands);
-  if (launch == 0)
-    emitter.copyKernel(begin, end);
+  if (launch + 1 < launchCount())
+    emitter.copyKernel(launch, begin, end);
   else
     emitter.productKernel(begin, end, acrossRows, epilogue);
 }

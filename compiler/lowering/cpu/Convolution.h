@@ -41,6 +41,7 @@ struct ConvolutionOperands {
   mlir::Value lhs, rhs;  ///< the op's operands, memref<?xT>
   mlir::Value images;    ///< how many there are, an index
   mlir::Value workspace; ///< memref<?xT> of workspaceElements(); null when that is 0
+  mlir::Value panels;    ///< memref<?xT> of panelElements(); null when that is 0
   mlir::Value kept;      ///< memref<?xi64>, whose element is -1 when a thread's first call of a launch begins
   mlir::Value tables;    ///< memref<?xi64> of tableElements(), the thread's own, left as they are from call to call
   mlir::Value scratch;   ///< memref<?xT> of scratchElements(), the thread's own
@@ -51,13 +52,17 @@ using ConvolutionEpilogue = llvm::function_ref<void(mlir::OpBuilder &b, mlir::Lo
 
 class Convolution {
 public:
-  /// All sizes but the number of images must be static.
-  Convolution(dl::ConvolutionOp op, const CpuInfo &cpu);
+  /// All sizes but the number of images must be static. `isFixed`: the other factor is the same in many calls, a weight that stays.
+  Convolution(dl::ConvolutionOp op, const CpuInfo &cpu, bool isFixed);
 
-  /// The copy and the product.
-  unsigned launchCount() const { return 2; }
+  /// The panels of the other factor, by themselves if they stay from call to call; the copy of the images, with those panels if they do not stay; the product.
+  unsigned launchCount() const { return launchesOnce() + 2; }
+  /// So many launches, the first ones, read only the factor that is fixed, and write the panels, which the others only read.
+  unsigned launchesOnce() const { return isFixed && matrixElements() > 0; }
   unsigned tasksTogether() const { return 0; }
   mlir::AffineExpr workspaceElements(mlir::AffineExpr images) const;
+  /// Elements of the panels.
+  mlir::AffineExpr panelElements(mlir::AffineExpr images) const;
   int64_t tableElements() const { return rowTableElements() + 2 * tableSteps; }
   int64_t scratchElements() const;
   /// Number of tasks of a launch, an index value.
@@ -154,13 +159,14 @@ private:
   int64_t nr() const { return plan.nv * lanes; }
   int64_t panels() const;
   /// Of the transposed factor: elements of a panel, and of all of an image's or of all.
-  int64_t panelElements() const;
+  int64_t elementsOfPanel() const;
   int64_t matrixElements() const;
   int64_t rowStride() const; ///< of the transposed tile
 
   dl::ConvolutionResult kind;
   mlir::FloatType element;
   CpuInfo cpu;
+  bool isFixed;
   int64_t lanes;
   int64_t imageCount; // ShapedType::kDynamic if it is left to the call
   int64_t groups, o, c;

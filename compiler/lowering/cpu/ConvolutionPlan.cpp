@@ -26,8 +26,8 @@ static constexpr size_t mostParts = 64;
 /// Cycles for each vector that is gathered with a stride; for each of a matrix that is transposed beyond L2.
 static constexpr double gatherCycles = 30, farTransposeCycles = 22;
 
-Convolution::Convolution(ConvolutionOp op, const CpuInfo &cpu)
-    : kind(op.getKind()), element(cast<FloatType>(op.getTypeOf(R::weight).getElementType())), cpu(cpu), lanes(cpu.lanes(element)), imageCount(op.getTypeOf(R::input).getDimSize(0)),
+Convolution::Convolution(ConvolutionOp op, const CpuInfo &cpu, bool isFixed)
+    : kind(op.getKind()), element(cast<FloatType>(op.getTypeOf(R::weight).getElementType())), cpu(cpu), isFixed(isFixed), lanes(cpu.lanes(element)), imageCount(op.getTypeOf(R::input).getDimSize(0)),
       groups(op.getGroups()), o(op.getTypeOf(R::weight).getDimSize(0) / groups), c(op.getTypeOf(R::weight).getDimSize(1)), p(op.getImageOf(R::output)), i(op.getImageOf(R::input)),
       k(op.getImageOf(R::weight)), strides(op.getStrides()), paddings(op.getPaddings()), dilations(op.getDilations()) {
   for (int64_t axis = 0; axis < axes(); ++axis) {
@@ -245,7 +245,7 @@ int64_t Convolution::stepsOf(const Plan &plan) const {
 int64_t Convolution::rowTableElements() const { return llvm::alignTo(plan.schedule == Schedule::Places ? plan.blockChannels : plan.rows, plan.mr); }
 int64_t Convolution::panels() const { return llvm::divideCeil(channels(), nr()); }
 
-int64_t Convolution::panelElements() const {
+int64_t Convolution::elementsOfPanel() const {
   switch (kind) {
   case R::output:
     return llvm::alignTo(c * ShapedType::getNumElements(k), lanes) * nr();
@@ -257,7 +257,7 @@ int64_t Convolution::panelElements() const {
   llvm_unreachable("no such tensor");
 }
 
-int64_t Convolution::matrixElements() const { return plan.schedule == Schedule::Wide ? 0 : groups * panels() * panelElements(); }
+int64_t Convolution::matrixElements() const { return plan.schedule == Schedule::Wide ? 0 : groups * panels() * elementsOfPanel(); }
 
 //===--- the schedule ---===//
 
@@ -283,7 +283,8 @@ struct Convolution::Costs {
     const double matrixRows = cv.isWeight() ? static_cast<double>(batch) * ShapedType::getNumElements(cv.p) : static_cast<double>(cv.sourceChannels()) * kernel;
     const double resultRows = cv.isWeight() ? static_cast<double>(cv.c) * kernel : static_cast<double>(batch) * ShapedType::getNumElements(cv.target());
     const bool isFar = matrixPanels * nr * matrixRows * cv.element.getIntOrFloatBitWidth() / 8 > cv.cpu.l2Bytes;
-    transposed = cv.groups * matrixPanels * nv * (matrixRows * (isFar ? farTransposeCycles : transposeCycles) + resultRows * transposeCycles);
+    transposed = cv.groups * matrixPanels * nv * (cv.isFixed ? 0 : matrixRows * (isFar ? farTransposeCycles : transposeCycles));
+    transposed += cv.groups * matrixPanels * nv * resultRows * transposeCycles;
     // The larger of the two factors is read once: a large matrix is divided into narrow tiles, each of which serves all positions before the next one.
     plan.matrixFirst = (schedule == Schedule::Tall || schedule == Schedule::Images) && matrixPanels * nr * matrixRows > static_cast<double>(batch) * images.image;
   }
@@ -509,11 +510,16 @@ int64_t Convolution::scratchElements() const {
 }
 
 AffineExpr Convolution::workspaceElements(AffineExpr count) const {
-  int64_t each = images.inPlace ? 0 : images.image, once = 0;
-  (isWeight() ? each : once) += matrixElements();
+  if (images.inPlace)
+    return getAffineConstantExpr(0, element.getContext());
   // Columns beyond a tile's last one are read, and dropped.
-  once += nr() + images.extent.back() + images.dims.back();
-  return count * each + llvm::alignTo(once, lineBytes * 8 / element.getIntOrFloatBitWidth());
+  const int64_t beyond = nr() + images.extent.back() + images.dims.back();
+  return count * images.image + llvm::alignTo(beyond, lineBytes * 8 / element.getIntOrFloatBitWidth());
+}
+
+AffineExpr Convolution::panelElements(AffineExpr count) const {
+  AffineExpr each = getAffineConstantExpr(matrixElements(), element.getContext());
+  return isWeight() ? count * each : each;
 }
 
 } // namespace dlc::cpu

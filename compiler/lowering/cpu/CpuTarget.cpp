@@ -4,6 +4,7 @@
 //
 // A function of the model becomes
 //
+//   func @<model>_<function>_prepare(%frame)                         if it keeps what it packs of variables for many calls: the launches that do, once
 //   func @<model>_<function>(%frame)                                 its entry: launches in order, by frame->host->parallel, with loops and branches around them
 //   func @<function>_<launch>(%frame, %begin, %end, %scratch)        the kernel of a launch: hands its tasks to the fused kernels that share it, and these their buffers
 //   func @<function>_<launch>_<n>(%frame, %begin, %end, %scratch, …) a fused kernel, on the buffers that it is given: layers of one shape share it
@@ -146,21 +147,23 @@ struct LaunchPart {
   unsigned part;
   std::string symbol;
   bool isCheck;
-  ForOp before; // the loop before which it runs, once for all turns; null: it runs where the launch stands
+  Operation *keeper; // the loop before which it runs, once for all turns; the function before whose calls; null: it runs where the launch stands
   Value tasks;  // an i64, known when the function is entered
 };
 
-/// The function that runs the launches in order, with the loops and branches around them.
+/// The function that runs the launches in order, with the loops and branches around them; or the one that runs those that it keeps for many calls.
 class EntryEmitter {
 public:
   EntryEmitter(func::FuncOp entry, ArrayRef<SmallVector<LaunchPart>> launches)
       : entry(entry), start(entry.addEntryBlock()), b(OpBuilder::atBlockEnd(start)), loc(entry.getLoc()), framePointer(entry.getArgument(0)), frame(start, framePointer, loc),
         launches(launches) {}
-  void run(Block &block, const CpuInfo &cpu);
+  void run(FuncOp function, bool isPreparation, const CpuInfo &cpu);
 
 private:
   void emit(Block &block);
-  void emitLaunch(int64_t number, ForOp before);
+  void emitLaunch(int64_t number, Operation *keeper);
+  /// All launches that run once for one.
+  void emitLaunchesOnce(Operation *keeper);
   void emitFor(ForOp loop);
   void emitIf(IfOp branch);
   /// Nothing has been changed yet: a call with a fault ends here.
@@ -190,11 +193,14 @@ private:
 };
 } // namespace
 
-void EntryEmitter::run(Block &block, const CpuInfo &cpu) {
+void EntryEmitter::run(FuncOp function, bool isPreparation, const CpuInfo &cpu) {
+  Block &block = function.getBody().front();
   MLIRContext *context = b.getContext();
   auto pointer = LLVM::LLVMPointerType::get(context);
   for (SmallVector<LaunchPart> &parts : launches)
     for (LaunchPart &part : parts) {
+      if ((part.keeper == function) != isPreparation)
+        continue;
       Value total;
       if (part.isCheck)
         total = frame.size(b.getAffineConstantExpr(1));
@@ -217,7 +223,10 @@ void EntryEmitter::run(Block &block, const CpuInfo &cpu) {
   parallelType = LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(context), {pointer, pointer, b.getI64Type(), b.getI32Type()});
   frame.field(1);
   frame.field(3);
-  emit(block);
+  if (isPreparation)
+    emitLaunchesOnce(function);
+  else
+    emit(block);
   func::ReturnOp::create(b, loc);
   if (exit) {
     b.setInsertionPointToStart(exit);
@@ -239,18 +248,23 @@ void EntryEmitter::emit(Block &block) {
     } else {
       int64_t number = op->getAttrOfType<IntegerAttr>("launch").getInt();
       if (emitted.insert(number).second)
-        emitLaunch(number, {});
+        emitLaunch(number, nullptr);
       if (isCheck(op) && (i + 1 == ops.size() || !isCheck(ops[i + 1])))
         leaveOnFault();
     }
   }
 }
 
-/// The parts of a launch that run before a loop; those that run where it stands.
-void EntryEmitter::emitLaunch(int64_t number, ForOp before) {
+void EntryEmitter::emitLaunchesOnce(Operation *keeper) {
+  for (size_t number = 0; number < launches.size(); ++number)
+    emitLaunch(number, keeper);
+}
+
+/// The parts of a launch that run once for a loop or the function; those that run where it stands.
+void EntryEmitter::emitLaunch(int64_t number, Operation *keeper) {
   auto pointer = LLVM::LLVMPointerType::get(b.getContext());
   for (auto [part, launch] : llvm::enumerate(launches[number])) {
-    if (launch.before != before)
+    if (launch.keeper != keeper)
       continue;
     auto kernelType = b.getFunctionType({pointer, b.getI64Type(), b.getI64Type(), pointer}, {});
     Value address = func::ConstantOp::create(b, loc, kernelType, launch.symbol);
@@ -286,8 +300,7 @@ Value EntryEmitter::loadCondition(int64_t buffer) {
 }
 
 void EntryEmitter::emitFor(ForOp loop) {
-  for (size_t number = 0; number < launches.size(); ++number)
-    emitLaunch(number, loop);
+  emitLaunchesOnce(loop);
   Value first = firstOf.lookup(loop), last = lastOf.lookup(loop);
   if (loop.getLimit()) {
     Value limit = loadScalar(loop->getAttrOfType<IntegerAttr>("limit_buffer").getInt(), b.getI64Type());
@@ -375,12 +388,12 @@ LogicalResult ModelLowering::lower(FuncOp function) {
   for (auto [number, nodes] : llvm::enumerate(launches)) {
     auto kernel = dyn_cast<FusedOp>(nodes.front());
     unsigned count = 1, once = 0, together = 0;
-    ForOp loop;
+    Operation *keeper = nullptr;
     if (kernel) {
       KernelEmitter emitter(kernel, cpu);
       count = emitter.launchCount();
       once = emitter.launchesOnce();
-      loop = emitter.loopOfLaunchesOnce();
+      keeper = emitter.keeperOfLaunchesOnce();
       together = emitter.tasksTogether();
     }
     for (unsigned part = 0; part < count; ++part) {
@@ -397,13 +410,20 @@ LogicalResult ModelLowering::lower(FuncOp function) {
         kernelTo.together = together;
       }
       to.kernels.push_back(std::move(kernelTo));
-      parts[number].push_back({nodes, part, symbol, !kernel, part < once ? loop : ForOp(), {}});
+      parts[number].push_back({nodes, part, symbol, !kernel, part < once ? keeper : nullptr, {}});
     }
   }
 
   auto pointer = LLVM::LLVMPointerType::get(b.getContext());
-  auto entry = func::FuncOp::create(b, function.getLoc(), to.entrySymbol, b.getFunctionType({pointer}, {}));
-  EntryEmitter(entry, parts).run(function.getBody().front(), cpu);
+  auto emitEntry = [&](StringRef symbol, bool isPreparation) {
+    auto entry = func::FuncOp::create(b, function.getLoc(), symbol, b.getFunctionType({pointer}, {}));
+    EntryEmitter(entry, parts).run(function, isPreparation, cpu);
+  };
+  emitEntry(to.entrySymbol, /*isPreparation=*/false);
+  if (llvm::any_of(to.buffers, [](const BufferDescription &buffer) { return buffer.kind == DL_BUFFER_PREPARED; })) {
+    to.preparationSymbol = to.entrySymbol + "_prepare";
+    emitEntry(to.preparationSymbol, /*isPreparation=*/true);
+  }
   return success();
 }
 

@@ -70,7 +70,7 @@ struct Gemm::Emitter : ProductEmitter {
   bool lhsTransposed, rhsTransposed;
   Value rows, columns, k, batch;
   Value entryColumns; // of one entry of the batch, where columns are those of all
-  Value lhs, rhs, lhsOffset, rhsOffset, lhsBatchStride, rhsBatchStride, workspace, kept;
+  Value lhs, rhs, lhsOffset, rhsOffset, lhsBatchStride, rhsBatchStride, workspace, panels, kept;
   SmallVector<Value> updated;
 
   // Places in the scratch memory, in elements. The accumulators of the tile come first. Packed
@@ -124,10 +124,6 @@ struct Gemm::Emitter : ProductEmitter {
   Value lhsGroupElements() { return add(roundUp(mul(k, plan.mr), lineElements()), lineElements()); }
   /// Elements of a panel of columns that a launch packs: whole blocks of a transposition.
   Value rhsPanelElements() { return mul(roundUp(k, lanes), nr); }
-  /// Where panels begin in the workspace.
-  Value rhsWorkspaceOffset() {
-    return plan.lhs == Packing::None ? index(0) : mul(ceilDiv(rows, plan.mr), lhsGroupElements());
-  }
   int64_t elementBytes() const { return element.getIntOrFloatBitWidth() / 8; }
   int64_t lineElements() const { return lineBytes / elementBytes(); }
   /// Whether tiles are as wide as the accumulators that L2 holds, and go through B as it lies in memory.
@@ -196,6 +192,7 @@ Gemm::Emitter::Emitter(const Gemm &gemm, OpBuilder &b, Location loc, const GemmO
     std::swap(lhsBatchStride, rhsBatchStride);
   }
   workspace = operands->workspace;
+  panels = operands->panels;
   kept = operands->kept;
   // Rows of an exchanged tile lie across the lines of memory.
   if (!swapped)
@@ -508,21 +505,20 @@ void Gemm::Emitter::packLhs(Value begin, Value end) {
 
 /// Of a B that lies row by row, tasks are runs of steps; of a transposed one, panels.
 void Gemm::Emitter::packRhs(Value begin, Value end) {
-  Value at = rhsWorkspaceOffset(), panelElements = rhsPanelElements();
+  Value panelElements = rhsPanelElements();
   if (rhsTransposed) {
     loop(begin, end, index(1), [&](Value panel) {
       Value n = mul(panel, nr);
       func::CallOp::create(b, loc, transposition(),
                            ValueRange{rhs, add(rhsOffset, mul(n, k)), k, min(sub(columns, n), index(nr)), k,
-                                      workspace, add(at, mul(panel, panelElements)), index(nr)});
+                                      panels, mul(panel, panelElements), index(nr)});
     });
     return;
   }
   Value first = mul(begin, stepsTogether), last = min(mul(end, stepsTogether), k);
   func::CallOp::create(b, loc, packing(nr),
                        ValueRange{rhs, add(rhsOffset, mul(first, columns)), columns, columns, ceilDiv(columns, nr),
-                                  sub(last, first), workspace, add(at, mul(first, nr)),
-                                  panelElements});
+                                  sub(last, first), panels, mul(first, nr), panelElements});
 }
 
 void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpilogue epilogue) {
@@ -557,7 +553,7 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
   Value panelMemory = scratch, panelsAt = index(packedOffset),
         panelElements = mul(roundUp(kBlock, lanes), nr);
   if (plan.rhs == Packing::Launch) {
-    panelMemory = workspace;
+    panelMemory = panels;
     panelElements = rhsPanelElements();
   }
   // How A is read.
@@ -593,7 +589,7 @@ void Gemm::Emitter::productKernel(Value begin, Value end, Value scratch, GemmEpi
         tileColumns = min(sub(columns, n0),
                           mul(min(sub(lastTile, tile), tilesTogether), plan.nTile));
   if (plan.rhs == Packing::Launch)
-    panelsAt = add(rhsWorkspaceOffset(), mul(div(n0, nr), panelElements));
+    panelsAt = mul(div(n0, nr), panelElements);
 
   Value fresh = plan.rhs == Packing::Launch ? boolean(false) : packs;
   if (keepsPanels()) {
@@ -709,21 +705,22 @@ int64_t Gemm::scratchBytes() const {
   return emitter.scratchElements * (shape.type.getIntOrFloatBitWidth() / 8);
 }
 
-AffineExpr Gemm::workspaceElements(AffineExpr m, AffineExpr n, AffineExpr k,
-                                   AffineExpr batch) const {
-  // The same layout as Emitter::lhsGroupElements and rhsPanelElements.
-  AffineExpr elements = getAffineConstantExpr(0, shape.type.getContext());
-  if (plan.lhs != Packing::None) {
-    const int64_t line = lineBytes * 8 / shape.type.getIntOrFloatBitWidth();
-    AffineExpr rows = plan.swapped ? n : m;
-    elements = rows.ceilDiv(plan.mr) * ((k * plan.mr).ceilDiv(line) * line + line);
-  }
-  if (plan.rhs == Packing::Launch) {
-    const int64_t lanes = vectorLanes;
-    AffineExpr columns = plan.swapped ? m : n;
-    elements = elements + columns.ceilDiv(plan.nv * lanes) * (k.ceilDiv(lanes) * lanes * plan.nv * lanes);
-  }
-  return elements;
+AffineExpr Gemm::workspaceElements(AffineExpr m, AffineExpr n, AffineExpr k) const {
+  if (plan.lhs == Packing::None)
+    return getAffineConstantExpr(0, shape.type.getContext());
+  // The same layout as Emitter::lhsGroupElements.
+  const int64_t line = lineBytes * 8 / shape.type.getIntOrFloatBitWidth();
+  AffineExpr rows = plan.swapped ? n : m;
+  return rows.ceilDiv(plan.mr) * ((k * plan.mr).ceilDiv(line) * line + line);
+}
+
+AffineExpr Gemm::panelElements(AffineExpr m, AffineExpr n, AffineExpr k) const {
+  if (plan.rhs != Packing::Launch)
+    return getAffineConstantExpr(0, shape.type.getContext());
+  // The same layout as Emitter::rhsPanelElements.
+  const int64_t lanes = vectorLanes;
+  AffineExpr columns = plan.swapped ? m : n;
+  return columns.ceilDiv(plan.nv * lanes) * (k.ceilDiv(lanes) * lanes * plan.nv * lanes);
 }
 
 Value Gemm::tasks(unsigned launch, OpBuilder &b, Location loc, const GemmOperands &operands) const {

@@ -55,6 +55,7 @@ struct GemmOperands {
   /// lhsBatchStride also when A is shared.
   mlir::Value lhsBatchStride, rhsBatchStride;
   mlir::Value workspace; ///< memref<?xT> of workspaceElements(); null when that is 0
+  mlir::Value panels;    ///< memref<?xT> of panelElements(); null when that is 0
   /// memref<?xi64> whose element is -1 when a thread's first call of a launch begins and stays until
   /// its next one: then operands that one call has packed into the scratch serve the next. May be
   /// null.
@@ -85,15 +86,16 @@ public:
   /// Elements of T that all kernels of the product share (operands packed once for all threads),
   /// for sizes given as expressions; constant 0 when none. The memory should be aligned to 64
   /// bytes.
-  mlir::AffineExpr workspaceElements(mlir::AffineExpr m, mlir::AffineExpr n, mlir::AffineExpr k,
-                                     mlir::AffineExpr batch) const;
+  mlir::AffineExpr workspaceElements(mlir::AffineExpr m, mlir::AffineExpr n, mlir::AffineExpr k) const;
+  /// The same of the columns that a launch packs into panels, which it alone writes.
+  mlir::AffineExpr panelElements(mlir::AffineExpr m, mlir::AffineExpr n, mlir::AffineExpr k) const;
 
   /// Bytes of scratch that each thread needs of its own; aligned to 64 bytes.
   int64_t scratchBytes() const;
 
   unsigned launchCount() const;
-  /// So many launches, the first ones, read only an operand that shape calls fixed, and write a part
-  /// of the workspace that the others only read: they need not run again while it stays the same.
+  /// So many launches, the first ones, read only an operand that shape calls fixed, and write the panels,
+  /// which the others only read: they need not run again while it stays the same.
   unsigned launchesOnce() const;
 
   /// Number of tasks of a kernel, an index value that may be 0 when a size is 0. Emitted where the
@@ -112,6 +114,11 @@ public:
 
   /// The schedule in words, for dumps and tests: "8x48 tile 64x48 k 784 rhs direct".
   std::string describe() const;
+
+  /// Up to how many rows of A a B that L2 does not hold is read as it lies in memory: wide, in few steps
+  /// at a time. With more rows, going through the accumulators in every few steps costs more than that
+  /// saves.
+  static constexpr int64_t rowsForStreaming = 16;
 
   //===--- Its inner loop, for who packs operands into scratch memory of its own ---===//
 
@@ -156,10 +163,6 @@ private:
   /// Steps of K that are packed, or multiplied where B comes from memory, side by side: so many rows of
   /// memory are read from left to right at once as the processor fetches ahead of.
   static constexpr int64_t stepsTogether = 8;
-  /// Up to how many rows of A a B that L2 does not hold is read as it lies in memory: wide, in few steps
-  /// at a time. With more rows, going through the accumulators in every few steps costs more than that
-  /// saves.
-  static constexpr int64_t rowsForStreaming = 16;
   /// Bytes of a row of such a B in a task, so that many threads find work; and those that are best read at
   /// once, from which on memory gives all that it can.
   static constexpr int64_t streamedTaskBytes = 512, streamedBytes = 8192;

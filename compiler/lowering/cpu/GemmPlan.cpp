@@ -82,7 +82,7 @@ struct Gemm::View {
         lanes(cpu.lanes(shape.type)), bytes(shape.type.getIntOrFloatBitWidth() / 8), anyRows(ShapedType::isDynamic(shapeRows)), staticK(!ShapedType::isDynamic(shape.k)) {
     // What stays the same from call to call is packed once for all of them, unless it stays in L1; what is
     // the same in all entries of a batch, once for these.
-    const bool isFixed = (swapped ? shape.lhsFixed : shape.rhsFixed) && shape.batch == 1 && k * columns * bytes > cpu.l1Bytes;
+    const bool isFixed = (swapped ? shape.lhsFixed : shape.rhsFixed) && (shape.batch == 1 || (swapped && shape.lhsShared)) && k * columns * bytes > cpu.l1Bytes;
     packsOnce = isFixed || (swapped && shape.lhsShared);
     // Whether few rows of A read B as it comes from memory; rows known only at run time decide then.
     mayStream = !swapped && !shape.rhsTransposed && !shape.rhsFixed && shape.batch == 1 &&
@@ -176,7 +176,7 @@ std::optional<Gemm::Plan> Gemm::View::planOf(int64_t mr, int64_t nv, Packing pac
   plan.cycles *= entries;
   if (packsLhs())
     plan.cycles += launchCycles + copyCycles * groups * k;
-  if (packing == Packing::Launch && shape.lhsShared)
+  if (packing == Packing::Launch && shape.lhsShared && !shape.lhsFixed)
     plan.cycles += launchCycles + transposeCycles * panels * nv * k;
   // Transpositions are code besides.
   if (swapped || rhsTransposed)

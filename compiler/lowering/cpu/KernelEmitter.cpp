@@ -202,12 +202,14 @@ KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel
   if (contraction)
     full = sizesOf(contraction->getResult(0));
   if (auto op = dyn_cast_or_null<ConvolutionOp>(contraction)) {
-    if (std::optional<Winograd> winograd = Winograd::of(op, cpu))
+    if (op.getKind() != ConvolutionResult::weight)
+      keeper = keeperOf(op.getRhs());
+    if (std::optional<Winograd> winograd = Winograd::of(op, cpu, keeper))
       convolution.emplace(*winograd);
-    else if (std::optional<Pointwise> pointwise = Pointwise::of(op, cpu); pointwise && crossesRows())
+    else if (std::optional<Pointwise> pointwise = Pointwise::of(op, cpu, keeper); pointwise && crossesRows())
       convolution.emplace(*pointwise);
     else
-      convolution.emplace(Convolution(op, cpu));
+      convolution.emplace(Convolution(op, cpu, keeper));
     return;
   }
   if (contraction) {
@@ -227,13 +229,15 @@ KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel
     shape.batch = known(productOf(ArrayRef(full).drop_back(2), kernel.getContext()));
     shape.lhsTransposed = product.getLhsTransposed();
     shape.rhsTransposed = product.getRhsTransposed();
-    // One of them: with both, the right one is as good.
-    if (ForOp loop = loopThatKeeps(product.getRhs())) {
+    // One of them: with both, the right one is as good. What few rows multiply is better read as it lies than kept a second time.
+    auto keeperBeside = [&](Value operand, int64_t others) {
+      Operation *found = keeperOf(operand);
+      return isa_and_nonnull<FuncOp>(found) && (ShapedType::isDynamic(others) || others <= Gemm::rowsForStreaming) ? nullptr : found;
+    };
+    if ((keeper = keeperBeside(product.getRhs(), shape.m)))
       shape.rhsFixed = true;
-      fixedIn = loop;
-    } else if ((fixedIn = loopThatKeeps(product.getLhs()))) {
+    else if ((keeper = keeperBeside(product.getLhs(), shape.n)))
       shape.lhsFixed = true;
-    }
     gemm.emplace(cpu, shape);
     return;
   }
@@ -271,14 +275,19 @@ KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel
 }
 
 Workspace KernelEmitter::workspace() const {
-  if (convolution)
-    return {ask([&](auto &engine) { return engine.workspaceElements(imageCount()); }), getElementTypeOrSelf(contraction->getResult(0)), {}};
-  if (!gemm)
+  if (!convolution && !gemm)
     return {};
+  Workspace wanted{getElementTypeOrSelf(contraction->getOperand(0).getType()), {}, {}, keeperOfLaunchesOnce()};
+  if (convolution) {
+    wanted.elements = ask([&](auto &engine) { return engine.workspaceElements(imageCount()); });
+    wanted.panelElements = ask([&](auto &engine) { return engine.panelElements(imageCount()); });
+    return wanted;
+  }
   int64_t rank = full.size();
-  SmallVector<AffineExpr> lhs = sizesOf(product().getLhs());
-  AffineExpr elements = gemm->workspaceElements(full[rank - 2], full[rank - 1], lhs[rank - (product().getLhsTransposed() ? 2 : 1)], productOf(ArrayRef(full).drop_back(2), kernel.getContext()));
-  return {elements, getElementTypeOrSelf(product().getLhs().getType()), loopOfLaunchesOnce()};
+  AffineExpr m = full[rank - 2], n = full[rank - 1], k = sizesOf(product().getLhs())[rank - (product().getLhsTransposed() ? 2 : 1)];
+  wanted.elements = gemm->workspaceElements(m, n, k);
+  wanted.panelElements = gemm->panelElements(m, n, k);
+  return wanted;
 }
 
 int64_t KernelEmitter::tableBytes() const { return llvm::alignTo(ask([](auto &engine) { return engine.tableElements(); }) * static_cast<int64_t>(sizeof(int64_t)), DL_BUFFER_ALIGNMENT); }
@@ -339,9 +348,17 @@ Value KernelEmitter::operandMemory(FrameAccess &frame, Value value) const {
   return frame.buffer(number, getElementTypeOrSelf(value.getType()));
 }
 
-ForOp KernelEmitter::loopThatKeeps(Value operand) const {
-  Region *home = kernel.getInputs()[inputOf(operand)].getParentRegion();
-  ForOp found;
+Value KernelEmitter::memoryNamed(FrameAccess &frame, StringRef attribute, Type element) const {
+  auto buffer = kernel->getAttrOfType<IntegerAttr>(attribute);
+  return buffer ? frame.buffer(buffer.getInt(), element) : Value();
+}
+
+Operation *KernelEmitter::keeperOf(Value operand) const {
+  Value input = kernel.getInputs()[inputOf(operand)];
+  if (auto function = kernel->getParentOfType<FuncOp>(); isa_and_nonnull<ReadOp, ConstantOp>(input.getDefiningOp()) && function.isConst())
+    return function;
+  Region *home = input.getParentRegion();
+  Operation *found = nullptr;
   for (auto loop = kernel->getParentOfType<ForOp>(); loop && !loop.getBody().isAncestor(home); loop = loop->getParentOfType<ForOp>())
     found = loop;
   return found;
@@ -361,8 +378,8 @@ GemmOperands KernelEmitter::gemmOperands(OpBuilder &b, FrameAccess &frame) const
   operands.batch = frame.size(productOf(ArrayRef(full).drop_back(2), context));
   operands.lhsBatchStride = frame.size(productOf(ArrayRef(lhs).take_back(2), context));
   operands.rhsBatchStride = frame.size(productOf(ArrayRef(rhs).take_back(2), context));
-  if (auto workspace = kernel->getAttrOfType<IntegerAttr>("workspace_buffer"))
-    operands.workspace = frame.buffer(workspace.getInt(), getElementTypeOrSelf(product.getLhs().getType()));
+  operands.workspace = memoryNamed(frame, "workspace_buffer", getElementTypeOrSelf(product.getLhs().getType()));
+  operands.panels = memoryNamed(frame, "panels_buffer", getElementTypeOrSelf(product.getLhs().getType()));
   // A variable that other kernels read, perhaps on other cores; its moments are this kernel's alone.
   ArrayRef<int64_t> written = kernel->getAttrOfType<DenseI64ArrayAttr>("result_buffers");
   auto isReadElsewhere = [&](int64_t buffer) {
@@ -783,8 +800,8 @@ void KernelEmitter::emitProduct(unsigned launch, OpBuilder &b, FrameAccess &fram
     operands.lhs = operandMemory(frame, op.getLhs());
     operands.rhs = operandMemory(frame, op.getRhs());
     operands.images = frame.size(imageCount());
-    if (auto workspace = kernel->getAttrOfType<IntegerAttr>("workspace_buffer"))
-      operands.workspace = frame.buffer(workspace.getInt(), element);
+    operands.workspace = memoryNamed(frame, "workspace_buffer", element);
+    operands.panels = memoryNamed(frame, "panels_buffer", element);
     operands.kept = keptNumber;
     operands.tables = scratchFrom(keptBytes, b.getI64Type());
     operands.scratch = scratchFrom(keptBytes + tableBytes(), element);

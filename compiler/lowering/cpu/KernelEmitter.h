@@ -65,9 +65,10 @@ public:
   std::string describe() const { return convolution ? ask([](auto &engine) { return engine.describe(); }) : gemm ? gemm->describe() : std::string(); }
   /// Memory in the arena beside operands and results.
   Workspace workspace() const;
-  /// So many launches, the first ones, run once before a loop around the kernel, not in each of its turns.
-  unsigned launchesOnce() const { return gemm ? gemm->launchesOnce() : 0; }
-  dl::ForOp loopOfLaunchesOnce() const { return launchesOnce() ? fixedIn : dl::ForOp(); }
+  /// So many launches, the first ones, run once for the operation that keeps what they write: before a loop around the kernel, or, if it is the function, when a variable has changed
+  /// since a call.
+  unsigned launchesOnce() const { return convolution ? ask([](auto &engine) { return engine.launchesOnce(); }) : gemm ? gemm->launchesOnce() : 0; }
+  mlir::Operation *keeperOfLaunchesOnce() const { return launchesOnce() ? keeper : nullptr; }
   /// Number of tasks of a launch, an index.
   mlir::Value tasks(unsigned launch, mlir::OpBuilder &b, FrameAccess &frame) const;
   /// So many tasks of the last launch, next to each other, had better be run by one call; 0: any number.
@@ -90,10 +91,13 @@ private:
   mlir::AffineExpr imageCount() const;
   /// Bytes of a convolution's tables, in the scratch behind the kept number.
   int64_t tableBytes() const;
-  /// The outermost loop around the kernel in whose turns an operand of a product stays the same; null for none.
-  dl::ForOp loopThatKeeps(mlir::Value operand) const;
+  /// For what an operand of a product stays the same: the calls of the function, where that reads it of a variable and changes none; or the turns of the outermost such loop around the kernel.
+  /// Null for neither.
+  mlir::Operation *keeperOf(mlir::Value operand) const;
   /// Where an operand of a product lies.
   mlir::Value operandMemory(FrameAccess &frame, mlir::Value operand) const;
+  /// The buffer whose number such an attribute is; null for none.
+  mlir::Value memoryNamed(FrameAccess &frame, llvm::StringRef attribute, mlir::Type element) const;
   GemmOperands gemmOperands(mlir::OpBuilder &b, FrameAccess &frame) const;
   void emitExtern(mlir::OpBuilder &b, FrameAccess &frame, mlir::Value begin, mlir::Value end) const;
   void emitProduct(unsigned launch, mlir::OpBuilder &b, FrameAccess &frame, mlir::Value begin, mlir::Value end, mlir::Value scratch) const;
@@ -111,7 +115,7 @@ private:
   std::optional<std::variant<Convolution, Winograd, Pointwise>> convolution; // its engine, where it is one
   mutable dl::ExternOp call;    // of a function of the user's own
   std::optional<Gemm> gemm;
-  mutable dl::ForOp fixedIn; // the loop that keeps the product's fixed operand
+  mlir::Operation *keeper = nullptr; // of the product's fixed operand, or the convolution's
   std::optional<Attention> attention;
   mutable dl::ScatterOpInterface scatter; // of updates at places
   int64_t slotRanges = 1;                 // in how many parts the places are dealt out

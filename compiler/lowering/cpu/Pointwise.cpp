@@ -17,7 +17,7 @@ static constexpr int64_t fewestPositions = 16;
 /// Elements that a task of the copy works on.
 static constexpr int64_t elementsPerCopy = 16384;
 
-std::optional<Pointwise> Pointwise::of(ConvolutionOp op, const CpuInfo &cpu) {
+std::optional<Pointwise> Pointwise::of(ConvolutionOp op, const CpuInfo &cpu, bool isFixed) {
   auto all = [](ArrayRef<int64_t> values, int64_t value) { return llvm::all_of(values, [&](int64_t each) { return each == value; }); };
   const bool isInput = op.getKind() == R::input;
   const int64_t positions = ShapedType::getNumElements(op.getImageOf(R::output));
@@ -31,6 +31,7 @@ std::optional<Pointwise> Pointwise::of(ConvolutionOp op, const CpuInfo &cpu) {
   shape.batch = op.getTypeOf(R::input).getDimSize(0);
   shape.lhsTransposed = isInput;
   shape.lhsShared = true;
+  shape.lhsFixed = isFixed;
   return Pointwise(op, cpu, shape);
 }
 
@@ -46,13 +47,15 @@ GemmOperands Pointwise::matrices(OpBuilder &b, Location loc, Value images) const
   return operands;
 }
 
+static AffineExpr constant(const GemmShape &shape, int64_t size) { return getAffineConstantExpr(size, shape.type.getContext()); }
+
 int64_t Pointwise::productElements() const {
-  MLIRContext *context = shape.type.getContext();
-  auto constant = [&](int64_t size) { return getAffineConstantExpr(size, context); };
   // One factor is packed for all images, the other by tasks: it does not depend on their number.
-  AffineExpr elements = gemm.workspaceElements(constant(shape.m), constant(shape.n), constant(shape.k), constant(1));
+  AffineExpr elements = gemm.workspaceElements(constant(shape, shape.m), constant(shape, shape.n), constant(shape, shape.k));
   return llvm::alignTo(cast<AffineConstantExpr>(elements).getValue(), lineBytes * 8 / shape.type.getIntOrFloatBitWidth());
 }
+
+AffineExpr Pointwise::panelElements(AffineExpr) const { return gemm.panelElements(constant(shape, shape.m), constant(shape, shape.n), constant(shape, shape.k)); }
 
 AffineExpr Pointwise::workspaceElements(AffineExpr images) const {
   const int64_t copied = isStrided() ? shape.k * shape.n : 0;
@@ -60,8 +63,8 @@ AffineExpr Pointwise::workspaceElements(AffineExpr images) const {
 }
 
 Value Pointwise::tasks(unsigned launch, OpBuilder &b, Location loc, Value images) const {
-  if (launch >= isStrided())
-    return gemm.tasks(launch - isStrided(), b, loc, matrices(b, loc, images));
+  if (!isCopy(launch))
+    return gemm.tasks(ofProduct(launch), b, loc, matrices(b, loc, images));
   ProductEmitter e(cpu, shape.type, b, loc);
   return e.ceilDiv(e.mul(images, shape.k * shape.n), elementsPerCopy);
 }
@@ -70,7 +73,7 @@ Value Pointwise::tasks(unsigned launch, OpBuilder &b, Location loc, Value images
 void Pointwise::copy(OpBuilder &b, Location loc, const ConvolutionOperands &operands, Value begin, Value end) const {
   ProductEmitter e(cpu, shape.type, b, loc);
   const int64_t row = target.back(), stride = strides.back(), rows = shape.n / row;
-  Value channels = e.mul(operands.images, shape.k), all = e.max(tasks(0, b, loc, operands.images), e.index(1)), apart = e.ramp(stride);
+  Value channels = e.mul(operands.images, shape.k), all = e.max(tasks(launchesOnce(), b, loc, operands.images), e.index(1)), apart = e.ramp(stride);
   e.loop(e.share(begin, channels, all), e.share(end, channels, all), [&](Value channel) {
     e.loop(rows, [&](Value number) {
       Value from = e.index(0), rest = number;
@@ -94,19 +97,20 @@ void Pointwise::copy(OpBuilder &b, Location loc, const ConvolutionOperands &oper
 }
 
 void Pointwise::emit(unsigned launch, OpBuilder &b, Location loc, const ConvolutionOperands &operands, Value begin, Value end, bool, ConvolutionEpilogue epilogue) const {
-  if (launch < isStrided())
+  if (isCopy(launch))
     return copy(b, loc, operands, begin, end);
   GemmOperands matrices = this->matrices(b, loc, operands.images);
   matrices.lhs = operands.rhs;
   matrices.rhs = operands.lhs;
   matrices.workspace = operands.workspace;
+  matrices.panels = operands.panels;
   matrices.kept = operands.kept;
   if (isStrided()) {
     matrices.rhs = operands.workspace;
     matrices.rhsOffset = arith::ConstantIndexOp::create(b, loc, productElements());
   }
   Value zero = arith::ConstantIndexOp::create(b, loc, 0);
-  gemm.emit(launch - isStrided(), b, loc, matrices, begin, end, operands.scratch, [&](OpBuilder &e, Location loc, ValueRange imageChannelPosition, Value acc, Value mask) {
+  gemm.emit(ofProduct(launch), b, loc, matrices, begin, end, operands.scratch, [&](OpBuilder &e, Location loc, ValueRange imageChannelPosition, Value acc, Value mask) {
     ElementIndex at;
     at.dims = {imageChannelPosition[0], imageChannelPosition[1]};
     at.dims.append(target.size() - 1, zero);

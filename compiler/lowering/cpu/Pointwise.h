@@ -17,11 +17,13 @@ namespace dlc::cpu {
 class Pointwise {
 public:
   /// The engine for a convolution that it can compute and that it pays for. Vectors of the epilogue must be allowed to cross the rows of an image.
-  static std::optional<Pointwise> of(dl::ConvolutionOp op, const CpuInfo &cpu);
+  static std::optional<Pointwise> of(dl::ConvolutionOp op, const CpuInfo &cpu, bool isFixed);
 
-  /// The copy, if there are strides, and the product's.
+  /// The product's, and the copy, if there are strides, behind those that run once.
   unsigned launchCount() const { return isStrided() + gemm.launchCount(); }
+  unsigned launchesOnce() const { return gemm.launchesOnce(); }
   mlir::AffineExpr workspaceElements(mlir::AffineExpr images) const;
+  mlir::AffineExpr panelElements(mlir::AffineExpr images) const;
   int64_t tableElements() const { return 0; }
   int64_t scratchElements() const { return gemm.scratchBytes() / (shape.type.getIntOrFloatBitWidth() / 8); }
   /// Number of tasks of a launch, an index value.
@@ -36,6 +38,9 @@ public:
 private:
   Pointwise(dl::ConvolutionOp op, const CpuInfo &cpu, const GemmShape &shape);
   bool isStrided() const;
+  bool isCopy(unsigned launch) const { return isStrided() && launch == launchesOnce(); }
+  /// Which of the product's launches another one is.
+  unsigned ofProduct(unsigned launch) const { return launch - (isStrided() && launch > launchesOnce()); }
   /// The matrices' sizes and how they follow each other.
   GemmOperands matrices(mlir::OpBuilder &b, mlir::Location loc, mlir::Value images) const;
   /// Elements of the product's own workspace, in whole lines: the images that are copied lie behind it.

@@ -60,7 +60,7 @@ int64_t Winograd::tileFor(const Shape &shape, FloatType element) {
   return chosen;
 }
 
-std::optional<Winograd> Winograd::of(ConvolutionOp op, const CpuInfo &cpu) {
+std::optional<Winograd> Winograd::of(ConvolutionOp op, const CpuInfo &cpu, bool isFixed) {
   auto weight = op.getTypeOf(R::weight);
   auto all = [](ArrayRef<int64_t> values, int64_t value) { return llvm::all_of(values, [&](int64_t each) { return each == value; }); };
   SmallVector<int64_t> kernel(op.getImageOf(R::weight)), output(op.getImageOf(R::output)), input(op.getImageOf(R::input));
@@ -84,13 +84,13 @@ std::optional<Winograd> Winograd::of(ConvolutionOp op, const CpuInfo &cpu) {
   int64_t m = tileFor(shape, element);
   if (m == 0)
     return std::nullopt;
-  return Winograd(op, shape, m, cpu);
+  return Winograd(op, shape, m, cpu, isFixed);
 }
 
 //===--- sizes ---===//
 
-Winograd::Winograd(ConvolutionOp op, const Shape &shape, int64_t m, const CpuInfo &cpu)
-    : kind(op.getKind()), element(cast<FloatType>(op.getTypeOf(R::weight).getElementType())), cpu(cpu), shape(shape), m(m), gemm(cpu, element, shape.channels), lanes(cpu.lanes(element)) {
+Winograd::Winograd(ConvolutionOp op, const Shape &shape, int64_t m, const CpuInfo &cpu, bool isFixed)
+    : kind(op.getKind()), element(cast<FloatType>(op.getTypeOf(R::weight).getElementType())), cpu(cpu), shape(shape), m(m), isFixed(isFixed), gemm(cpu, element, shape.channels), lanes(cpu.lanes(element)) {
   const int64_t bytes = element.getIntOrFloatBitWidth() / 8, mr = gemm.rows(), allTiles = orAssumed(shape.images) * tilesOfImage();
   weightsByTask = points() * shape.reduced * shape.channels * bytes > cpu.l2Bytes && allTiles <= tilesOfWeights * blocksOfWeights;
   const int64_t inL2 = cpu.l2Bytes / 2 / (points() * shape.reduced * bytes), part = weightsByTask ? 2 : 1;
@@ -137,7 +137,8 @@ int64_t Winograd::scratchElements() const {
   return llvm::alignTo(std::max(rawWeightElements(), product) + lanes, lineBytes * 8 / element.getIntOrFloatBitWidth());
 }
 
-AffineExpr Winograd::workspaceElements(AffineExpr images) const { return images * (shape.groups * channelBlocks() * planeElements()) + weightElements(); }
+AffineExpr Winograd::workspaceElements(AffineExpr images) const { return images * (shape.groups * channelBlocks() * planeElements()); }
+AffineExpr Winograd::panelElements(AffineExpr images) const { return getAffineConstantExpr(weightElements(), element.getContext()); }
 
 std::string Winograd::describe() const {
   return llvm::formatv("winograd {0} {1}x{2} tile {3}x{4} k {5}{6}", m, gemm.rows(), nr(), blockTiles, columns, kBlock, weightsByTask ? " weights by task" : "");
@@ -315,7 +316,7 @@ struct Winograd::Emitter : ProductEmitter {
     const int64_t size = w.shape.source[0] * w.shape.source[1], width = w.extent(1);
     const int64_t lead = std::max<int64_t>(w.shape.front[1], 0), skipped = std::max<int64_t>(-w.shape.front[1], 0), length = std::min(w.shape.source[1] - skipped, width - lead);
     Value channel = mul(rem(number, w.channelBlocks()), channelBlock), image = div(number, w.channelBlocks());
-    Value from = mul(add(mul(image, w.shape.reduced), channel), size), to = add(mul(number, w.planeElements()), w.weightElements());
+    Value from = mul(add(mul(image, w.shape.reduced), channel), size), to = mul(number, w.planeElements());
     Value channels = min(sub(index(w.shape.reduced), channel), channelBlock);
     loop(w.extent(0), [&](Value row) {
       Value source = add(row, -w.shape.front[0]), begin = add(to, mul(row, width * channelBlock));
@@ -353,20 +354,24 @@ struct Winograd::Emitter : ProductEmitter {
   int64_t weightChunks() { return llvm::divideCeil(w.shape.reduced, weightChunk); }
   void copyWeights(Value number) {
     Value chunk = mul(rem(number, weightChunks()), weightChunk), panelNumber = div(number, weightChunks());
-    transformWeights(div(panelNumber, w.panels()), rem(panelNumber, w.panels()), chunk, min(sub(index(w.shape.reduced), chunk), weightChunk), index(0), operands->workspace,
+    transformWeights(div(panelNumber, w.panels()), rem(panelNumber, w.panels()), chunk, min(sub(index(w.shape.reduced), chunk), weightChunk), index(0), operands->panels,
                      add(mul(panelNumber, w.weightPanel()), mul(chunk, w.nr())));
   }
 
   int64_t weightUnits() { return w.shape.groups * w.panels() * weightChunks(); }
-  Value copyTasks() {
-    Value images = mul(count, w.shape.groups * w.channelBlocks() * w.planeElements());
-    return ceilDiv(add(images, w.weightElements()), elementsPerCopy);
+  /// What a launch before the last one writes.
+  bool copiesImages(unsigned launch) const { return launch + 2 == w.launchCount(); }
+  bool writesWeights(unsigned launch) const { return launch == 0 && !w.weightsByTask; }
+  Value copyTasks(unsigned launch) {
+    Value images = copiesImages(launch) ? mul(count, w.shape.groups * w.channelBlocks() * w.planeElements()) : index(0);
+    return ceilDiv(add(images, writesWeights(launch) ? w.weightElements() : 0), elementsPerCopy);
   }
-  void copyKernel(Value begin, Value end) {
-    Value all = max(copyTasks(), index(1));
+  void copyKernel(unsigned launch, Value begin, Value end) {
+    Value all = max(copyTasks(launch), index(1));
     auto each = [&](Value units, llvm::function_ref<void(Value)> body) { loop(share(begin, units, all), share(end, units, all), body); };
-    each(mul(count, w.shape.groups * w.channelBlocks()), [&](Value plane) { copyPlane(plane); });
-    if (!w.weightsByTask)
+    if (copiesImages(launch))
+      each(mul(count, w.shape.groups * w.channelBlocks()), [&](Value plane) { copyPlane(plane); });
+    if (writesWeights(launch))
       each(index(weightUnits()), [&](Value unit) { copyWeights(unit); });
   }
 
@@ -391,7 +396,7 @@ struct Winograd::Emitter : ProductEmitter {
       Value pixel = mul(add(mul(y, w.m * w.extent(1)), mul(x, w.m)), channelBlock);
       loop(llvm::divideCeil(w.shape.reduced, w.kBlock), [&](Value step) {
         Value block = mul(step, blocksOfStep), blocks = min(sub(index(w.channelBlocks()), block), blocksOfStep);
-        Value from = add(add(mul(add(plane, block), w.planeElements()), w.weightElements()), pixel);
+        Value from = add(mul(add(plane, block), w.planeElements()), pixel);
         func::CallOp::create(b, loc, inputFunction(),
                              ValueRange{operands->workspace, from, index(w.extent(1) * channelBlock), index(w.planeElements()), blocks, operands->scratch,
                                         add(inputBlock(step), mul(each, w.kBlock)), index(w.inputPoint())});
@@ -421,7 +426,7 @@ struct Winograd::Emitter : ProductEmitter {
           loop(index(0), tiles, index(mr), [&](Value row) {
             func::CallOp::create(b, loc, micro,
                                  ValueRange{operands->scratch, add(add(inputBlock(step), inputs), mul(row, w.kBlock)), index(w.kBlock), index(1), min(sub(tiles, row), mr),
-                                            w.weightsByTask ? operands->scratch : operands->workspace, bAt, index(nr), operands->scratch,
+                                            w.weightsByTask ? operands->scratch : operands->panels, bAt, index(nr), operands->scratch,
                                             add(add(products, mul(row, w.columns)), mul(panel, nr)), index(w.columns), steps, first});
           });
         });
@@ -485,13 +490,13 @@ struct Winograd::Emitter : ProductEmitter {
 
 Value Winograd::tasks(unsigned launch, OpBuilder &b, Location loc, Value images) const {
   Emitter emitter(*this, b, loc, images, nullptr);
-  return launch == 0 ? emitter.copyTasks() : emitter.productTasks();
+  return launch + 1 < launchCount() ? emitter.copyTasks(launch) : emitter.productTasks();
 }
 
 void Winograd::emit(unsigned launch, OpBuilder &b, Location loc, const ConvolutionOperands &operands, Value begin, Value end, bool, ConvolutionEpilogue epilogue) const {
   Emitter emitter(*this, b, loc, operands.images, &operands);
-  if (launch == 0)
-    emitter.copyKernel(begin, end);
+  if (launch + 1 < launchCount())
+    emitter.copyKernel(launch, begin, end);
   else
     emitter.productKernel(begin, end, epilogue);
 }

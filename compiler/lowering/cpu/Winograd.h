@@ -30,12 +30,15 @@ namespace dlc::cpu {
 class Winograd {
 public:
   /// The engine for a convolution that it can compute and that it pays for.
-  static std::optional<Winograd> of(dl::ConvolutionOp op, const CpuInfo &cpu);
+  static std::optional<Winograd> of(dl::ConvolutionOp op, const CpuInfo &cpu, bool isFixed);
 
-  /// The copy with the weights' transformation, and the rest.
-  unsigned launchCount() const { return 2; }
+  /// The weights' transformation, by itself if they stay from call to call; the copy, with that if they do not stay; the rest.
+  unsigned launchCount() const { return launchesOnce() + 2; }
+  /// So many launches, the first ones, read only weights that are fixed, and write the panels, which the others only read.
+  unsigned launchesOnce() const { return isFixed && !weightsByTask; }
   unsigned tasksTogether() const { return 0; }
   mlir::AffineExpr workspaceElements(mlir::AffineExpr images) const;
+  mlir::AffineExpr panelElements(mlir::AffineExpr images) const;
   int64_t tableElements() const { return 0; }
   int64_t scratchElements() const;
   /// Number of tasks of a launch, an index value.
@@ -55,7 +58,7 @@ private:
   };
   struct Emitter;
 
-  Winograd(dl::ConvolutionOp op, const Shape &shape, int64_t m, const CpuInfo &cpu);
+  Winograd(dl::ConvolutionOp op, const Shape &shape, int64_t m, const CpuInfo &cpu, bool isFixed);
   /// Outputs of a tile along an axis, 0 where filtering does not pay: of shapes and the type alone, not of the processor.
   static int64_t tileFor(const Shape &shape, mlir::FloatType element);
 
@@ -69,7 +72,7 @@ private:
   int64_t channelBlocks() const;
   int64_t extent(int64_t axis) const { return shape.tiles(axis, m) * m + 2; }
   int64_t planeElements() const;
-  // The weights in the workspace: of a panel the points, each a matrix of reduced channels x nr. In the scratch memory, if `weightsByTask`: the same of kBlock channels.
+  // The weights in the panels: of a panel the points, each a matrix of reduced channels x nr. In the scratch memory, if `weightsByTask`: the same of kBlock channels.
   int64_t weightPoint() const;
   int64_t weightPanel() const { return points() * weightPoint(); }
   int64_t weightElements() const { return weightsByTask ? 0 : shape.groups * panels() * weightPanel(); }
@@ -89,6 +92,7 @@ private:
   CpuInfo cpu;
   Shape shape;
   int64_t m; ///< outputs of a tile, along each axis
+  bool isFixed; ///< the weights are the same in many calls
   Gemm gemm;
   int64_t lanes;
   int64_t blockTiles = 0; ///< tiles that a task works on
