@@ -48,6 +48,9 @@ Value computedValue(Value yielded) {
   return update ? update->getOperand(1) : yielded;
 }
 
+/// Is a vector whose lanes lie so far apart in memory taken out of as many vectors? Beyond that its lanes are read one by one as fast.
+static bool isShortStride(std::optional<int64_t> stride) { return stride && *stride != 0 && std::abs(*stride) <= 4; }
+
 /// The longest vector along the last axis that comes from one operand, at one place, wherever it begins at a multiple of its length.
 static int64_t longestVector(Operation *op) {
   int64_t last = cast<RankedTensorType>(op->getResult(0).getType()).getRank() - 1;
@@ -86,8 +89,10 @@ ElementEmitter::Vectors ElementEmitter::vectors(ArrayRef<Operation *> ops) {
       bool isMasked = indexing.getElementOutside() && !indexing.dropsInnermost();
       if (isMasked && op->getOperand(0).getDefiningOp())
         vectors.areLaneByLane = true;
-      if (!indexing.keepsInnermost() && !indexing.dropsInnermost() && !(indexing.keepsOrder() && hasFlatElements(op->getOperand(0))))
-        vectors.areLaneByLane = true;
+      std::optional<int64_t> stride = indexing.getInnermostStride();
+      if (stride == 0 || stride == 1 || (indexing.keepsOrder() && hasFlatElements(op->getOperand(0))))
+        continue;
+      (isShortStride(stride) && !op->getOperand(0).getDefiningOp() ? vectors.areStrided : vectors.areLaneByLane) = true;
     } else if (auto update = dyn_cast<UpdateOpInterface>(op)) {
       if (!update.keepsInnermost())
         vectors.longest = 1;
@@ -142,7 +147,7 @@ llvm::MaybeAlign ElementEmitter::alignmentOf(RankedTensorType type, const Elemen
   return llvm::Align(std::min<uint64_t>(16, llvm::PowerOf2Ceil(lanes * stored.getIntOrFloatBitWidth() / 8)));
 }
 
-Value ElementEmitter::read(OpBuilder &b, Value from, RankedTensorType type, const ElementIndex &at, int64_t lanes, Value mask) {
+Value ElementEmitter::read(OpBuilder &b, Value from, RankedTensorType type, const ElementIndex &at, int64_t lanes, Value mask, TypedAttr masked) {
   Location loc = kernel.getLoc();
   Type element = type.getElementType(), stored = memoryType(element);
   Value index = linearIndex(b, loc, type, at), loaded;
@@ -151,7 +156,7 @@ Value ElementEmitter::read(OpBuilder &b, Value from, RankedTensorType type, cons
   } else {
     auto vector = VectorType::get(lanes, stored);
     if (mask)
-      loaded = vector::MaskedLoadOp::create(b, loc, vector, from, index, mask, buildNumber(b, loc, vector, 0.0));
+      loaded = vector::MaskedLoadOp::create(b, loc, vector, from, index, mask, masked ? buildNumber(b, loc, vector, masked) : buildNumber(b, loc, vector, 0.0));
     else
       loaded = vector::LoadOp::create(b, loc, vector, from, ValueRange{index}, /*nontemporal=*/false, alignmentOf(type, at, stored, lanes));
   }
@@ -210,6 +215,115 @@ Value ElementEmitter::indexElement(OpBuilder &b, Value indices, ValueRange at) {
   return arith::IndexCastOp::create(b, kernel.getLoc(), b.getIndexType(), element(b, indices, index, 1, {}));
 }
 
+/// Conditions together; null where there are none.
+static Value buildAll(OpBuilder &b, Location loc, ArrayRef<Value> conditions) {
+  Value together;
+  for (Value condition : conditions)
+    if (condition)
+      together = together ? arith::AndIOp::create(b, loc, together, condition).getResult() : condition;
+  return together;
+}
+
+namespace {
+/// Lanes that lie `stride` apart in memory, taken out of as many vectors of neighbours. Places count from the lowest lane's.
+struct StridedLanes {
+  int64_t stride, lanes;
+
+  int64_t parts() const { return std::abs(stride); }
+  int64_t highest() const { return parts() * (lanes - 1); }
+  int64_t placeOf(int64_t lane) const { return parts() * (stride < 0 ? lanes - 1 - lane : lane); }
+  /// The last part ends with the highest lane: what lies behind it may be nobody's.
+  int64_t startOf(int64_t part) const { return std::min(part * lanes, highest() + 1 - lanes); }
+
+  /// Which elements of a part are lanes that exist.
+  Value maskOf(OpBuilder &b, Location loc, int64_t part, Value mask) const {
+    if (stride == 1)
+      return mask;
+    SmallVector<int64_t> from(lanes, lanes); // of no lane: the first of the zeros
+    for (int64_t lane = 0; lane < lanes; ++lane)
+      if (int64_t place = placeOf(lane) - startOf(part); place >= 0 && place < lanes)
+        from[place] = lane;
+    return vector::ShuffleOp::create(b, loc, mask, buildNumber(b, loc, mask.getType(), 0.0), from);
+  }
+  Value take(OpBuilder &b, Location loc, ArrayRef<Value> read) const {
+    if (stride == 1)
+      return read.front();
+    // Each part after the first adds its lanes to those that are in their order already; the second one puts the first one's there too.
+    Value taken = read.front();
+    for (int64_t part = std::min<int64_t>(1, parts() - 1); part < parts(); ++part) {
+      SmallVector<int64_t> from(lanes, vector::ShuffleOp::kPoisonIndex);
+      for (int64_t lane = 0; lane < lanes; ++lane) {
+        int64_t own = placeOf(lane) / lanes, place = placeOf(lane) - startOf(own);
+        if (own <= part)
+          from[lane] = own == part ? lanes + place : part == 1 ? place : lane;
+      }
+      taken = vector::ShuffleOp::create(b, loc, taken, read[part], from);
+    }
+    return taken;
+  }
+};
+} // namespace
+
+/// Which elements from index `first` on are inside an axis: a negative index is large without a sign.
+static Value buildInsideMask(OpBuilder &b, Location loc, Value first, Value length, int64_t lanes) {
+  auto type = VectorType::get(lanes, b.getI32Type());
+  auto spread = [&](Value index) { return vector::BroadcastOp::create(b, loc, type, arith::IndexCastOp::create(b, loc, b.getI32Type(), index)); };
+  SmallVector<int32_t> numbers = llvm::to_vector(llvm::seq<int32_t>(0, lanes));
+  Value ramp = arith::ConstantOp::create(b, loc, DenseElementsAttr::get(type, ArrayRef(numbers)));
+  return arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ult, arith::AddIOp::create(b, loc, spread(first), ramp), spread(length));
+}
+
+/// A vector whose neighbours are a stride apart in an operand that lies in memory.
+Value ElementEmitter::strided(OpBuilder &b, IndexingOpInterface op, const ElementIndex &at, int64_t lanes, Value mask) {
+  Location loc = op.getLoc();
+  Value operand = op->getOperand(0);
+  TypedAttr outside = op.getElementOutside();
+  StridedLanes spread{*op.getInnermostStride(), lanes};
+  ElementIndex to;
+  to.dims = op.mapIndices(b, loc, at.dims, size);
+  SmallVector<Value> inside = op.buildInside(b, loc, at.dims, size);
+  Value first = to.dims.back(), length = size(sizesOf(operand).back());
+  auto plus = [&](OpBuilder &b, Value index, int64_t n) { return n ? arith::AddIOp::create(b, loc, index, constantIndex(b, loc, n)).getResult() : index; };
+  Value lowest = plus(b, first, spread.stride < 0 ? -spread.highest() : 0);
+  auto build = [&](OpBuilder &b, bool isInside) {
+    SmallVector<Value> parts;
+    for (int64_t part = 0; part < spread.parts(); ++part) {
+      Value exists = mask ? spread.maskOf(b, loc, part, mask) : Value();
+      to.dims.back() = plus(b, lowest, spread.startOf(part));
+      if (!isInside)
+        exists = buildAll(b, loc, {exists, buildInsideMask(b, loc, to.dims.back(), length, lanes)});
+      parts.push_back(read(b, memory.lookup(operand), cast<RankedTensorType>(operand.getType()), to, lanes, exists, outside));
+    }
+    return spread.take(b, loc, parts);
+  };
+  using Build = llvm::function_ref<Value(OpBuilder &)>;
+  auto choose = [&](OpBuilder &b, Value condition, Build ifTrue, Build ifFalse) {
+    auto branch = scf::IfOp::create(b, loc, computedType(operand, lanes), condition, /*withElseRegion=*/true);
+    OpBuilder yes = branch.getThenBodyBuilder(), no = branch.getElseBodyBuilder();
+    scf::YieldOp::create(yes, loc, ifTrue(yes));
+    scf::YieldOp::create(no, loc, ifFalse(no));
+    return branch.getResult(0);
+  };
+  // Most vectors are inside from the first lane to the last one that exists, and masks for the others cost more than the reads: they have code of their own.
+  auto alongAxis = [&](OpBuilder &b) -> Value {
+    if (!inside.back())
+      return build(b, /*isInside=*/true);
+    Value lane = constantIndex(b, loc, lanes - 1);
+    if (mask)
+      lane = arith::MinUIOp::create(b, loc, lane, arith::SubIOp::create(b, loc, plus(b, size(sizesOf(op->getResult(0)).back()), -1), at.dims.back()));
+    Value last = arith::AddIOp::create(b, loc, first, arith::MulIOp::create(b, loc, lane, constantIndex(b, loc, spread.stride)));
+    Value firstIsInside = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ult, first, length);
+    Value lastIsInside = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ult, last, length);
+    return choose(
+        b, arith::AndIOp::create(b, loc, firstIsInside, lastIsInside), [&](OpBuilder &b) { return build(b, /*isInside=*/true); },
+        [&](OpBuilder &b) { return build(b, /*isInside=*/false); });
+  };
+  Value others = buildAll(b, loc, ArrayRef(inside).drop_back());
+  if (!others)
+    return alongAxis(b);
+  return choose(b, others, alongAxis, [&](OpBuilder &b) { return buildNumber(b, loc, computedType(operand, lanes), outside); });
+}
+
 /// An element of a value that only lies elsewhere in its operand.
 Value ElementEmitter::moved(OpBuilder &b, IndexingOpInterface op, const ElementIndex &at, int64_t lanes, Value mask) {
   Location loc = op.getLoc();
@@ -234,13 +348,6 @@ Value ElementEmitter::moved(OpBuilder &b, IndexingOpInterface op, const ElementI
   };
   // Where all that is outside is a number, an element there is read at index 0 and not taken.
   TypedAttr outside = op.getElementOutside();
-  auto all = [&](ArrayRef<Value> conditions) {
-    Value together;
-    for (Value condition : conditions)
-      if (condition)
-        together = together ? arith::AndIOp::create(b, loc, together, condition).getResult() : condition;
-    return together;
-  };
   auto single = [&](ValueRange dims) -> Value {
     if (!outside)
       return found(b, dims, 1, {});
@@ -251,7 +358,7 @@ Value ElementEmitter::moved(OpBuilder &b, IndexingOpInterface op, const ElementI
       if (condition)
         index = arith::SelectOp::create(b, loc, condition, index, constantIndex(b, loc, 0));
     Value there = element(b, operand, to, 1, {});
-    Value isInside = all(inside);
+    Value isInside = buildAll(b, loc, inside);
     return isInside ? arith::SelectOp::create(b, loc, isInside, there, buildNumber(b, loc, there.getType(), outside)).getResult() : there;
   };
   if (lanes == 1)
@@ -262,29 +369,8 @@ Value ElementEmitter::moved(OpBuilder &b, IndexingOpInterface op, const ElementI
   }
   if (op.keepsInnermost() && !outside)
     return found(b, at.dims, lanes, mask);
-  if (op.keepsInnermost() && !operand.getDefiningOp()) {
-    // The lanes from the one at index 0 on to the axis' end, all or none by the other axes.
-    ElementIndex to;
-    to.dims = op.mapIndices(b, loc, at.dims, size);
-    SmallVector<Value> inside = op.buildInside(b, loc, at.dims, size);
-    Value first = to.dims.back(), low = arith::SubIOp::create(b, loc, constantIndex(b, loc, 0), first);
-    Value high = arith::SubIOp::create(b, loc, size(sizesOf(operand).back()), first);
-    for (auto [index, condition] : llvm::zip(MutableArrayRef(to.dims).drop_back(), inside))
-      if (condition)
-        index = arith::SelectOp::create(b, loc, condition, index, constantIndex(b, loc, 0));
-    if (Value others = all(ArrayRef(inside).drop_back()))
-      high = arith::SelectOp::create(b, loc, others, high, constantIndex(b, loc, 0));
-    auto lanesType = VectorType::get(lanes, b.getI1Type());
-    Value beforeEnd = vector::CreateMaskOp::create(b, loc, lanesType, high), exists = beforeEnd;
-    if (inside.back()) {
-      Value beforeStart = vector::CreateMaskOp::create(b, loc, lanesType, low);
-      exists = arith::AndIOp::create(b, loc, beforeEnd, (!ScalarExpr(b, loc, beforeStart)).value);
-    }
-    if (mask)
-      exists = arith::AndIOp::create(b, loc, exists, mask);
-    Value there = element(b, operand, to, lanes, exists);
-    return arith::SelectOp::create(b, loc, exists, there, buildNumber(b, loc, there.getType(), outside));
-  }
+  if (isShortStride(op.getInnermostStride()) && !operand.getDefiningOp())
+    return strided(b, op, at, lanes, mask);
   if (op.keepsOrder() && hasFlatElements(operand)) {
     ElementIndex to;
     to.linear = linearIndex(b, loc, cast<RankedTensorType>(op->getResult(0).getType()), at);

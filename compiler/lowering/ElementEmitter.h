@@ -45,8 +45,9 @@ public:
   mlir::Value element(mlir::OpBuilder &b, mlir::Value value, const ElementIndex &at, int64_t lanes, mlir::Value mask);
   /// An element of a tensor of indices, as an index value.
   mlir::Value indexElement(mlir::OpBuilder &b, mlir::Value indices, mlir::ValueRange at);
-  /// Elements that lie in memory now: not remembered, as they may change.
-  mlir::Value read(mlir::OpBuilder &b, mlir::Value memref, mlir::RankedTensorType type, const ElementIndex &at, int64_t lanes, mlir::Value mask);
+  /// Elements that lie in memory now: not remembered, as they may change. Lanes that do not exist are `masked` (null: 0).
+  mlir::Value read(mlir::OpBuilder &b, mlir::Value memref, mlir::RankedTensorType type, const ElementIndex &at, int64_t lanes, mlir::Value mask,
+                   mlir::TypedAttr masked = {});
   /// Stores elements of a result.
   void store(mlir::OpBuilder &b, mlir::Value memref, mlir::RankedTensorType type, const ElementIndex &at, mlir::Value elements, mlir::Value mask);
   /// Stores elements of what is computed for a value that the kernel yields, at their index among these.
@@ -65,6 +66,7 @@ public:
   struct Vectors {
     int64_t longest = int64_t(1) << 30; // that may be asked for
     bool areLaneByLane = false;         // some are then computed one by one
+    bool areStrided = false;            // some are taken out of several that lie in memory
   };
   static Vectors vectors(dl::FusedOp kernel);
   static Vectors vectors(llvm::ArrayRef<mlir::Operation *> ops);
@@ -79,6 +81,7 @@ public:
 
 private:
   mlir::Value moved(mlir::OpBuilder &b, dl::IndexingOpInterface op, const ElementIndex &at, int64_t lanes, mlir::Value mask);
+  mlir::Value strided(mlir::OpBuilder &b, dl::IndexingOpInterface op, const ElementIndex &at, int64_t lanes, mlir::Value mask);
   mlir::Value called(mlir::OpBuilder &b, dl::GeneratorOpInterface op, mlir::Value linear, mlir::ValueRange scalars, int64_t lanes);
   mlir::Value conditional(mlir::OpBuilder &b, mlir::Operation *op, const ElementIndex &at, int64_t lanes, mlir::Value mask);
 

@@ -74,12 +74,15 @@ def IndexingOpInterface : OpInterface<"IndexingOpInterface"> {
     True where the operand's indices are a start and a number times one of the result's each: elements then lie from a place on, with a stride for each of the result's axes.
   }], "bool", "hasStrides", (ins), [{}], [{ return false; }]>,
   InterfaceMethod<[{
-    True where stepping the result's last index by one steps the operand's last index by one and changes no other, for all elements
-    (a vector of the result is then a vector of the operand); false where that is not known.
-  }], "bool", "keepsInnermost", (ins), [{}], [{ return false; }]>,
-  InterfaceMethod<[{
-    True where the operand's indices do not depend on the result's last index (a vector of the result is then one element of the operand).
-  }], "bool", "dropsInnermost", (ins), [{}], [{ return false; }]>];
+    By how much the operand's last index steps when the result's last index steps by one, where it is the same for all elements and no other index changes: neighbours in the result lie so far
+    apart in the operand. With 0 its indices do not depend on the result's last one. None where that is not so or not known.
+  }], "::std::optional<int64_t>", "getInnermostStride", (ins), [{}], [{ return ::std::nullopt; }]>];
+  let extraSharedClassDeclaration = [{
+    /// Is a vector of the result a vector of the operand?
+    bool keepsInnermost() { return $_op.getInnermostStride() == 1; }
+    /// Is a vector of the result one element of the operand?
+    bool dropsInnermost() { return $_op.getInnermostStride() == 0; }
+  }];
 }
 
 /// Does the op write a part of a value and leave the rest?

@@ -305,11 +305,10 @@ SmallVector<Value> BroadcastOp::mapIndices(OpBuilder &b, Location loc, ValueRang
     out.push_back(a[i] == c[axis] ? indices[axis] : arith::ConstantIndexOp::create(b, loc, 0).getResult());
   return out;
 }
-bool BroadcastOp::keepsInnermost() {
+std::optional<int64_t> BroadcastOp::getInnermostStride() {
   int64_t last = cast<RankedTensorType>(getType()).getRank() - 1;
-  return !getAxes().empty() && getAxes().back() == last && sizesOf(getX()).back() == sizesOf(getResult()).back();
+  return !getAxes().empty() && getAxes().back() == last && sizesOf(getX()).back() == sizesOf(getResult()).back() ? 1 : 0;
 }
-bool BroadcastOp::dropsInnermost() { return !keepsInnermost(); }
 std::optional<SmallVector<int64_t>> BroadcastOp::getAxisMap() {
   SmallVector<AffineExpr> a = sizesOf(getX()), c = sizesOf(getResult());
   for (auto [i, axis] : llvm::enumerate(getAxes()))
@@ -380,13 +379,11 @@ SmallVector<Value> ReshapeOp::mapIndices(OpBuilder &b, Location loc, ValueRange 
   }
   return out;
 }
-bool ReshapeOp::keepsInnermost() {
+std::optional<int64_t> ReshapeOp::getInnermostStride() {
   SmallVector<AffineExpr> from = sizesOf(getX()), to = sizesOf(getResult());
-  return !from.empty() && !to.empty() && from.back() == to.back();
-}
-bool ReshapeOp::dropsInnermost() {
-  SmallVector<AffineExpr> to = sizesOf(getResult());
-  return sizesOf(getX()).empty() || (!to.empty() && to.back() == getAffineConstantExpr(1, getContext()));
+  if (from.empty() || (!to.empty() && to.back() == getAffineConstantExpr(1, getContext())))
+    return 0;
+  return !to.empty() && from.back() == to.back() ? std::optional<int64_t>(1) : std::nullopt;
 }
 
 std::optional<SmallVector<int64_t>> ReshapeOp::getAxisMap() { return std::nullopt; }
@@ -403,15 +400,13 @@ LogicalResult AssumeShapeOp::verify() {
   return success();
 }
 SmallVector<Value> AssumeShapeOp::mapIndices(OpBuilder &, Location, ValueRange indices, llvm::function_ref<Value(AffineExpr)>) { return llvm::to_vector(indices); }
-bool AssumeShapeOp::keepsInnermost() { return cast<RankedTensorType>(getType()).getRank() != 0; }
-bool AssumeShapeOp::dropsInnermost() { return !keepsInnermost(); }
+std::optional<int64_t> AssumeShapeOp::getInnermostStride() { return cast<RankedTensorType>(getType()).getRank() ? 1 : 0; }
 std::optional<SmallVector<int64_t>> AssumeShapeOp::getAxisMap() { return llvm::to_vector(llvm::seq<int64_t>(0, cast<RankedTensorType>(getType()).getRank())); }
 bool AssumeShapeOp::keepsOrder() { return true; }
 bool AssumeShapeOp::hasStrides() { return true; }
 
 SmallVector<Value> AfterOp::mapIndices(OpBuilder &, Location, ValueRange indices, llvm::function_ref<Value(AffineExpr)>) { return llvm::to_vector(indices); }
-bool AfterOp::keepsInnermost() { return cast<RankedTensorType>(getType()).getRank() != 0; }
-bool AfterOp::dropsInnermost() { return !keepsInnermost(); }
+std::optional<int64_t> AfterOp::getInnermostStride() { return cast<RankedTensorType>(getType()).getRank() ? 1 : 0; }
 std::optional<SmallVector<int64_t>> AfterOp::getAxisMap() { return llvm::to_vector(llvm::seq<int64_t>(0, cast<RankedTensorType>(getType()).getRank())); }
 bool AfterOp::keepsOrder() { return true; }
 bool AfterOp::hasStrides() { return true; }
@@ -431,8 +426,10 @@ SmallVector<Value> TransposeOp::mapIndices(OpBuilder &, Location, ValueRange ind
     out[axis] = indices[i];
   return out;
 }
-bool TransposeOp::keepsInnermost() { return getPermutation().empty() || getPermutation().back() == static_cast<int64_t>(getPermutation().size()) - 1; }
-bool TransposeOp::dropsInnermost() { return false; }
+std::optional<int64_t> TransposeOp::getInnermostStride() {
+  bool keeps = getPermutation().empty() || getPermutation().back() == static_cast<int64_t>(getPermutation().size()) - 1;
+  return keeps ? std::optional<int64_t>(1) : std::nullopt;
+}
 std::optional<SmallVector<int64_t>> TransposeOp::getAxisMap() {
   SmallVector<int64_t> map(getPermutation().size());
   for (auto [i, axis] : llvm::enumerate(getPermutation()))
@@ -474,8 +471,7 @@ SmallVector<Value> SliceOp::mapIndices(OpBuilder &b, Location loc, ValueRange in
   }
   return out;
 }
-bool SliceOp::keepsInnermost() { return !getStrides().empty() && getStrides().back() == 1; }
-bool SliceOp::dropsInnermost() { return false; }
+std::optional<int64_t> SliceOp::getInnermostStride() { return getStrides().empty() ? 0 : getStrides().back(); }
 std::optional<SmallVector<int64_t>> SliceOp::getAxisMap() { return std::nullopt; }
 bool SliceOp::keepsOrder() { return false; }
 bool SliceOp::hasStrides() { return true; }
@@ -517,7 +513,7 @@ static bool sliceKeepsInnermost(Value part, Value x, int64_t axis) {
   int64_t rank = cast<RankedTensorType>(part.getType()).getRank(), whole = cast<RankedTensorType>(x.getType()).getRank();
   return rank > 0 && (rank == whole || axis + 1 < whole);
 }
-bool SliceAtOp::keepsInnermost() { return sliceKeepsInnermost(getResult(), getX(), getAxis()); }
+std::optional<int64_t> SliceAtOp::getInnermostStride() { return sliceKeepsInnermost(getResult(), getX(), getAxis()) ? std::optional<int64_t>(1) : std::nullopt; }
 bool SliceUpdateOp::keepsInnermost() { return sliceKeepsInnermost(getPart(), getX(), getAxis()); }
 bool SliceUpdateOp::isReplaced(Value value) {
   auto slice = value.getDefiningOp<SliceAtOp>();
@@ -580,11 +576,11 @@ SmallVector<Value> GatherOp::lookUpIndices(OpBuilder &b, Location loc, ValueRang
                                            Value &exists) {
   return lookUp(b, loc, getX().getType(), getIndices(), getAxes(), getPosition(), indices, size, element, exists);
 }
-bool GatherOp::keepsInnermost() {
+std::optional<int64_t> GatherOp::getInnermostStride() {
   // The last axis is the operand's, unless it is indexed or the indices' axes come behind it.
   int64_t rank = getX().getType().getRank(), others = rank - static_cast<int64_t>(getAxes().size());
   bool indicesAreLast = static_cast<int64_t>(getPosition()) == others && cast<RankedTensorType>(getIndices().front().getType()).getRank() != 0;
-  return !llvm::is_contained(getAxes(), rank - 1) && !indicesAreLast;
+  return !llvm::is_contained(getAxes(), rank - 1) && !indicesAreLast ? std::optional<int64_t>(1) : std::nullopt;
 }
 
 template <typename OpTy> static LogicalResult verifyScatter(OpTy op) {

@@ -72,7 +72,7 @@ def Dl_RandintOp : Dl_RandomOp<"randint", Dl_IntTensor> {
 
 // ---- elements that move ----
 class Dl_IndexingOp<string mnemonic, list<Trait> traits = []>
-    : Dl_StructuralOp<mnemonic, !listconcat(traits, [RepeatedInConsumers, DeclareOpInterfaceMethods<IndexingOpInterface, ["keepsInnermost", "dropsInnermost", "getAxisMap", "keepsOrder", "hasStrides"]>,
+    : Dl_StructuralOp<mnemonic, !listconcat(traits, [RepeatedInConsumers, DeclareOpInterfaceMethods<IndexingOpInterface, ["getInnermostStride", "getAxisMap", "keepsOrder", "hasStrides"]>,
                                                      DeclareOpInterfaceMethods<DifferentiableOpInterface>])> {
   let results = (outs Dl_Tensor:$result);
   let hasVerifier = 1;
@@ -116,7 +116,7 @@ def Dl_SliceOp : Dl_IndexingOp<"slice"> {
   let hasFolder = 1;
 }
 def Dl_WindowOp : Dl_StructuralOp<"window", [RepeatedInConsumers, DeclareOpInterfaceMethods<DifferentiableOpInterface>,
-    DeclareOpInterfaceMethods<IndexingOpInterface, ["keepsInnermost", "dropsInnermost", "getAxisMap", "getElementOutside", "buildInside"]>]> {
+    DeclareOpInterfaceMethods<IndexingOpInterface, ["getInnermostStride", "getAxisMap", "getElementOutside", "buildInside"]>]> {
   let summary = "Windows over the operand: element i of the result is element map(i) / divisors of the operand, and `outside` where that is none";
   let description = [{ An index of the operand is a sum of the result's indices times numbers plus a number, divided by a number: rows of windows are `p * stride + k * dilation - padding`.
     Where the division leaves a remainder, or the index lies outside, the element is `outside`. Windows repeat elements, and the gradient gathers them again: for each element of the operand
@@ -145,7 +145,7 @@ def Dl_ConcatOp : Dl_StructuralOp<"concat", [DeclareOpInterfaceMethods<Different
   let hasVerifier = 1;
 }
 
-def Dl_SliceAtOp : Dl_StructuralOp<"slice_at", [RepeatedInConsumers, DeclareOpInterfaceMethods<IndexingOpInterface, ["lookUpIndices", "keepsInnermost"]>,
+def Dl_SliceAtOp : Dl_StructuralOp<"slice_at", [RepeatedInConsumers, DeclareOpInterfaceMethods<IndexingOpInterface, ["lookUpIndices", "getInnermostStride"]>,
                                                 DeclareOpInterfaceMethods<DifferentiableOpInterface, ["addVjp"]>]> {
   let summary = "A slice along one axis whose start is computed: `start` and what follows it, or, with a rank less, element `start` of the axis";
   let description = [{ The slice lies inside: whoever builds the op sees to that. }];
@@ -165,7 +165,7 @@ def Dl_SliceUpdateOp : Dl_StructuralOp<"slice_update", [DeclareOpInterfaceMethod
 }
 
 // ---- elements at places that are known when the function runs ----
-def Dl_GatherOp : Dl_StructuralOp<"gather", [RepeatedInConsumers, DeclareOpInterfaceMethods<IndexingOpInterface, ["lookUpIndices", "keepsInnermost"]>,
+def Dl_GatherOp : Dl_StructuralOp<"gather", [RepeatedInConsumers, DeclareOpInterfaceMethods<IndexingOpInterface, ["lookUpIndices", "getInnermostStride"]>,
                                              DeclareOpInterfaceMethods<DifferentiableOpInterface>, DeclareOpInterfaceMethods<InferTypeOpInterface>]> {
   let summary = "Elements at the places that tensors of indices name along axes, one for each";
   let description = [{

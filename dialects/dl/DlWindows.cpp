@@ -175,19 +175,16 @@ TypedAttr WindowOp::getElementOutside() {
       return Builder(getContext()).getFloatAttr(getElementTypeOrSelf(getType()), getOutside().convertToDouble());
   return {};
 }
-bool WindowOp::keepsInnermost() {
+std::optional<int64_t> WindowOp::getInnermostStride() {
+  int64_t last = cast<RankedTensorType>(getType()).getRank() - 1;
   SmallVector<Place> places = placesOf(*this);
-  int64_t last = cast<RankedTensorType>(getType()).getRank() - 1;
-  if (places.empty() || last < 0)
-    return false;
-  for (const Place &place : ArrayRef(places).drop_back())
-    if (place.factors[last])
-      return false;
-  return places.back().factors[last] == 1 && places.back().divisor == 1;
-}
-bool WindowOp::dropsInnermost() {
-  int64_t last = cast<RankedTensorType>(getType()).getRank() - 1;
-  return last < 0 || llvm::all_of(placesOf(*this), [&](const Place &place) { return place.factors[last] == 0; });
+  auto depends = [&](const Place &place) { return place.factors[last] != 0; };
+  if (last < 0 || llvm::none_of(places, depends))
+    return 0;
+  // A quotient steps now and then.
+  if (llvm::any_of(ArrayRef(places).drop_back(), depends) || places.back().divisor != 1)
+    return std::nullopt;
+  return places.back().factors[last];
 }
 std::optional<SmallVector<int64_t>> WindowOp::getAxisMap() {
   SmallVector<AffineExpr> from = sizesOf(getX()), to = sizesOf(getResult());

@@ -241,6 +241,15 @@ MakeCase window(Sizes from, Sizes to, std::function<Sizes(ArrayRef<AffineExpr>)>
     return dl::WindowOp::create(b, loc(), type, x, AffineMap::get(to.size(), 0, map(dims), context()), divisors, APFloat(outside));
   });
 }
+/// The largest of each window: over the axes that neither the operand nor the result of pooling has.
+MakeCase pooled(Sizes from, Sizes to, std::function<Sizes(ArrayRef<AffineExpr>)> map, std::vector<int64_t> axes) {
+  return [=](FloatType type) {
+    Case made = window(from, to, map, std::vector<int64_t>(from.size(), 1), -kInf)(type);
+    made.arguments[0].domain = apart();
+    made.build = [windows = made.build, axes](OpBuilder &b, ValueRange x) { return SmallVector<Value>{dl::MaxOp::create(b, loc(), windows(b, x)[0], axes)}; };
+    return made;
+  };
+}
 /// One tensor of a convolution from the two others; the sizes of all three.
 struct Convolution {
   Sizes input, weight, output;
@@ -543,6 +552,16 @@ const std::map<std::string, std::vector<MakeCase>> &casesOfOps() {
                             slice({c(5), c(6), c(20)}, {c(2), c(1), c(17)}, {c(3), c(4), c(1)}, {-2, 1, 1}),
                             slice({n, c(5)}, {n, c(0)}, {c(0), c(0)}, {1, 1}),
                             of(i64(), whole(-9, 9), slice({n, c(10)}, {n, c(3)}, {c(0), c(2)}, {1, 3}))};
+    // Vectors taken out of several, from the operand's first element to its last: shorter than a vector, some whole ones and a rest, and longer than any.
+    for (int64_t stride : {2, 3, 4, 5, -1, -2, -3, -4})
+      for (int64_t count : {3, 21, 70, 130}) {
+        int64_t size = std::abs(stride) * (count - 1) + 1;
+        MakeCase each = slice({n, c(size)}, {n, c(count)}, {c(0), c(stride < 0 ? size - 1 : 0)}, {1, stride});
+        (*cases)["dl.slice"].push_back(each);
+        if (count == 70)
+          for (auto [element, domain] : {std::pair<Type, Domain>{i1(), whole(0, 1)}, {i8, whole(-100, 100)}, {i64(), whole(-9, 9)}})
+            (*cases)["dl.slice"].push_back(of(element, domain, each));
+      }
     auto sliceAt = [](Sizes from, Sizes to, int64_t axis, int64_t start, Type element = {}) -> MakeCase {
       return [=](FloatType type) {
         auto i64 = RankedTensorType::get({}, IntegerType::get(context(), 64));
@@ -584,6 +603,7 @@ const std::map<std::string, std::vector<MakeCase>> &casesOfOps() {
                             of(i1(), whole(0, 1), pad({n, c(width)}, {n, c(2 * width)}, {c(0), c(width)}, {1, 1}))})
         (*cases)["dl.pad"].push_back(each);
     using Dims = ArrayRef<AffineExpr>;
+    std::vector<MakeCase> pools;
     (*cases)["dl.window"] = {
         // windows of 3, 2 apart, padded by 1; over two axes, kernel first; spread; the gather of such windows, which divides
         window({n, c(9)}, {n, c(3), c(5)}, [](Dims d) { return Sizes{d[0], d[2] * 2 + d[1] - 1}; }, {1, 1}, -3),
@@ -595,7 +615,25 @@ const std::map<std::string, std::vector<MakeCase>> &casesOfOps() {
         window({m, n}, {n, m, c(2)}, [](Dims d) { return Sizes{d[1] + d[2] - 1, d[0]}; }, {1, 1}, 0.5),
         window({c(6), c(4)}, {c(3), c(2), c(4)}, [](Dims d) { return Sizes{d[0] * 2 + d[1], d[2]}; }, {1, 1}, 1),
         window({c(17)}, {c(5)}, [](Dims d) { return Sizes{d[0] * -4 + 18}; }, {1}, 2),
-        window({c(3)}, {c(2), c(130)}, [](Dims d) { return Sizes{d[1] - 70 + d[0]}; }, {1}, 0)};
+        window({c(3)}, {c(2), c(130)}, [](Dims d) { return Sizes{d[1] - 70 + d[0]}; }, {1}, 0),
+        // a size of the call
+        window({n, m}, {n, c(3), m}, [](Dims d) { return Sizes{d[0], d[2] * 2 + d[1] - 1}; }, {1, 1}, 4)};
+    // Vectors taken out of several: shorter than a vector, and some whole ones and a rest; windows beyond both ends, beyond the first and up to the last element, and all inside.
+    for (int64_t stride : {1, 2, 3, 4, 5, -1, -2, -3})
+      for (int64_t count : {4, 37})
+        for (int64_t spread : {1, 2})
+          for (auto [before, after] : {std::pair<int64_t, int64_t>{3, 5}, {2, 0}, {0, 0}}) {
+            int64_t reach = std::abs(stride) * (count - 1), size = reach + 2 * spread + 1 - before - after, start = (stride < 0 ? reach : 0) - before;
+            if (size > 0)
+              (*cases)["dl.window"].push_back(window({n, c(size)}, {n, c(3), c(count)}, [=](Dims d) { return Sizes{d[0], d[2] * stride + d[1] * spread + start}; }, {1, 1}, 1.5));
+          }
+    // Rows outside, columns outside, and both.
+    for (auto [stride, padding, last] : {std::tuple<int64_t, int64_t, int64_t>{2, 1, 19}, {2, 0, 18}, {3, 1, 33}, {2, 1, 70}, {1, 1, 7}}) {
+      int64_t size = stride * (last - 1) + 3 - 2 * padding;
+      auto places = [=](Dims d) { return Sizes{d[0], d[3] * 2 + d[1] - 1, d[4] * stride + d[2] - padding}; };
+      (*cases)["dl.window"].push_back(window({n, c(5), c(size)}, {n, c(3), c(3), c(3), c(last)}, places, {1, 1, 1}, 0));
+      pools.push_back(pooled({c(1), c(5), c(size)}, {c(1), c(3), c(3), c(3), c(last)}, places, {1, 2}));
+    }
     auto &convolutions = (*cases)["dl.convolution"];
     for (dl::ConvolutionResult kind : {dl::ConvolutionResult::output, dl::ConvolutionResult::input, dl::ConvolutionResult::weight})
       for (const Convolution &each : std::vector<Convolution>{
@@ -709,6 +747,7 @@ const std::map<std::string, std::vector<MakeCase>> &casesOfOps() {
         reduceSpecials(list, element, oneOf({kInf}));
       }
     }
+    llvm::append_range((*cases)["dl.max"], pools);
     (*cases)["dl.any"] = reductions<dl::AnyOp>(i1(), oneOf({0, 0, 0, 0, 0, 0, 0, 1}));
     (*cases)["dl.all"] = reductions<dl::AllOp>(i1(), oneOf({1, 1, 1, 1, 1, 1, 1, 0}));
 

@@ -55,10 +55,10 @@ SmallVector<Value> indicesOf(OpBuilder &b, Location loc, KernelAccess &access, A
 
 //===--- schedules ---===//
 
-/// Can four neighbours be had as a vector, none of them computed by itself?
+/// Can four neighbours be had as a vector, none of them computed by itself? A thread that takes them out of more than four only reads more.
 static bool comeFour(ArrayRef<Operation *> ops) {
   ElementEmitter::Vectors vectors = ElementEmitter::vectors(ops);
-  return vectors.longest >= 4 && !vectors.areLaneByLane;
+  return vectors.longest >= 4 && !vectors.areLaneByLane && !vectors.areStrided;
 }
 
 KernelEmitter::KernelEmitter(FusedOp kernel, ArrayRef<Given> given) : kernel(kernel), given(given) {

@@ -44,6 +44,23 @@
 // V4:            vector.from_elements
 // V4:            arith.addf {{.*}} : vector<16xf32>
 
+// Every second element is taken out of two vectors, of which the second ends with the last one. Nothing is masked but the rest.
+// CHECK-LABEL: func.func private @every_second_0_0
+// V4-COUNT-2:    vector.load {{.*}} vector<64xf32>
+// V4-NEXT:       vector.shuffle {{.*}} [0, 2, 4, {{.*}}, 60, 62, 65, 67, {{.*}}, 127]
+// V4-COUNT-2:    vector.maskedload
+// V4-NEXT:       vector.shuffle
+
+// Windows that step by two: whether a vector is inside is asked once, and masks are for those that are not.
+// CHECK-LABEL: func.func private @pool_0_0
+// V4:            scf.if
+// V4:              scf.if
+// V4-COUNT-2:        vector.load {{.*}} vector<16xf32>
+// V4:                vector.shuffle
+// V4:              } else {
+// V4-COUNT-2:        vector.maskedload
+// V4:                vector.shuffle
+
 // CHECK:       func.func private @dl.uniform_f32_
 
 // While a tile of a variable's gradient is computed, its part of the variable is brought into this core's cache, to be written: another core may have read it.
@@ -73,6 +90,15 @@ dl.model @m dims ["N"] {
     %other = dl.reshape %y : tensor<2048xf32> -> tensor<32x64xf32>
     %sum = dl.add %other, %across : tensor<32x64xf32>
     dl.return %sum : tensor<32x64xf32>
+  }
+  dl.func @every_second(%x: tensor<3x399xf32>) -> tensor<3x200xf32> {
+    %y = dl.slice %x affine_map<() -> (0, 0)> [1, 2] : tensor<3x399xf32> -> tensor<3x200xf32>
+    dl.return %y : tensor<3x200xf32>
+  }
+  dl.func @pool(%x: tensor<2x16x33xf32>) -> tensor<2x8x16xf32> {
+    %w = dl.window %x affine_map<(n, k, l, p, q) -> (n, p * 2 + k - 1, q * 2 + l - 1)> over [1, 1, 1] else 0xFFF0000000000000 : tensor<2x16x33xf32> -> tensor<2x3x3x8x16xf32>
+    %y = dl.max %w [1, 2] : tensor<2x3x3x8x16xf32> -> tensor<2x8x16xf32>
+    dl.return %y : tensor<2x8x16xf32>
   }
   dl.variable trained @w : tensor<256x512xf32>
   dl.func @step(%x: tensor<64x256xf32>, %dy: tensor<64x512xf32>) -> tensor<64x512xf32> {

@@ -36,6 +36,12 @@
 // CHECK:         memref.load
 // CHECK:         memref.store
 
+// Four that are not neighbours are four reads, whoever does them.
+// CHECK-LABEL: func.func private @every_second_0
+// CHECK-NOT:     vector
+// CHECK:         memref.load
+// CHECK:         memref.store
+
 // 16 lanes share a row of 10: it is read once, exp is computed once, and each of the two reductions takes four shuffles.
 // CHECK-LABEL: func.func private @softmax_0
 // CHECK-NOT:     scf.for
@@ -167,6 +173,11 @@ dl.model @m dims ["N"] {
   dl.func @transposed(%x: tensor<?x64xf32, #N64>) -> tensor<64x?xf32, affine_map<()[s0] -> (64, s0)>> {
     %y = dl.transpose %x [1, 0] : tensor<?x64xf32, #N64> -> tensor<64x?xf32, affine_map<()[s0] -> (64, s0)>>
     dl.return %y : tensor<64x?xf32, affine_map<()[s0] -> (64, s0)>>
+  }
+
+  dl.func @every_second(%x: tensor<?x64xf32, #N64>) -> tensor<?x32xf32, affine_map<()[s0] -> (s0, 32)>> {
+    %y = dl.slice %x affine_map<()[s0] -> (0, 0)> [1, 2] : tensor<?x64xf32, #N64> -> tensor<?x32xf32, affine_map<()[s0] -> (s0, 32)>>
+    dl.return %y : tensor<?x32xf32, affine_map<()[s0] -> (s0, 32)>>
   }
 
   dl.func @softmax(%x: tensor<?x10xf32, affine_map<()[s0] -> (s0, 10)>>) -> tensor<?x10xf32, affine_map<()[s0] -> (s0, 10)>> {
