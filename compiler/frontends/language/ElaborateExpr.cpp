@@ -870,8 +870,12 @@ void Elaborator::assignElement(const ast::IndexExpr *target, Value value, option
   }
   // What was taken out goes back.
   for (size_t i = computedStarts.size(); i-- > 0;)
-    result = dl::SliceUpdateOp::create(builder(), locationOf(where), wholes[i].getType(), wholes[i],
-                                       result, computedStarts[i], region->computed[i].axis);
+    result = region->computed[i].isBeyond(wholes[i])
+                 ? wholes[i]
+                 : dl::SliceUpdateOp::create(builder(), locationOf(where), wholes[i].getType(),
+                                             wholes[i], result, computedStarts[i],
+                                             region->computed[i].axis)
+                       .getResult();
   assign(target->base, Value::tensor(result), where);
 }
 

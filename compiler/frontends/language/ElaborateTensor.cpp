@@ -1443,8 +1443,10 @@ bool Elaborator::takeComputed(mlir::Value value, const Region &region,
       shape.erase(shape.begin() + slice.axis);
     else
       shape[slice.axis] = slice.length;
-    value = dl::SliceAtOp::create(builder(), locationOf(slice.range),
-                                  tensorType(shape, dtypeOf(value)), value, place, slice.axis);
+    mlir::Location location = locationOf(slice.range);
+    auto type = tensorType(shape, dtypeOf(value));
+    value = slice.isBeyond(value) ? dl::EmptyOp::create(builder(), location, type).getResult()
+                                  : dl::SliceAtOp::create(builder(), location, type, value, place, slice.axis).getResult();
     values.push_back(value);
   }
   return true;

@@ -483,6 +483,13 @@ private:
       mlir::AffineExpr start, length;
       bool drops;
       llvm::SMRange range;
+      /// Whether the axis has fewer elements for any start: what takes some is in a loop of no turns,
+      /// or fails.
+      bool isBeyond(mlir::Value value) const {
+        auto most = llvm::dyn_cast<mlir::AffineConstantExpr>(
+            dl::normalizeSize(dl::sizesOf(value)[axis] - length));
+        return most && most.getValue() < 0;
+      }
     };
     llvm::SmallVector<Computed> computed;
     Shape starts, sizes, shape; // of what is left after that
