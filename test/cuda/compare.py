@@ -29,6 +29,10 @@ EXACT = {"flat", "special", "remainder", "wide", "whole", "mask", "bias", "bias_
          "column_max", "column_best", "sum_i64", "chunked", "noise", "gauss", "dice", "gathered", "gathered_odd", "gathered_numbers", "gathered_one", "added_rows", "added_numbers",
          "added_columns", "put_columns", "put_rows", "embedding_gradient", "changed_rows"}
 
+# Elements whose gradient is 0 but for rounding, and whose optimizer divides it by its size: of a program's variables with such a name, which third, and the most that calls change it by.
+# A bias of keys adds the same to all of a query's scores, which softmax does not see.
+ROUNDING_ALONE = {("gpt", "attn.qkv.bias"): (1, 2 * 3e-4)}
+
 
 def run(command, libraries):
     environment = dict(os.environ)
@@ -91,6 +95,19 @@ def differ(name, a, b, exact, tf32):
     return None if error <= tolerance else f"{name}: differs by {error:.3g} of the largest, more than {tolerance}"
 
 
+def differ_but_for_noise(program, name, a, b, exact, tf32):
+    """The same of a program's variable, of whose elements some are rounding errors alone."""
+    for (of, ending), (third, most) in ROUNDING_ALONE.items():
+        # Not the optimizer's own, which are not divided.
+        if of == program and name.startswith("variable blocks.") and name.endswith(ending) and a.shape == b.shape:
+            parts, others = np.array_split(a.ravel(), 3), np.array_split(b.ravel(), 3)
+            apart = float(np.max(np.abs(parts.pop(third) - others.pop(third))))
+            if not apart <= 2 * most:
+                return f"{name}: elements that rounding alone changes are {apart:.3g} apart, more than twice {most}"
+            a, b = np.concatenate(parts), np.concatenate(others)
+    return differ(name, a, b, exact, tf32)
+
+
 class Comparison:
     def __init__(self, arguments):
         self.arguments, self.passed, self.failed, self.isRounded = arguments, 0, 0, False
@@ -143,7 +160,7 @@ class Comparison:
             outputs.append(found)
         what = f"{name}.{function} with {rows} rows"
         for key, value in outputs[0].items():
-            self.report(what, differ(key, value, outputs[1][key], function in EXACT, self.arguments.tf32))
+            self.report(what, differ_but_for_noise(name, key, value, outputs[1][key], function in EXACT, self.arguments.tf32))
             self.isRounded |= differ(key, value, outputs[1][key], False, False) is not None
         if len(outputs) > 2:
             self.report(what + " twice", next((p for p in (differ(key, value, outputs[2][key], True, False) for key, value in outputs[1].items()) if p), None))
