@@ -203,7 +203,7 @@ KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel
     full = sizesOf(contraction->getResult(0));
   if (auto op = dyn_cast_or_null<ConvolutionOp>(contraction)) {
     if (op.getKind() != ConvolutionResult::weight)
-      keeper = keeperOf(op.getRhs());
+      keeper = keeperOf(op.getRhs(), /*keepsForCalls=*/true);
     if (std::optional<Winograd> winograd = Winograd::of(op, cpu, keeper))
       convolution.emplace(*winograd);
     else if (std::optional<Pointwise> pointwise = Pointwise::of(op, cpu, keeper); pointwise && crossesRows())
@@ -230,13 +230,10 @@ KernelEmitter::KernelEmitter(FusedOp kernel, const CpuInfo &cpu) : kernel(kernel
     shape.lhsTransposed = product.getLhsTransposed();
     shape.rhsTransposed = product.getRhsTransposed();
     // One of them: with both, the right one is as good. What few rows multiply is better read as it lies than kept a second time.
-    auto keeperBeside = [&](Value operand, int64_t others) {
-      Operation *found = keeperOf(operand);
-      return isa_and_nonnull<FuncOp>(found) && (ShapedType::isDynamic(others) || others <= Gemm::rowsForStreaming) ? nullptr : found;
-    };
-    if ((keeper = keeperBeside(product.getRhs(), shape.m)))
+    auto areMany = [](int64_t size) { return !ShapedType::isDynamic(size) && size > Gemm::rowsForStreaming; };
+    if ((keeper = keeperOf(product.getRhs(), areMany(shape.m))))
       shape.rhsFixed = true;
-    else if ((keeper = keeperBeside(product.getLhs(), shape.n)))
+    else if ((keeper = keeperOf(product.getLhs(), areMany(shape.n))))
       shape.lhsFixed = true;
     gemm.emplace(cpu, shape);
     return;
@@ -353,9 +350,9 @@ Value KernelEmitter::memoryNamed(FrameAccess &frame, StringRef attribute, Type e
   return buffer ? frame.buffer(buffer.getInt(), element) : Value();
 }
 
-Operation *KernelEmitter::keeperOf(Value operand) const {
+Operation *KernelEmitter::keeperOf(Value operand, bool keepsForCalls) const {
   Value input = kernel.getInputs()[inputOf(operand)];
-  if (auto function = kernel->getParentOfType<FuncOp>(); isa_and_nonnull<ReadOp, ConstantOp>(input.getDefiningOp()) && function.isConst())
+  if (auto function = kernel->getParentOfType<FuncOp>(); keepsForCalls && isa_and_nonnull<ReadOp, ConstantOp>(input.getDefiningOp()) && function.isConst())
     return function;
   Region *home = input.getParentRegion();
   Operation *found = nullptr;

@@ -91,9 +91,9 @@ private:
   mlir::AffineExpr imageCount() const;
   /// Bytes of a convolution's tables, in the scratch behind the kept number.
   int64_t tableBytes() const;
-  /// For what an operand of a product stays the same: the calls of the function, where that reads it of a variable and changes none; or the turns of the outermost such loop around the kernel.
-  /// Null for neither.
-  mlir::Operation *keeperOf(mlir::Value operand) const;
+  /// For what an operand of a product stays the same: the calls of the function, if it is to be kept for them and the function reads it of a variable and changes none; or the turns of the
+  /// outermost such loop around the kernel. Null for neither.
+  mlir::Operation *keeperOf(mlir::Value operand, bool keepsForCalls) const;
   /// Where an operand of a product lies.
   mlir::Value operandMemory(FrameAccess &frame, mlir::Value operand) const;
   /// The buffer whose number such an attribute is; null for none.
