@@ -31,7 +31,7 @@ ColumnType typeOf(dlrt_dtype dtype, const Dims &dims) {
 
 template <typename T> std::vector<T> gather(const Column &column, const Dims &rows) {
   std::vector<T> values(column.rowBytes() * rows.size() / sizeof(T));
-  column.gather(rows, reinterpret_cast<std::byte *>(values.data()));
+  EXPECT_TRUE(column.gather(rows, reinterpret_cast<std::byte *>(values.data())));
   return values;
 }
 

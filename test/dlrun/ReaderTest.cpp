@@ -52,7 +52,7 @@ template <typename T> std::vector<T> valuesOf(const Array &array) {
 
 Expected<Array> read(const std::string &bytes, uint64_t most = limit) {
   MemoryReader reader(bytes);
-  return readArray(reader, "f", most);
+  return readArray(reader, most);
 }
 
 std::string errorOf(const std::string &bytes, uint64_t most = limit) {
@@ -129,50 +129,48 @@ TEST(Npy, NormalizesBools) {
 
 TEST(Npy, RefusesInWords) {
   std::string good = npyOf("<f4", "(2,)", std::string(8, '\0'));
-  EXPECT_EQ(errorOf(""), "'f': the file is empty");
-  EXPECT_EQ(errorOf("hello"), "'f': neither a .npy nor an IDX file");
-  EXPECT_EQ(errorOf(good.substr(0, 7)), "'f': truncated in its first 8 bytes");
-  EXPECT_EQ(errorOf(good.substr(0, 9)), "'f': truncated in its header");
-  EXPECT_EQ(errorOf(good.substr(0, 20)), "'f': truncated in its header");
+  EXPECT_EQ(errorOf(""), "the file is empty");
+  EXPECT_EQ(errorOf("hello"), "neither a .npy nor an IDX file");
+  EXPECT_EQ(errorOf(good.substr(0, 7)), "truncated in its first 8 bytes");
+  EXPECT_EQ(errorOf(good.substr(0, 9)), "truncated in its header");
+  EXPECT_EQ(errorOf(good.substr(0, 20)), "truncated in its header");
   EXPECT_EQ(errorOf(good.substr(0, good.size() - 3)),
-            "'f': truncated: the header promises 8 bytes of elements, the file has 5");
+            "truncated: the header promises 8 bytes of elements, the file has 5");
   EXPECT_EQ(errorOf(good + "x"),
-            "'f': more data follow the 8 bytes of elements that the header promises");
-  EXPECT_EQ(errorOf(good, 7), "'f': its elements take 8 bytes, more than the limit of 7");
-  EXPECT_EQ(errorOf(npy("{}", "", 9)), "'f': version 9.0 of the .npy format; 1 to 3 are read");
+            "more data follow the 8 bytes of elements that the header promises");
+  EXPECT_EQ(errorOf(good, 7), "its elements take 8 bytes, more than the limit of 7");
+  EXPECT_EQ(errorOf(npy("{}", "", 9)), "version 9.0 of the .npy format; 1 to 3 are read");
   EXPECT_EQ(errorOf(npyOf("<c8", "(1,)", "12345678")),
-            "'f': its elements are of NumPy's type '<c8', which no model takes");
+            "its elements are of NumPy's type '<c8', which no model takes");
   EXPECT_EQ(errorOf(npyOf("<u2", "(1,)", "12")),
-            "'f': its elements are of NumPy's type '<u2', which no model takes");
+            "its elements are of NumPy's type '<u2', which no model takes");
   EXPECT_EQ(errorOf(npyOf("|O", "(1,)", "12345678")),
-            "'f': its elements are of NumPy's type '|O', which no model takes");
+            "its elements are of NumPy's type '|O', which no model takes");
   EXPECT_EQ(
       errorOf(npy("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}", "1234")),
-      "'f': its elements are records or of a type that is not known here");
+      "its elements are records or of a type that is not known here");
   EXPECT_EQ(errorOf(npyOf("<f4", "(1, 1, 1, 1, 1, 1, 1, 1, 1)", "1234")),
-            "'f': it has more than 8 dimensions");
-  EXPECT_EQ(
-      errorOf(npyOf("<f4", "(4611686018427387904, 4611686018427387904)", "")),
-      "'f': its shape f32[4611686018427387904, 4611686018427387904] has more bytes than there "
-      "are numbers");
+            "it has more than 8 dimensions");
+  EXPECT_EQ(errorOf(npyOf("<f4", "(4611686018427387904, 4611686018427387904)", "")),
+            "its shape f32[4611686018427387904, 4611686018427387904] has more bytes than there "
+            "are numbers");
   EXPECT_EQ(errorOf(npyOf("<f4", "(99999999999999999999,)", "")),
-            "'f': a dimension in its shape is too large");
-  EXPECT_EQ(errorOf(npyOf("<f4", "(-1,)", "")), "'f': damaged header: expected a size, got '-'");
-  EXPECT_EQ(errorOf(npyOf("<f4", "(1", "")), "'f': damaged header: expected a size, got '}'");
-  EXPECT_EQ(errorOf(npyOf("<f4", "(1 2)", "")),
-            "'f': damaged header: expected ',' or ')', got '2'");
+            "a dimension in its shape is too large");
+  EXPECT_EQ(errorOf(npyOf("<f4", "(-1,)", "")), "damaged header: expected a size, got '-'");
+  EXPECT_EQ(errorOf(npyOf("<f4", "(1", "")), "damaged header: expected a size, got '}'");
+  EXPECT_EQ(errorOf(npyOf("<f4", "(1 2)", "")), "damaged header: expected ',' or ')', got '2'");
   EXPECT_EQ(errorOf(npy("{'descr': '<f4', 'shape': (1,)}", "1234")),
-            "'f': damaged header: 'descr', 'fortran_order' or 'shape' is missing");
+            "damaged header: 'descr', 'fortran_order' or 'shape' is missing");
   EXPECT_EQ(errorOf(npy("{'descr': '<f4', 'descr': '<f4'}", "")),
-            "'f': damaged header: unknown or repeated key 'descr'");
-  EXPECT_EQ(errorOf(npy("[]", "")), "'f': damaged header: expected '{', got '['");
-  EXPECT_EQ(errorOf(npy("{", "")), "'f': damaged header: expected a key in quotes before its end");
+            "damaged header: unknown or repeated key 'descr'");
+  EXPECT_EQ(errorOf(npy("[]", "")), "damaged header: expected '{', got '['");
+  EXPECT_EQ(errorOf(npy("{", "")), "damaged header: expected a key in quotes before its end");
 }
 
 TEST(Npy, HugePromisesCostNothing) {
   // 2^40 elements in a file of a few bytes: refused before memory is asked for.
   EXPECT_EQ(errorOf(npyOf("<f8", "(1099511627776,)", "1234"), UINT64_MAX),
-            "'f': truncated: the header promises 8796093022208 bytes of elements, the file has 4");
+            "truncated: the header promises 8796093022208 bytes of elements, the file has 4");
 }
 
 TEST(Idx, ReadsImagesAndLabels) {
@@ -191,19 +189,18 @@ TEST(Idx, ReadsImagesAndLabels) {
 }
 
 TEST(Idx, RefusesInWords) {
-  EXPECT_EQ(errorOf(std::string("\0\0\x08\x09\0\0\0\x01", 8)),
-            "'f': it has 9 dimensions, more than 8");
-  EXPECT_EQ(errorOf(std::string("\0\0\x08\x02\0\0\0\x01\0\0", 10)), "'f': truncated in its header");
+  EXPECT_EQ(errorOf(std::string("\0\0\x08\x09\0\0\0\x01", 8)), "it has 9 dimensions, more than 8");
+  EXPECT_EQ(errorOf(std::string("\0\0\x08\x02\0\0\0\x01\0\0", 10)), "truncated in its header");
   EXPECT_EQ(errorOf(std::string("\0\0\x08\x01\0\0\0\x05"
                                 "abc",
                                 11)),
-            "'f': truncated: the header promises 5 bytes of elements, the file has 3");
+            "truncated: the header promises 5 bytes of elements, the file has 3");
   EXPECT_EQ(errorOf(std::string("\0\0\x07\x01\0\0\0\x01"
                                 "a",
                                 9)),
-            "'f': neither a .npy nor an IDX file");
+            "neither a .npy nor an IDX file");
   std::string huge("\0\0\x0e\x03\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 16);
-  EXPECT_EQ(errorOf(huge), "'f': its shape f64[4294967295, 4294967295, 4294967295] has more bytes "
+  EXPECT_EQ(errorOf(huge), "its shape f64[4294967295, 4294967295, 4294967295] has more bytes "
                            "than there are numbers");
 }
 

@@ -21,30 +21,25 @@ namespace dlc::run {
 // Files
 //===----------------------------------------------------------------------===//
 
-Expected<Array> readArray(ByteReader &reader, const std::string &name, uint64_t limit) {
-  auto read = [&]() -> Expected<Array> {
-    Expected<std::string_view> start = reader.peek(npyMagic.size());
-    if (!start)
-      return start.error();
-    if (start->empty())
-      return makeError("the file is empty");
-    if (*start == npyMagic)
-      return readNpy(reader, limit);
-    if (looksLikeIdx(*start))
-      return readIdx(reader, limit);
-    return makeError("neither a .npy nor an IDX file");
-  };
-  Expected<Array> array = read();
-  if (!array)
-    return makeError(quote(name), ": ", array.error().message);
-  return array;
+Expected<Array> readArray(ByteReader &reader, uint64_t limit) {
+  Expected<std::string_view> start = reader.peek(npyMagic.size());
+  if (!start)
+    return start.error();
+  if (start->empty())
+    return makeError("the file is empty");
+  if (*start == npyMagic)
+    return readNpy(reader, limit);
+  if (looksLikeIdx(*start))
+    return readIdx(reader, limit);
+  return makeError("neither a .npy nor an IDX file");
 }
 
 Expected<Array> readArray(const std::string &path) {
   Expected<std::unique_ptr<FileReader>> reader = FileReader::open(path);
-  if (!reader)
-    return makeError(quote(path), ": ", reader.error().message);
-  return readArray(**reader, path, physicalMemory());
+  Expected<Array> array = reader ? readArray(**reader, physicalMemory()) : reader.error();
+  if (!array)
+    return makeError(quote(path), ": ", array.error().message);
+  return array;
 }
 
 //===----------------------------------------------------------------------===//
@@ -110,9 +105,38 @@ template <typename To> static bool fits(int64_t value) {
   }
 }
 
-/// Why elements of `array` cannot become `type.dtype` without loss; empty: they can.
-static std::string conversionProblem(const Array &array, const ColumnType &type, bool scaled) {
-  dlrt_dtype from = array.dtype, to = type.dtype;
+/// Calls `look` with all elements of a file, a block of rows at a time: with their number in the
+/// file and how many they are.
+template <typename Look> static Status inBlocks(Rows &source, Look look) {
+  const std::vector<int64_t> &dims = source.dims();
+  uint64_t count = elementCount(dims).value_or(0);
+  if (source.elements()) {
+    look(source.elements(), 0, static_cast<size_t>(count));
+    return {};
+  }
+  if (count == 0)
+    return {};
+  constexpr uint64_t blockBytes = UINT64_C(8) << 20;
+  uint64_t rowElements = count / static_cast<uint64_t>(dims[0]);
+  uint64_t rowBytes = rowElements * bytesOf(source.dtype());
+  int64_t blockRows =
+      std::min(dims[0], static_cast<int64_t>(std::max<uint64_t>(1, blockBytes / rowBytes)));
+  Buffer block(static_cast<size_t>(rowBytes) * static_cast<size_t>(blockRows));
+  std::vector<int64_t> rows(static_cast<size_t>(blockRows));
+  for (int64_t first = 0; first < dims[0]; first += blockRows) {
+    rows.resize(static_cast<size_t>(std::min(blockRows, dims[0] - first)));
+    std::iota(rows.begin(), rows.end(), first);
+    if (Status status = source.read(rows, block.data()); !status)
+      return status;
+    look(block.data(), static_cast<uint64_t>(first) * rowElements,
+         rows.size() * static_cast<size_t>(rowElements));
+  }
+  return {};
+}
+
+/// Why elements of `source` cannot become `type.dtype` without loss; empty: they can.
+static Expected<std::string> conversionProblem(Rows &source, const ColumnType &type, bool scaled) {
+  dlrt_dtype from = source.dtype(), to = type.dtype;
   auto refuse = [&] {
     return concat("no conversion from ", nameOf(from), " to ", nameOf(to), " keeps every value");
   };
@@ -121,50 +145,58 @@ static std::string conversionProblem(const Array &array, const ColumnType &type,
       return concat("only f32 and f64 arguments can be scaled, it is ", nameOf(to));
     if (from == DLRT_F16 || from == DLRT_BF16)
       return concat("elements of type ", nameOf(from), " cannot be scaled");
-    return "";
+    return std::string();
   }
   if (from == to)
-    return "";
+    return std::string();
   if (to == DLRT_BOOL || to == DLRT_F16 || to == DLRT_BF16 || from == DLRT_F16 || from == DLRT_BF16)
     return refuse();
   if (isFloat(from))
-    return from == DLRT_F32 && to == DLRT_F64 ? "" : refuse();
+    return from == DLRT_F32 && to == DLRT_F64 ? std::string() : refuse();
 
-  // Whole numbers: look at each.
+  // Whole numbers: look at each, unless all of the type fit.
   std::string problem;
-  withType(from, [&](auto fromZero) {
-    using From = decltype(fromZero);
-    withType(to, [&](auto toZero) {
-      using To = decltype(toZero);
-      if constexpr (std::is_integral_v<From>) {
-        const From *values = reinterpret_cast<const From *>(array.data.data());
-        size_t count = array.data.size() / sizeof(From);
-        for (size_t i = 0; i < count; ++i)
-          if (!fits<To>(static_cast<int64_t>(values[i]))) {
-            problem = concat("element ", i, " is ", static_cast<int64_t>(values[i]), ", which ",
-                             nameOf(to), " does not hold");
+  auto look = [&](const std::byte *elements, uint64_t first, size_t count) {
+    withType(from, [&](auto fromZero) {
+      using From = decltype(fromZero);
+      withType(to, [&](auto toZero) {
+        using To = decltype(toZero);
+        if constexpr (std::is_integral_v<From>) {
+          if (fits<To>(static_cast<int64_t>(std::numeric_limits<From>::min())) &&
+              fits<To>(static_cast<int64_t>(std::numeric_limits<From>::max())))
             return;
-          }
-      }
+          const From *values = reinterpret_cast<const From *>(elements);
+          for (size_t i = 0; i < count && problem.empty(); ++i)
+            if (!fits<To>(static_cast<int64_t>(values[i])))
+              problem = concat("element ", first + i, " is ", static_cast<int64_t>(values[i]),
+                               ", which ", nameOf(to), " does not hold");
+        }
+      });
     });
-  });
+  };
+  if (Status status = inBlocks(source, look); !status)
+    return status.error();
   return problem;
 }
 
-Expected<Column> Column::create(Array array, std::string file, const ColumnType &type,
-                                const Scale &scale) {
-  std::string both = concat(quote(file), " holds ", typeText(array), ", argument ",
+Expected<Column> Column::create(std::unique_ptr<Rows> source, std::string file,
+                                const ColumnType &type, const Scale &scale) {
+  std::string both = concat(quote(file), " holds ", source->typeText(), ", argument ",
                             quote(type.argument), " of ", quote(type.function), " is ", type.type);
+  const std::vector<int64_t> &dims = source->dims();
   if (type.dims.empty())
     return makeError(both, ": a scalar takes no data file; give it as --input ", type.argument,
                      "=NUMBER");
-  if (array.dims.empty())
+  if (dims.empty())
     return makeError(both, ": a data file needs rows");
-  if (std::string problem = conversionProblem(array, type, !scale.isOne()); !problem.empty())
-    return makeError(both, ": ", problem);
+  Expected<std::string> problem = conversionProblem(*source, type, !scale.isOne());
+  if (!problem)
+    return makeError(quote(file), ": ", problem.error().message);
+  if (!problem->empty())
+    return makeError(both, ": ", *problem);
 
   Column column;
-  std::vector<int64_t> fileRow(array.dims.begin() + 1, array.dims.end());
+  std::vector<int64_t> fileRow(dims.begin() + 1, dims.end());
   std::vector<int64_t> wantedRow(type.dims.begin() + 1, type.dims.end());
   bool isStatic =
       std::all_of(wantedRow.begin(), wantedRow.end(), [](int64_t dim) { return dim >= 0; });
@@ -180,7 +212,7 @@ Expected<Column> Column::create(Array array, std::string file, const ColumnType 
   } else {
     // The file decides the dynamic sizes, so its rows must have the argument's form.
     if (fileRow.size() != wantedRow.size())
-      return makeError(both, ": ", array.dims.size(), " dimensions for ", type.dims.size());
+      return makeError(both, ": ", dims.size(), " dimensions for ", type.dims.size());
     for (size_t i = 0; i < wantedRow.size(); ++i)
       if (wantedRow[i] >= 0 && wantedRow[i] != fileRow[i])
         return makeError(both, ": dimension ", i + 1, " is ", fileRow[i], ", expected ",
@@ -191,7 +223,8 @@ Expected<Column> Column::create(Array array, std::string file, const ColumnType 
   column.target = type.dtype;
   column.factor = scale;
   column.rowElements = static_cast<size_t>(*fileElements);
-  column.array = std::move(array);
+  column.source = std::move(source);
+  column.file = std::move(file);
   return column;
 }
 
@@ -202,8 +235,9 @@ std::vector<int64_t> Column::batchDims(int64_t batchRows) const {
 }
 
 template <typename From, typename To>
-void Column::convertRows(std::span<const int64_t> rowNumbers, std::byte *to) const {
-  const From *source = reinterpret_cast<const From *>(array.data.data());
+void Column::convertRows(const std::byte *elements, std::span<const int64_t> rowNumbers,
+                         std::byte *to) const {
+  const From *source = reinterpret_cast<const From *>(elements);
   To *target = reinterpret_cast<To *>(to);
   bool scaled = !factor.isOne();
   auto convert = [&](From value) {
@@ -240,20 +274,31 @@ void Column::convertRows(std::span<const int64_t> rowNumbers, std::byte *to) con
 }
 
 template <typename From>
-void Column::gatherFrom(std::span<const int64_t> rowNumbers, std::byte *to) const {
-  withType(target, [&](auto zero) { convertRows<From, decltype(zero)>(rowNumbers, to); });
+void Column::gatherFrom(const std::byte *elements, std::span<const int64_t> rowNumbers,
+                        std::byte *to) const {
+  withType(target, [&](auto zero) { convertRows<From, decltype(zero)>(elements, rowNumbers, to); });
 }
 
-void Column::gather(std::span<const int64_t> rowNumbers, std::byte *to) const {
-  if (array.dtype == target && factor.isOne()) {
-    size_t bytes = rowBytes();
-    for (int64_t row : rowNumbers) {
-      std::memcpy(to, array.data.data() + static_cast<size_t>(row) * bytes, bytes);
-      to += bytes;
-    }
-    return;
+Status Column::gather(std::span<const int64_t> rowNumbers, std::byte *to) const {
+  bool asTheyAre = source->dtype() == target && factor.isOne();
+  const std::byte *elements = source->elements();
+  std::vector<int64_t> stagedRows;
+  if (asTheyAre || !elements) {
+    size_t bytes = rowElements * bytesOf(source->dtype()) * rowNumbers.size();
+    if (!asTheyAre && staged.size() < bytes)
+      staged = Buffer(bytes);
+    if (Status status = source->read(rowNumbers, asTheyAre ? to : staged.data()); !status)
+      return makeError(quote(file), ": ", status.error().message);
+    if (asTheyAre)
+      return {};
+    elements = staged.data();
+    stagedRows.resize(rowNumbers.size());
+    std::iota(stagedRows.begin(), stagedRows.end(), 0);
+    rowNumbers = stagedRows;
   }
-  withType(array.dtype, [&](auto zero) { gatherFrom<decltype(zero)>(rowNumbers, to); });
+  withType(source->dtype(),
+           [&](auto zero) { gatherFrom<decltype(zero)>(elements, rowNumbers, to); });
+  return {};
 }
 
 //===----------------------------------------------------------------------===//

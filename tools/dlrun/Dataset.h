@@ -7,6 +7,7 @@
 #define DLC_TOOLS_DLRUN_DATASET_H
 
 #include "File.h"
+#include "Rows.h"
 
 #include <span>
 
@@ -15,8 +16,8 @@ namespace dlc::run {
 /// Reads a .npy or an IDX file, gzip-compressed or not; its first bytes say which. Errors name the
 /// file.
 Expected<Array> readArray(const std::string &path);
-/// The same for an open stream called `name`.
-Expected<Array> readArray(ByteReader &reader, const std::string &name, uint64_t limit);
+/// The same for an open stream; errors do not name it.
+Expected<Array> readArray(ByteReader &reader, uint64_t limit);
 
 /// What every element is multiplied by: a number or a fraction. A fraction is kept as one, so that
 /// 1/255 divides by 255 and rounds once.
@@ -41,30 +42,39 @@ struct ColumnType {
 /// lost, rows reshaped where they have the same number of elements, and scaled.
 class Column {
 public:
+  /// `file` is its name in errors. Where not every number of the file's type is one of the
+  /// argument's, each is looked at here, so the whole file is read once.
+  static Expected<Column> create(std::unique_ptr<Rows> source, std::string file,
+                                 const ColumnType &type, const Scale &scale);
   static Expected<Column> create(Array array, std::string file, const ColumnType &type,
-                                 const Scale &scale);
+                                 const Scale &scale) {
+    return create(rowsOf(std::move(array)), std::move(file), type, scale);
+  }
 
   const std::string &name() const { return argument; }
-  int64_t rows() const { return array.dims[0]; }
+  int64_t rows() const { return source->dims()[0]; }
   dlrt_dtype dtype() const { return target; }
   size_t rowBytes() const { return rowElements * bytesOf(target); }
   /// The dimensions of a batch of so many rows.
   std::vector<int64_t> batchDims(int64_t batchRows) const;
-  /// Writes these rows one after another.
-  void gather(std::span<const int64_t> rowNumbers, std::byte *to) const;
+  /// Writes these rows one after another. Fails where they cannot be read from the file any more.
+  Status gather(std::span<const int64_t> rowNumbers, std::byte *to) const;
   /// "u8[60000, 28, 28]": what the file holds.
-  std::string fileType() const { return typeText(array); }
+  std::string fileType() const { return source->typeText(); }
   const Scale &scale() const { return factor; }
 
 private:
   Column() = default;
   template <typename From>
-  void gatherFrom(std::span<const int64_t> rowNumbers, std::byte *to) const;
+  void gatherFrom(const std::byte *elements, std::span<const int64_t> rowNumbers,
+                  std::byte *to) const;
   template <typename From, typename To>
-  void convertRows(std::span<const int64_t> rowNumbers, std::byte *to) const;
+  void convertRows(const std::byte *elements, std::span<const int64_t> rowNumbers,
+                   std::byte *to) const;
 
-  std::string argument;
-  Array array;
+  std::string argument, file;
+  std::unique_ptr<Rows> source;
+  mutable Buffer staged; // rows as the file has them, before they are converted
   dlrt_dtype target = DLRT_F32;
   Scale factor;
   std::vector<int64_t> rowDims;

@@ -215,7 +215,8 @@ Status BatchCaller::submit(Instance &instance, std::span<const int64_t> rows) {
     size_t bytes = source.column->rowBytes() * rows.size();
     if (source.batch.size() < bytes || !source.batch.data())
       source.batch = Buffer(bytes);
-    source.column->gather(rows, source.batch.data());
+    if (Status read = source.column->gather(rows, source.batch.data()); !read)
+      return read;
     frame.setArgument(source.argument, source.batch.data(), source.column->dtype(),
                       source.column->batchDims(static_cast<int64_t>(rows.size())));
   }
