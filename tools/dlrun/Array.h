@@ -10,6 +10,7 @@
 
 #include "dlrt/dlrt.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdlib>
 #include <memory>
@@ -38,6 +39,9 @@ public:
     byteCount = memory ? bytes : 0;
     return memory != nullptr;
   }
+
+  /// Leaves the first bytes; the memory of the others is kept.
+  void truncate(size_t bytes) { byteCount = std::min(byteCount, bytes); }
 
   std::byte *data() { return memory.get(); }
   const std::byte *data() const { return memory.get(); }

@@ -107,6 +107,22 @@ std::string joinWords(const std::vector<std::string> &words) {
   return text;
 }
 
+std::string quotedList(const std::vector<std::string> &words) {
+  constexpr size_t most = 20;
+  std::vector<std::string> quoted;
+  for (size_t i = 0; i < std::min(most, words.size()); ++i)
+    quoted.push_back(quote(words[i]));
+  if (words.size() > most)
+    quoted.push_back(concat(words.size() - most, " more"));
+  return quoted.empty() ? "none" : joinWords(quoted);
+}
+
+Error noSuchPart(std::string_view kind, std::string_view part,
+                 const std::vector<std::string> &parts) {
+  return makeError("no ", kind, ' ', quote(part), "; it has ", quotedList(parts),
+                   didYouMean(part, parts));
+}
+
 std::string formatBytes(uint64_t bytes) {
   if (bytes < 1000)
     return concat(bytes, " bytes");

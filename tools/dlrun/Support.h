@@ -94,6 +94,11 @@ std::string counted(int64_t count, std::string_view noun);
 std::string didYouMean(std::string_view word, const std::vector<std::string> &candidates);
 /// "a, b and c"
 std::string joinWords(const std::vector<std::string> &words);
+/// "'a', 'b' and 'c'", made printable; "none"; of many not all are listed.
+std::string quotedList(const std::vector<std::string> &words);
+/// What is asked for is not among the parts of a file: "no member 'x'; it has 'a' and 'b'".
+Error noSuchPart(std::string_view kind, std::string_view part,
+                 const std::vector<std::string> &parts);
 /// 1234567 -> "1.2 MB"
 std::string formatBytes(uint64_t bytes);
 /// A word as a POSIX shell reads it back.
