@@ -17,9 +17,11 @@ packages=(
   llvm-22 llvm-22-dev llvm-22-tools libmlir-22-dev mlir-22-tools
   # what LLVM's CMake files ask for, and our own small libraries
   zlib1g-dev libzstd-dev libcli11-dev nlohmann-json3-dev
+  # formats of data files: .npz, HDF5, and the messages in Caffe's LMDB
+  pkg-config libzip-dev libhdf5-dev libprotobuf-dev protobuf-compiler
   # building and testing
   cmake ninja-build libgtest-dev binutils file git
-  python3 python3-numpy
+  python3 python3-numpy python3-h5py python3-lmdb
   # the data that mlp is trained on
   dataset-fashion-mnist
 )

@@ -289,7 +289,7 @@ class Call(Commands):
             ([f"x={x}", f"label={label}", "delay=0.5"], ["'delay' is i32", "0.5"]),
             ([f"x={x}", f"label={label}", "delay=3000000000"], ["'delay' is i32", "3000000000"]),
             ([f"x={self.path('none.npy')}"], ["none.npy", "No such file"]),
-            ([f"x={options.model}"], ["neither a .npy nor an IDX file"]),
+            ([f"x={options.model}"], ["not a data file: neither .npy, .npz, IDX"]),
         ):
             with self.subTest(words):
                 message = self.fails("call", options.model, "step", "--input", *words, "--output-dir", self.path("out"), "--save", self.path("c"))

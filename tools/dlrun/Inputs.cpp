@@ -5,7 +5,8 @@
 
 #include "Inputs.h"
 
-#include "Dataset.h"
+#include "DataFile.h"
+#include "File.h"
 
 #include <cmath>
 #include <cstring>
@@ -59,7 +60,7 @@ Expected<Array> scalarOf(double number, const Value &argument, const std::string
     break;
   }
   return makeError("argument ", quote(argument.name), " is ", argument.type(),
-                   ", which takes no number on the command line; give a .npy file");
+                   ", which takes no number on the command line; give a data file");
 }
 
 Expected<Array> readInput(const Function &function, const Value &argument,
@@ -70,7 +71,8 @@ Expected<Array> readInput(const Function &function, const Value &argument,
                        argument.type(), ", not a scalar: ", text, " must be a file");
     return scalarOf(*number, argument, text);
   }
-  Expected<Array> array = readArray(text);
+  Expected<std::unique_ptr<Rows>> rows = openData(text, argument.name, argument.dtype);
+  Expected<Array> array = rows ? (*rows)->takeAll(physicalMemory()) : rows.error();
   if (!array)
     return makeError("input ", quote(argument.name), ": ", array.error().message);
   if (array->dtype != argument.dtype)

@@ -5,6 +5,7 @@
 
 #include "Checkpoint.h"
 #include "Commands.h"
+#include "DataFile.h"
 #include "Dataset.h"
 #include "Inputs.h"
 #include "Progress.h"
@@ -246,6 +247,11 @@ public:
 
 private:
   Status parseOptions();
+  /// Whether what is scaled and what is the same in every step goes with the data.
+  Status checkNames() const;
+  /// Files that name no argument give each argument of the step that nothing else gives what is
+  /// called like it in them.
+  Status assignWholeFiles();
   Expected<Dataset> readData(const std::vector<Assignment> &files, const Function &function,
                              std::string_view option);
   Status chooseBatch();
@@ -290,6 +296,7 @@ private:
 
   const TrainOptions &options;
   std::vector<Assignment> dataFiles, validationFiles, inputs;
+  std::vector<std::string> wholeDataFiles, wholeValidationFiles; // without NAME=
   std::map<std::string, Scale> scales;
 
   std::optional<Model> model;
@@ -320,34 +327,36 @@ Status Trainer::parseOptions() {
     to = std::move(*parsed);
     return {};
   };
+  auto parseFiles = [&](const std::vector<std::string> &texts, const char *option,
+                        std::vector<Assignment> &to, std::vector<std::string> &whole) {
+    std::vector<std::string> assignments;
+    for (const std::string &text : texts)
+      (text.find('=') == std::string::npos ? whole : assignments).push_back(text);
+    return parse(assignments, option, to);
+  };
   std::vector<Assignment> scaleTexts;
-  if (Status status = parse(options.data, "--data", dataFiles); !status)
+  if (Status status = parseFiles(options.data, "--data", dataFiles, wholeDataFiles); !status)
     return status;
-  if (Status status = parse(options.validation, "--validation", validationFiles); !status)
+  if (Status status =
+          parseFiles(options.validation, "--validation", validationFiles, wholeValidationFiles);
+      !status)
     return status;
   if (Status status = parse(options.inputs, "--input", inputs); !status)
     return status;
   if (Status status = parse(options.scales, "--scale", scaleTexts); !status)
     return status;
-  auto isData = [&](const std::string &name) {
-    return std::any_of(dataFiles.begin(), dataFiles.end(),
-                       [&](const Assignment &file) { return file.name == name; });
-  };
   for (const Assignment &text : scaleTexts) {
     Expected<Scale> scale = Scale::parse(text.value);
     if (!scale)
       return makeUsageError("--scale ", text.name, ": ", scale.error().message);
-    if (!isData(text.name) &&
-        std::none_of(validationFiles.begin(), validationFiles.end(),
-                     [&](const Assignment &file) { return file.name == text.name; }))
-      return makeUsageError("--scale names ", quote(text.name),
-                            ", which neither --data nor --validation does");
     scales[text.name] = *scale;
   }
-  for (const Assignment &input : inputs)
-    if (isData(input.name))
-      return makeUsageError(quote(input.name), " is given by both --data and --input");
-  if (validationFiles.empty() && (!options.metric.empty() || !options.loss.empty()))
+  // What whole files give is known when they are open.
+  if (wholeDataFiles.empty() && wholeValidationFiles.empty())
+    if (Status status = checkNames(); !status)
+      return status;
+  if (validationFiles.empty() && wholeValidationFiles.empty() &&
+      (!options.metric.empty() || !options.loss.empty()))
     return makeUsageError(options.metric.empty() ? "--loss" : "--metric",
                           " measures on held-out data: give them with --validation");
   if (options.resume && options.checkpoint.empty())
@@ -355,6 +364,71 @@ Status Trainer::parseOptions() {
   if (options.saveEvery != 0 && options.checkpoint.empty())
     return makeUsageError("--save-every needs --checkpoint DIR");
   return {};
+}
+
+Status Trainer::checkNames() const {
+  auto isIn = [](const std::vector<Assignment> &files, const std::string &name) {
+    return std::any_of(files.begin(), files.end(),
+                       [&](const Assignment &file) { return file.name == name; });
+  };
+  for (const auto &[name, scale] : scales)
+    if (!isIn(dataFiles, name) && !isIn(validationFiles, name))
+      return makeUsageError("--scale names ", quote(name),
+                            ", which neither --data nor --validation does");
+  for (const Assignment &input : inputs)
+    if (isIn(dataFiles, input.name))
+      return makeUsageError(quote(input.name), " is given by both --data and --input");
+  return {};
+}
+
+Status Trainer::assignWholeFiles() {
+  if (wholeDataFiles.empty() && wholeValidationFiles.empty())
+    return {};
+  auto assign = [&](const std::vector<std::string> &whole, std::vector<Assignment> &files,
+                    std::string_view option) -> Status {
+    const size_t named = files.size();
+    Names given;
+    for (const std::vector<Assignment> *list : {&files, &inputs})
+      for (const Assignment &assignment : *list)
+        given.insert(assignment.name);
+    for (const std::string &file : whole) {
+      Expected<std::vector<std::string>> parts = partsOf(file);
+      if (!parts)
+        return makeError(option, ": ", parts.error().message);
+      std::vector<std::string> wanted;
+      bool used = false;
+      for (const Value &argument : step->arguments) {
+        if (argument.dims.empty() || given.count(argument.name))
+          continue;
+        wanted.push_back(quote(argument.name));
+        if (std::find(parts->begin(), parts->end(), argument.name) == parts->end())
+          continue;
+        auto other =
+            std::find_if(files.begin() + static_cast<ptrdiff_t>(named), files.end(),
+                         [&](const Assignment &entry) { return entry.name == argument.name; });
+        if (other != files.end())
+          return makeError(option, ": both ", quote(other->value), " and ", quote(file),
+                           " give argument ", quote(argument.name), "; say which with ",
+                           printable(argument.name), "=FILE:PART");
+        files.push_back({argument.name, concat(file, ':', argument.name)});
+        used = true;
+      }
+      if (!used) {
+        if (wanted.empty())
+          return makeError(option, ": ", quote(file), ": all arguments of ", quote(step->name),
+                           " are given without it");
+        return makeError(option, ": ", quote(file), " has nothing called ", joinWords(wanted),
+                         ", the arguments of ", quote(step->name), "; it has ", quotedList(*parts),
+                         "; name a part, as in NAME=FILE:PART");
+      }
+    }
+    return {};
+  };
+  if (Status status = assign(wholeDataFiles, dataFiles, "--data"); !status)
+    return status;
+  if (Status status = assign(wholeValidationFiles, validationFiles, "--validation"); !status)
+    return status;
+  return checkNames();
 }
 
 Expected<Dataset> Trainer::readData(const std::vector<Assignment> &files, const Function &function,
@@ -365,14 +439,16 @@ Expected<Dataset> Trainer::readData(const std::vector<Assignment> &files, const 
     if (!argument)
       return makeError(option, ": function ", quote(function.name), " has no argument ",
                        quote(file.name), "; it has ", function.argumentNames());
-    Expected<Array> array = readArray(file.value);
-    if (!array)
-      return makeError(option, ' ', file.name, ": ", array.error().message);
-    auto scale = scales.find(file.name);
+    auto found = scales.find(file.name);
+    Scale scale = found == scales.end() ? Scale() : found->second;
+    // A number is scaled in f64, so text is read as that.
+    Expected<std::unique_ptr<Rows>> rows =
+        openData(file.value, file.name, scale.isOne() ? argument->dtype : DLRT_F64);
+    if (!rows)
+      return makeError(option, ' ', file.name, ": ", rows.error().message);
     Expected<Column> column = Column::create(
-        std::move(*array), file.value,
-        {argument->name, function.name, argument->type(), argument->dtype, argument->dims},
-        scale == scales.end() ? Scale() : scale->second);
+        std::move(*rows), file.value,
+        {argument->name, function.name, argument->type(), argument->dtype, argument->dims}, scale);
     if (!column)
       return makeError(option, ": ", column.error().message);
     columns.push_back(std::move(*column));
@@ -733,6 +809,8 @@ Expected<int> Trainer::run() {
   if (!chosen)
     return chosen.error();
   step = *chosen;
+  if (Status assigned = assignWholeFiles(); !assigned)
+    return assigned.error();
 
   // What the command line can get wrong comes before the data are read, which may take a while.
   std::set<std::string> validationGiven;

@@ -97,10 +97,12 @@ void addTrain(CLI::App &app, CommandLine &line) {
   CLI::App &command = *app.add_subcommand("train", "Train a model on data from files");
   TrainOptions &options = line.train;
   addModel(command, options.model);
-  addAssignments(command, "--data", options.data, "NAME=FILE",
-                 "The step's arguments, row by row: .npy or IDX files, gzip or plain")
+  addAssignments(
+      command, "--data", options.data, "NAME=FILE[:PART]",
+      "The step's arguments, row by row, from .npy, .npz, IDX, CSV, HDF5 or LMDB; a file "
+      "without NAME= gives the arguments that its parts are called like")
       ->required();
-  addAssignments(command, "--validation", options.validation, "NAME=FILE",
+  addAssignments(command, "--validation", options.validation, "NAME=FILE[:PART]",
                  "Held-out data, measured after each epoch");
   addAssignments(command, "--scale", options.scales, "NAME=FACTOR",
                  "Multiply data by a number or a fraction such as 1/255");
