@@ -157,6 +157,38 @@ inline std::string typeText(dlrt_dtype dtype, const std::vector<int64_t> &dims) 
 
 inline std::string typeText(const Array &array) { return typeText(array.dtype, array.dims); }
 
+/// Calls `body` with a value of the C++ type of a dtype; false for types without arithmetic.
+template <typename Body> bool withType(dlrt_dtype dtype, Body body) {
+  switch (dtype) {
+  case DLRT_BOOL:
+  case DLRT_U8:
+    body(uint8_t());
+    return true;
+  case DLRT_I8:
+    body(int8_t());
+    return true;
+  case DLRT_I16:
+    body(int16_t());
+    return true;
+  case DLRT_I32:
+    body(int32_t());
+    return true;
+  case DLRT_I64:
+    body(int64_t());
+    return true;
+  case DLRT_F32:
+    body(float());
+    return true;
+  case DLRT_F64:
+    body(double());
+    return true;
+  case DLRT_F16:
+  case DLRT_BF16:
+    return false;
+  }
+  return false;
+}
+
 } // namespace dlc::run
 
 #endif

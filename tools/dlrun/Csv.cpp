@@ -294,8 +294,7 @@ static Expected<bool> isHeader(const Record &first, const Record *second,
     return makeError("line ", first.line, ": column ", *evidence, " is ",
                      quote(trimmed(first[*evidence])),
                      " and goes on with a number, but other fields of the line are numbers: "
-                     "it is "
-                     "neither a header nor a row; take the line away or put numbers in");
+                     "it is neither a header nor a row; take the line away or put numbers in");
   return numbers == 0 && (evidence || !second);
 }
 
@@ -406,37 +405,10 @@ static Status appendRow(const Record &record, const Selection &selection, const 
   return {};
 }
 
-using AppendRow = Status (*)(const Record &, const Selection &, const Record *, dlrt_dtype,
-                             Elements &);
-
-static AppendRow appendRowOf(dlrt_dtype dtype) {
-  switch (dtype) {
-  case DLRT_BOOL:
-  case DLRT_U8:
-    return appendRow<uint8_t>;
-  case DLRT_I8:
-    return appendRow<int8_t>;
-  case DLRT_I16:
-    return appendRow<int16_t>;
-  case DLRT_I32:
-    return appendRow<int32_t>;
-  case DLRT_I64:
-    return appendRow<int64_t>;
-  case DLRT_F32:
-    return appendRow<float>;
-  case DLRT_F64:
-    return appendRow<double>;
-  case DLRT_F16:
-  case DLRT_BF16:
-    return nullptr;
-  }
-  return nullptr;
-}
-
 Expected<Array> readCsv(ByteReader &reader, const std::optional<std::string> &columns,
                         dlrt_dtype dtype, uint64_t limit) {
-  AppendRow append = appendRowOf(dtype);
-  if (!append)
+  decltype(&appendRow<float>) append = nullptr;
+  if (!withType(dtype, [&](auto zero) { append = appendRow<decltype(zero)>; }))
     return makeError("a CSV file is not read as ", nameOf(dtype));
   RecordReader records(reader);
   Record first, record;

@@ -1,5 +1,4 @@
-//===- DataFile.cpp - the formats of data files, and which one a file has -*-
-// C++ -*-===//
+//===- DataFile.cpp - the formats of data files -*- C++ -*-===//
 // Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
@@ -57,9 +56,8 @@ static Expected<Format> formatOf(const std::string &file) {
     return Format::Csv;
   if (start.empty() || start.starts_with("\x1F\x8B") || name.ends_with(".npy"))
     return Format::Single;
-  return makeError("not a data file: neither .npy, .npz, IDX, HDF5 or LMDB by "
-                   "its content nor .csv "
-                   "by its name");
+  return makeError("not a data file: neither .npy, .npz, IDX, HDF5 or LMDB by its content "
+                   "nor .csv by its name");
 }
 
 Expected<DataPlace> DataPlace::parse(const std::string &text) {

@@ -1,5 +1,4 @@
-//===- DataFile.h - the formats of data files, and which one a file has -*- C++
-//-*-===//
+//===- DataFile.h - the formats of data files -*- C++ -*-===//
 // Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//

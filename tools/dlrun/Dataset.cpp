@@ -61,38 +61,6 @@ Expected<Scale> Scale::parse(std::string_view text) {
 // Column
 //===----------------------------------------------------------------------===//
 
-/// Calls `body` with a value of the C++ type of a dtype; false for types without arithmetic.
-template <typename Body> static bool withType(dlrt_dtype dtype, Body body) {
-  switch (dtype) {
-  case DLRT_BOOL:
-  case DLRT_U8:
-    body(uint8_t());
-    return true;
-  case DLRT_I8:
-    body(int8_t());
-    return true;
-  case DLRT_I16:
-    body(int16_t());
-    return true;
-  case DLRT_I32:
-    body(int32_t());
-    return true;
-  case DLRT_I64:
-    body(int64_t());
-    return true;
-  case DLRT_F32:
-    body(float());
-    return true;
-  case DLRT_F64:
-    body(double());
-    return true;
-  case DLRT_F16:
-  case DLRT_BF16:
-    return false;
-  }
-  return false;
-}
-
 /// Whether a whole number has a counterpart of type To with the same value.
 template <typename To> static bool fits(int64_t value) {
   if constexpr (std::is_integral_v<To>)
@@ -154,24 +122,30 @@ static Expected<std::string> conversionProblem(Rows &source, const ColumnType &t
   if (isFloat(from))
     return from == DLRT_F32 && to == DLRT_F64 ? std::string() : refuse();
 
-  // Whole numbers: look at each, unless all of the type fit.
+  auto withTypes = [&](auto body) {
+    withType(from, [&](auto fromZero) {
+      if constexpr (std::is_integral_v<decltype(fromZero)>)
+        withType(to, [&](auto toZero) { body(fromZero, toZero); });
+    });
+  };
+  // Whole numbers: look at each, unless all of the type fit; then the file is not read.
+  bool allFit = false;
+  withTypes([&](auto fromZero, auto toZero) {
+    using Limits = std::numeric_limits<decltype(fromZero)>;
+    using To = decltype(toZero);
+    allFit = fits<To>(static_cast<int64_t>(Limits::min())) &&
+             fits<To>(static_cast<int64_t>(Limits::max()));
+  });
+  if (allFit)
+    return std::string();
   std::string problem;
   auto look = [&](const std::byte *elements, uint64_t first, size_t count) {
-    withType(from, [&](auto fromZero) {
-      using From = decltype(fromZero);
-      withType(to, [&](auto toZero) {
-        using To = decltype(toZero);
-        if constexpr (std::is_integral_v<From>) {
-          if (fits<To>(static_cast<int64_t>(std::numeric_limits<From>::min())) &&
-              fits<To>(static_cast<int64_t>(std::numeric_limits<From>::max())))
-            return;
-          const From *values = reinterpret_cast<const From *>(elements);
-          for (size_t i = 0; i < count && problem.empty(); ++i)
-            if (!fits<To>(static_cast<int64_t>(values[i])))
-              problem = concat("element ", first + i, " is ", static_cast<int64_t>(values[i]),
-                               ", which ", nameOf(to), " does not hold");
-        }
-      });
+    withTypes([&](auto fromZero, auto toZero) {
+      const auto *values = reinterpret_cast<const decltype(fromZero) *>(elements);
+      for (size_t i = 0; i < count && problem.empty(); ++i)
+        if (!fits<decltype(toZero)>(static_cast<int64_t>(values[i])))
+          problem = concat("element ", first + i, " is ", static_cast<int64_t>(values[i]),
+                           ", which ", nameOf(to), " does not hold");
     });
   };
   if (Status status = inBlocks(source, look); !status)

@@ -265,9 +265,8 @@ Expected<std::unique_ptr<Rows>> openHdf5(const std::string &path, const std::str
   std::optional<dlrt_dtype> dtype = elementType(type.get());
   if (!dtype)
     return makeError("dataset ", quote(name),
-                     ": its elements are of a type that no model takes; bool, "
-                     "u8, i8 to i64, f16, "
-                     "f32 and f64 are read");
+                     ": its elements are of a type that no model takes; bool, u8, i8 to i64, "
+                     "f16, f32 and f64 are read");
   // The same bits in this machine's order.
   Handle native(H5Tcopy(type.get()), H5Tclose);
   if (*dtype != DLRT_BOOL && *dtype != DLRT_U8 && *dtype != DLRT_I8 &&

@@ -258,9 +258,8 @@ Status LmdbRows::read(std::span<const int64_t> rowNumbers, std::byte *to) {
       continue;
     }
     if (datum.encoded())
-      return bad("is an encoded image (JPEG or PNG), which is not decoded "
-                 "here; make the data base "
-                 "without --encoded");
+      return bad("is an encoded image (JPEG or PNG), which is not decoded here; make "
+                 "the data base without --encoded");
     std::array<int64_t, 3> shape = shapeOf(datum);
     if (!std::equal(shape.begin(), shape.end(), dims().begin() + 1))
       return bad("is ", run::typeText(dtype(), {shape.begin(), shape.end()}), ", record 0 is ",

@@ -1,5 +1,4 @@
-//===- Rows.cpp - the rows of an array that is in memory or stays in its file
-//-*- C++ -*-===//
+//===- Rows.cpp - the rows of an array -*- C++ -*-===//
 // Part of dlc, under the Apache License v2.0 with LLVM Exceptions. See LICENSE for license information.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //===----------------------------------------------------------------------===//
